@@ -1,0 +1,142 @@
+"""Reading and writing checkpoint files: `.pth`/`.pt` through PyTorch's data-only loader, and `.safetensors`.
+
+A checkpoint from a stranger is data. Nothing in it is ever executed: PyTorch's `weights_only` unpickler refuses
+everything that is not a tensor or a plain container, and safetensors holds nothing else.
+"""
+
+import argparse
+import os
+import pickle
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxft.errors import UserError
+
+State = dict[str, np.ndarray]
+WRAPPERS = ("state_dict", "model", "model_state_dict", "ema", "model_ema", "ema_state_dict", "state_dict_ema")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def read(path: Path) -> State:
+    """The tensors of a checkpoint file by name, as NumPy arrays (memory-mapped where the format allows it).
+
+    Wrappings such as `{"state_dict": ..., "epoch": ...}` are opened and the prefixes of `DataParallel` and
+    `torch.compile` are taken off.
+
+    Raises:
+        UserError: the file is missing, empty, damaged, not a checkpoint, or holds code.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'missing'}; a checkpoint file was expected.")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; a checkpoint file was expected. Copy or download it again.")
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return _without_prefixes(tensors)
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}). Copy or download it again.") from error
+
+
+def _read_torch(path: Path) -> State:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"Reading {path} needs PyTorch, which is not installed: pip install 'jaxft[torch]', or save the checkpoint "
+            "as .safetensors."
+        ) from error
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # PyTorch warns about its own storage classes when it reads files of before 2018.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise UserError(_refusal(path, error)) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError, IndexError) as error:
+        raise UserError(
+            f"{path} is damaged, truncated or not a PyTorch checkpoint ({str(error).splitlines()[0][:150] or 'early end'}). "
+            "Copy or download it again."
+        ) from error
+    tensors = _unwrap(content, lambda value: isinstance(value, torch.Tensor))
+    if not tensors:
+        raise UserError(f"{path} holds no state dict: tensors by name were expected, a {type(content).__name__} was found.")
+    return {key: _to_numpy(value) for key, value in tensors.items()}
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    text = str(error)
+    for mark in ("GLOBAL ", "Unsupported global: "):
+        if mark in text:
+            name = text.split(mark, 1)[1].split()[0]
+            return (
+                f"{path} holds more than tensors: it asks to import and run {name}. jaxft never runs code from a checkpoint; "
+                "save its state dict alone, with torch.save(model.state_dict(), ...)."
+            )
+    return f"{path} is damaged, hostile or not a PyTorch checkpoint. jaxft reads tensors only and runs nothing from a file."
+
+
+def _unwrap(content: Any, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
+    """The mapping of names to tensors inside what a training script saved; empty where there is none."""
+    if not isinstance(content, Mapping):
+        return {}
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            return _unwrap(content[wrapper], is_tensor)
+    return {str(key): value for key, value in content.items() if is_tensor(value)}
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    import torch
+
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _without_prefixes(tensors: State) -> State:
+    for prefix in PREFIXES:
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            return _without_prefixes({key.removeprefix(prefix): value for key, value in tensors.items()})
+    return tensors
+
+
+def write(state: Mapping[str, np.ndarray], path: Path) -> None:
+    """Writes tensors by name to `path`: safetensors where it ends so, a PyTorch state dict otherwise. Atomic.
+
+    Raises:
+        UserError: PyTorch is needed and not installed, or the disk cannot be written.
+    """
+    if path.suffix == ".safetensors":
+        _atomically(path, lambda temporary: safetensors.numpy.save_file(dict(state), temporary))
+        return
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("Writing .pth needs PyTorch: pip install 'jaxft[torch]', or choose safetensors.") from error
+    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+    _atomically(path, lambda temporary: torch.save(tensors, temporary))
+
+
+def _atomically(path: Path, save: Callable[[Path], None]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            save(temporary)
+            os.replace(temporary, path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} could not be written ({error}); choose another place with --output.") from error

@@ -1,0 +1,203 @@
+"""Filling a model from a state dict with a total account: every source key and every target leaf is spoken for."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.table import Table
+
+from converters.files import read
+from converters.rules import Leaf, leaves
+from converters.sources import locate
+from jaxft.errors import UserError
+from jaxft.models import BUILDERS
+from jaxft.models.paths import matches
+
+
+class MismatchError(UserError):
+    """A checkpoint and a model do not fit; the message lists every reason at once."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the account. `key` is the source's name, `path` ours; one of them is empty unless it was mapped."""
+
+    status: Literal["mapped", "skipped", "new"]
+    key: str
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What became of every source key and every target leaf."""
+
+    source: str
+    rows: tuple[Row, ...]
+
+    def having(self, status: str) -> list[Row]:
+        """The rows of one status."""
+        return [row for row in self.rows if row.status == status]
+
+    def summary(self) -> str:
+        """One sentence: `62 of 62 source keys mapped, 0 skipped; 0 of our leaves are new`."""
+        mapped, skipped = len(self.having("mapped")), len(self.having("skipped"))
+        return (
+            f"{self.source}: {mapped} of {mapped + skipped} source keys mapped, {skipped} skipped; "
+            f"{len(self.having('new'))} of our leaves are new"
+        )
+
+    def table(self) -> Table:
+        """The account as a table for a terminal."""
+        table = Table("status", "source key", "our path", "shape (source)", "dtype", title=self.summary())
+        for row in self.rows:
+            table.add_row(row.status, row.key, row.path, "x".join(map(str, row.shape)) or "scalar", row.dtype)
+        return table
+
+
+def load_pretrained(
+    model: nnx.Module,
+    source: str | Path | Mapping[str, np.ndarray],
+    *,
+    skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    sha256: str | None = None,
+) -> Ledger:
+    """Fills `model` in place from a PyTorch checkpoint, all of it or nothing.
+
+    Args:
+        model: concrete or abstract (from `nnx.eval_shape`); in an abstract model the leaves that are skipped stay abstract.
+        source: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]`, or a state dict.
+        skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves of
+            ours keep their initial values. The only way to leave anything out.
+        rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
+        sha256: the expected hash of the file, or its first digits.
+
+    Raises:
+        MismatchError: anything is missing, left over, of another shape or kind, or not finite; nothing is changed then.
+        UserError: the source cannot be reached or read.
+    """
+    if isinstance(source, Mapping):
+        name, state = "state dict", dict(source)
+    else:
+        name, state = str(source), read(locate(str(source), sha256))
+    state, problems = _renamed(state, rename or {})
+    targets = {leaf.key: leaf for leaf in leaves(model)}
+    problems += _idle_patterns(skip, [*state, *targets])
+
+    rows, values = [], {}
+    for key, tensor in state.items():
+        leaf = targets.get(key)
+        shape, dtype = tuple(tensor.shape), str(tensor.dtype)
+        if any(matches(pattern, key) for pattern in skip):
+            rows.append(Row("skipped", key, "", shape, dtype))
+        elif leaf is None:
+            problems.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
+        elif objection := _objection(leaf, tensor):
+            problems.append(objection)
+        else:
+            values[key] = leaf.from_torch(tensor)
+            rows.append(Row("mapped", key, leaf.path, shape, dtype))
+    for key, leaf in targets.items():
+        if any(matches(pattern, key) or matches(pattern, leaf.path) for pattern in skip):
+            rows.append(Row("new", "", leaf.path, leaf.source_shape, str(leaf.variable.dtype)))
+        elif key not in state:
+            problems.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
+    if problems:
+        raise MismatchError(_complaint(name, model, state, problems))
+
+    for key, value in values.items():
+        variable = targets[key].variable
+        variable.set_value(jnp.array(value, variable.dtype))
+    return Ledger(name, tuple(rows))
+
+
+def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+    """The model's parameters and statistics under PyTorch's names, axis orders and integer type (int64).
+
+    `rename` is the one given to `load_pretrained`; it is applied backwards, so that the source's names return.
+    """
+    state = {}
+    for leaf in leaves(model):
+        array = leaf.to_torch(np.asarray(leaf.variable[...]))
+        key = _replace_prefix(leaf.key, {ours: theirs for theirs, ours in (rename or {}).items()})
+        state[key] = array.astype(np.int64) if array.dtype == np.int32 else array
+    return state
+
+
+def _replace_prefix(key: str, rename: Mapping[str, str]) -> str:
+    for prefix in sorted(rename, key=len, reverse=True):
+        if key.startswith(prefix):
+            return rename[prefix] + key.removeprefix(prefix)
+    return key
+
+
+def _renamed(state: Mapping[str, np.ndarray], rename: Mapping[str, str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    problems, renamed = [], {}
+    for key, tensor in state.items():
+        name = _replace_prefix(key, rename)
+        if name in renamed:
+            problems.append(f"two source keys become {name} (the second is {key}); rename one of them otherwise")
+        renamed[name] = tensor
+    return renamed, problems
+
+
+def _idle_patterns(skip: Sequence[str], names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return [
+        f"skip pattern {pattern!r} matches nothing{_nearest(pattern, {name.rpartition('.')[0] for name in names})}"
+        for pattern in skip
+        if not any(matches(pattern, name) for name in names)
+    ]
+
+
+def _objection(leaf: Leaf, tensor: np.ndarray) -> str | None:
+    """Why `tensor` must not go into `leaf`; None where it may."""
+    dtype = np.dtype(leaf.variable.dtype)
+    counts = np.issubdtype(dtype, np.integer)
+    if tuple(tensor.shape) != leaf.source_shape:
+        return f"{leaf.key} has shape {tuple(tensor.shape)}, the model wants {leaf.source_shape}"
+    if counts != np.issubdtype(tensor.dtype, np.integer):
+        return f"{leaf.key} is {tensor.dtype}, the model wants {dtype}"
+    if counts:
+        return None if tensor.max(initial=0) <= np.iinfo(dtype).max else f"{leaf.key} is too large for {dtype}"
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        return f"{leaf.key} is {tensor.dtype}, the model wants {dtype}"
+    if not np.isfinite(tensor.astype(np.float32) if tensor.dtype.itemsize < 4 else tensor).all():
+        return f"{leaf.key} holds NaN or infinite values"
+    return None
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.75)
+    return f" (nearest: {near[0]})" if near else ""
+
+
+def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], problems: Sequence[str]) -> str:
+    fits = fitting_models(state)
+    hint = f"Its keys and shapes are those of {' or '.join(fits)}." if fits else "Skip what is meant to differ by name."
+    count = f"{len(problems)} reason" + "s" * (len(problems) > 1)
+    return (
+        f"{source} does not fit this {type(model).__name__} ({count}); nothing was loaded. {hint}\n"
+        + "\n".join(f"  - {problem}" for problem in problems)
+    )
+
+
+def fitting_models(state: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of the models whose keys and shapes are exactly those of `state`, whatever the number of classes."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    fits = []
+    for name, builder in BUILDERS.items():
+        model = nnx.eval_shape(lambda builder=builder: builder(rngs=nnx.Rngs(0)))
+        ours = {leaf.key: leaf.source_shape for leaf in leaves(model)}
+        same = sum(ours.get(key) == shape for key, shape in shapes.items())
+        # The last linear layer (two leaves) may have another number of classes.
+        if ours.keys() == shapes.keys() and same >= len(ours) - 2:
+            fits.append(name)
+    return fits

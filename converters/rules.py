@@ -1,0 +1,57 @@
+"""The one rule by which a PyTorch tensor and a Flax leaf correspond.
+
+Paths are the same on both sides, since models carry PyTorch's attribute names. Only the leaf differs: its name, and the
+order of its axes, both decided by the type of the layer that owns it.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from jaxft.models.layers import BatchNorm, Conv, Linear
+from jaxft.models.paths import walk
+
+# Layer -> our leaf -> (PyTorch's leaf, the axes of PyTorch's tensor in our order; None where the order is the same).
+LEAVES: dict[type, dict[str, tuple[str, tuple[int, ...] | None]]] = {
+    Conv: {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)},
+    Linear: {"kernel": ("weight", (1, 0)), "bias": ("bias", None)},
+    BatchNorm: {
+        "scale": ("weight", None),
+        "bias": ("bias", None),
+        "mean": ("running_mean", None),
+        "var": ("running_var", None),
+        "num_batches_tracked": ("num_batches_tracked", None),
+    },
+}
+
+
+class Leaf(NamedTuple):
+    """One leaf of a model and its name on the other side."""
+
+    path: str  # ours: layer1.0.conv1.kernel
+    key: str  # PyTorch's: layer1.0.conv1.weight
+    variable: nnx.Variable
+    axes: tuple[int, ...] | None
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """The shape of PyTorch's tensor."""
+        shape = tuple(self.variable.shape)
+        return shape if self.axes is None else tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
+
+    def from_torch(self, tensor: np.ndarray) -> np.ndarray:
+        """PyTorch's tensor in our order of axes."""
+        return tensor if self.axes is None else tensor.transpose(self.axes)
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """Our array in PyTorch's order of axes, contiguous."""
+        return np.ascontiguousarray(array if self.axes is None else array.transpose(np.argsort(self.axes)))
+
+
+def leaves(model: nnx.Module) -> Iterator[Leaf]:
+    """Every parameter and statistic of `model` with its PyTorch name."""
+    for path, owner, name, variable in walk(model):
+        torch_name, axes = LEAVES[type(owner)][name]
+        yield Leaf(path, path.removesuffix(name) + torch_name, variable, axes)

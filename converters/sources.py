@@ -1,0 +1,51 @@
+"""From what a person writes as the source of weights to a file on this machine."""
+
+import importlib.util
+from pathlib import Path
+
+from converters.torchvision import weights_url
+from jaxft.download import cache_folder, fetch
+from jaxft.errors import UserError
+
+
+def locate(source: str, sha256: str | None = None) -> Path:
+    """The local file that `source` names, downloaded into the cache if need be.
+
+    Args:
+        source: a path; `http(s)://...`; `package://MODULE/FILE`, a file inside an installed package; or
+            `torchvision://NAME[/WEIGHTS]`.
+        sha256: expected hash or its first digits; a URL that ends in `-0123abcd.pth` carries its own, as PyTorch's do.
+
+    Raises:
+        UserError: no such file, package or weights; no network; or the hash differs.
+    """
+    scheme, separator, rest = source.partition("://")
+    if not separator:
+        return Path(source).expanduser()
+    if scheme == "package":
+        return _in_package(rest)
+    if scheme == "torchvision":
+        return locate(weights_url(rest), sha256)
+    if scheme in ("http", "https"):
+        return fetch(source, cache_folder() / "weights", sha256 or hash_in_name(source))
+    raise UserError(
+        f"{source} starts with {scheme}://, which is no source of weights; "
+        "use a path, http(s)://, package://MODULE/FILE or torchvision://NAME."
+    )
+
+
+def hash_in_name(url: str) -> str | None:
+    """`.../resnet18-f37072fd.pth` -> `f37072fd`: PyTorch's way to put the first digits of the SHA-256 into a name."""
+    digits = Path(url).stem.rpartition("-")[2]
+    return digits if len(digits) >= 8 and all(digit in "0123456789abcdef" for digit in digits) else None
+
+
+def _in_package(rest: str) -> Path:
+    package, _, file = rest.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"package://{rest}: the package {package} is not installed; pip install {package.replace('_', '-')}.")
+    path = Path(spec.submodule_search_locations[0]) / file
+    if not path.is_file():
+        raise UserError(f"package://{rest}: the installed package {package} holds no file {file}.")
+    return path

@@ -1,0 +1,76 @@
+"""Archives from the network: fetched once, checked, unpacked."""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
+
+from jaxft.errors import UserError
+
+_ALGORITHMS = {40: "sha1", 64: "sha256"}
+
+
+def fetch_archive(url: str, digest: str, cache: Path) -> Path:
+    """Download a zip file unless it was unpacked here before, check it, and unpack it.
+
+    Both steps end with a rename, so a process that is killed leaves nothing behind that looks complete.
+
+    Args:
+        url: of the zip file.
+        digest: its SHA-1 or SHA-256 in hexadecimal.
+        cache: folder to keep it in; made if missing.
+
+    Returns:
+        The folder with the archive's contents; a single folder at the top of the archive is left out.
+
+    Raises:
+        UserError: the URL cannot be reached, what came is not the file that was expected, or it is not a safe zip file.
+    """
+    file_name = PurePosixPath(urlparse(url).path)
+    folder = cache / f"{file_name.stem}-{digest[:8]}"
+    if not folder.is_dir():
+        archive = _download(url, digest, cache, file_name.name)
+        _unpack(archive, folder)
+        archive.unlink()
+    return folder
+
+
+def _download(url: str, digest: str, cache: Path, file_name: str) -> Path:
+    import pooch
+    import requests
+
+    if len(digest) not in _ALGORITHMS:
+        raise UserError(f"{digest!r} is neither a SHA-1 (40 digits) nor a SHA-256 (64 digits).")
+    known_hash = f"{_ALGORITHMS[len(digest)]}:{digest}"
+    registry, urls = {file_name: known_hash}, {file_name: url}
+    fetcher = pooch.create(cache, base_url="", registry=registry, urls=urls, retry_if_failed=1)
+    try:
+        return Path(fetcher.fetch(file_name, progressbar=True))
+    except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
+        raise UserError(
+            f"{url} is not the file that was expected: its {known_hash.partition(':')[0]} is not {digest}. "
+            "It was removed; try again, and if that fails the file behind the URL has changed."
+        ) from error
+    except (requests.RequestException, OSError) as error:
+        raise UserError(
+            f"{url} could not be downloaded ({error}). Without a network, fetch the file elsewhere, unpack it, "
+            "and pass the folder with --data.root FOLDER."
+        ) from error
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        unpacked = Path(scratch, "content")
+        unpacked.mkdir()
+        try:
+            with zipfile.ZipFile(archive) as content:
+                for name in content.namelist():
+                    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                        raise UserError(f"{archive} was not unpacked, because the path {name!r} leads out of it.")
+                content.extractall(unpacked)
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{archive} is not a whole zip file ({error}); delete it and try again.") from error
+        entries = list(unpacked.iterdir())
+        top = entries[0] if len(entries) == 1 and entries[0].is_dir() else unpacked
+        os.replace(top, folder)

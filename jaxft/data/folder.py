@@ -1,0 +1,109 @@
+"""A folder of images, one sub-folder a class."""
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import PIL.Image
+
+from jaxft.data.photo import Photo
+from jaxft.data.source import Example
+from jaxft.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
+_SPLITS = {"train", "val", "valid", "validation", "test"}
+_NAMED_AT_MOST = 20
+
+
+class ImageFolder:
+    """Labelled images under `root`, one sub-folder a class.
+
+    Classes are the sub-folders' sorted names, and the files are found and ordered as torchvision's `ImageFolder` does:
+    by suffix, recursively, so labels and positions agree. Other files (`.DS_Store`, `.txt`) are ignored. Unlike there,
+    the EXIF orientation is applied (see `Photo`).
+
+    Attributes:
+        root: the folder.
+        classes: names of the classes, in the order of the labels.
+    """
+
+    def __init__(self, root: Path, classes: tuple[str, ...] | None = None) -> None:
+        """List the files; none is opened.
+
+        Args:
+            root: the folder of one split, such as `photos/train`.
+            classes: those that must be there, so that two splits number them alike; None takes what is found.
+
+        Raises:
+            UserError: the folder is missing, has no, only one, or other classes than asked for, or a class is empty.
+        """
+        self.root = Path(root)
+        self.classes = _find_classes(self.root)
+        if classes is not None and classes != self.classes:
+            raise UserError(
+                f"{self.root} has the classes {', '.join(self.classes)}, but {', '.join(classes)} were expected; "
+                "every split needs one sub-folder for each class, under the same names."
+            )
+        files = [_find_images(self.root / name) for name in self.classes]
+        empty = [name for name, found in zip(self.classes, files, strict=True) if not found]
+        if empty:
+            raise UserError(
+                f"No images were found in {self.root} for: {', '.join(empty)}; add files ({' '.join(SUFFIXES)}) "
+                "or remove the sub-folder."
+            )
+        self._files = tuple(os.path.relpath(path, self.root) for found in files for path in found)
+        self._labels = tuple(label for label, found in enumerate(files) for _ in found)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        name = self._files[index]
+        return Example(self.root / name, self._labels[index], name)
+
+    def check(self) -> None:
+        """Decode every file once, on all cores, so that a bad one is found before training and not in the middle of it.
+
+        Raises:
+            UserError: some files are empty, truncated, corrupt, too large, or no images; up to 20 are named.
+        """
+        # The filter makes a too large picture an error here instead of a warning on the terminal.
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            bad = [reason for reason in pool.map(_why_unreadable, (self.root / name for name in self._files)) if reason]
+        if bad:
+            more = [f"... and {len(bad) - _NAMED_AT_MOST} more"] if len(bad) > _NAMED_AT_MOST else []
+            listed = "\n  ".join(bad[:_NAMED_AT_MOST] + more)
+            raise UserError(f"{len(bad)} of the {len(self)} images in {self.root} cannot be used:\n  {listed}")
+
+
+def _find_classes(root: Path) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}; expected one with a sub-folder of images for each class.")
+    classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir()))
+    if not classes:
+        raise UserError(f"{root} has no sub-folders; expected one sub-folder of images for each class.")
+    if set(classes) <= _SPLITS:
+        raise UserError(f"{root} holds splits ({', '.join(classes)}), not classes; choose one: {root / classes[0]}.")
+    if len(classes) == 1:
+        raise UserError(f"{root} has only one class, {classes[0]}; a classifier needs at least two sub-folders.")
+    return classes
+
+
+def _find_images(folder: Path) -> list[str]:
+    # os.walk and this sort give torchvision's order, which follows links and sorts by folder, then by file name.
+    return [
+        os.path.join(parent, name)
+        for parent, _, names in sorted(os.walk(folder, followlinks=True))
+        for name in sorted(names)
+        if name.lower().endswith(SUFFIXES)
+    ]
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        Photo(path).rgb()
+    except UserError as error:
+        return str(error)
+    return None

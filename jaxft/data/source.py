@@ -1,0 +1,85 @@
+"""What a source of labelled images is, and how to hold a part of one out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from jaxft.data.photo import ImageData
+from jaxft.errors import UserError
+
+
+class Example(NamedTuple):
+    """One labelled image, not decoded yet.
+
+    Attributes:
+        image: a file, its encoded bytes, or pixels as uint8 `[H, W, 3]`.
+        label: position of the class in the source's `classes`.
+        name: what to call the example in messages and reports.
+    """
+
+    image: ImageData
+    label: int
+    name: str
+
+
+class Source(Protocol):
+    """A finite, indexable set of examples. It must be picklable, because worker processes get a copy."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The examples of `source` at `indices`, in that order."""
+
+    source: Source
+    indices: Sequence[int]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.source.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[self.indices[index]]
+
+
+def split_holdout(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """Split `source` in two, every class in proportion, so that settings can be chosen without the test images.
+
+    Args:
+        source: what to split; the labels of all its examples are read.
+        fraction: share of each class that is held out, in (0, 1); rounded, but at least one example on either side.
+        seed: non-negative; equal seeds give equal splits.
+
+    Returns:
+        `(train, held_out)`, disjoint, together the whole source, each in the source's order.
+
+    Raises:
+        UserError: the fraction is out of range, or a class has fewer than two examples.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"The held-out fraction is {fraction}; it must lie between 0 and 1, for example 0.2.")
+    labels = np.array([source[index].label for index in range(len(source))])
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), bool)
+    for label, name in enumerate(source.classes):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise UserError(
+                f"Class {name!r} has {len(members)} example(s), but to hold a part out every class needs at least 2; "
+                "add images or train without a hold-out."
+            )
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        held_out[rng.permutation(members)[:count]] = True
+    return Subset(source, np.flatnonzero(~held_out).tolist()), Subset(source, np.flatnonzero(held_out).tolist())

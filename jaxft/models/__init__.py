@@ -1,0 +1,57 @@
+"""The model families, one file each, and the one place where a name becomes a model."""
+
+import difflib
+from typing import Any
+
+from flax import nnx
+
+from jaxft.errors import UserError
+from jaxft.models import efficientnet_lite, resnet
+
+BUILDERS = {
+    builder.__name__: builder
+    for builder in (
+        resnet.resnet18,
+        resnet.resnet34,
+        resnet.resnet50,
+        resnet.resnet101,
+        resnet.resnet152,
+        resnet.resnext50_32x4d,
+        resnet.resnext101_32x8d,
+        resnet.resnext101_64x4d,
+        resnet.wide_resnet50_2,
+        resnet.wide_resnet101_2,
+        efficientnet_lite.efficientnet_lite0,
+        efficientnet_lite.efficientnet_lite1,
+        efficientnet_lite.efficientnet_lite2,
+        efficientnet_lite.efficientnet_lite3,
+        efficientnet_lite.efficientnet_lite4,
+    )
+}
+
+
+def create_model(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:
+    """A freshly initialised model.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: outputs of the last linear layer.
+        rngs: where initial values and dropout draw from; seed 0 where it is None.
+        options: further arguments of the family's builder (`dropout`, ...).
+
+    Returns:
+        A module that maps normalised float images `[N, H, W, 3]` to logits `[N, num_classes]`; `model.features(x)` gives
+        the pooled features before the last linear layer.
+
+    Raises:
+        UserError: the name is not known; the message holds the nearest ones.
+    """
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name, BUILDERS, n=3) or sorted(BUILDERS)
+        raise UserError(f"There is no model named {name!r}; the nearest names are {', '.join(near)}.")
+    return BUILDERS[name](num_classes, rngs=rngs or nnx.Rngs(0), **options)
+
+
+def list_models(task: str | None = None) -> list[str]:
+    """The names that `create_model` knows, sorted; `task` is `"classification"` or None for all."""
+    return sorted(BUILDERS) if task in (None, "classification") else []

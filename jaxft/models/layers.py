@@ -1,0 +1,196 @@
+"""Layers that all families share: convolution, batch normalisation, linear, drop-path, pooling.
+
+Activations are `[N, H, W, C]`. Defaults, initial values and training behaviour are PyTorch's, so that a model written
+with these layers under PyTorch's attribute names trains as its original does. Leaf names are Flax's (`kernel`, `scale`,
+`mean`, `var`); `converters/rules.py` holds the correspondence.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxft.models.convolution import conv
+
+Size = int | tuple[int, int]
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """`3` -> `(3, 3)`; a pair stays as it is."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def fan_in_uniform(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
+    """Uniform in +-1/sqrt(fan_in): what `torch.nn.Conv2d` and `torch.nn.Linear` draw weights and biases from."""
+    bound = 1 / math.sqrt(fan_in)
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def kaiming_normal_fan_out(key: Array, shape: tuple[int, ...]) -> Array:
+    """Normal with deviation sqrt(2 / fan_out), fan_out = out * kh * kw: `kaiming_normal_(mode="fan_out")` in PyTorch.
+
+    `shape` is that of a kernel `[kh, kw, in/groups, out]`.
+    """
+    return jax.random.normal(key, shape) * math.sqrt(2 / (shape[0] * shape[1] * shape[3]))
+
+
+class Conv(nnx.Module):
+    """2-D convolution, `torch.nn.Conv2d` on `[N, H, W, C]`; see `jaxft.models.convolution` for how it is computed.
+
+    Args:
+        inputs, outputs: channels.
+        size, stride, dilation: pixels, one number or (height, width).
+        padding: pixels at each side, or `"same"`: TensorFlow's, output = ceil(input / stride), the odd pixel at the end.
+        groups: as in PyTorch; `groups == inputs` is a depthwise convolution.
+        init: draws the kernel `[kh, kw, inputs/groups, outputs]` from a key; PyTorch's default where it is None.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: Size,
+        *,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        init: Callable[[Array, tuple[int, ...]], Array] | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.size, self.stride, self.dilation, self.groups = pair(size), pair(stride), pair(dilation), groups
+        self.padding = padding if isinstance(padding, str) else pair(padding)
+        shape = (*self.size, inputs // groups, outputs)
+        fan_in = math.prod(shape[:3])
+        self.kernel = nnx.Param(init(rngs.params(), shape) if init else fan_in_uniform(rngs.params(), shape, fan_in))
+        self.bias = nnx.Param(fan_in_uniform(rngs.params(), (outputs,), fan_in)) if bias else None
+
+    def _pads(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        if isinstance(self.padding, str):
+            vertical, horizontal = jax.lax.padtype_to_pads(
+                image, [d * (k - 1) + 1 for k, d in zip(self.size, self.dilation, strict=True)], self.stride, "SAME"
+            )
+            return vertical, horizontal
+        return (self.padding[0], self.padding[0]), (self.padding[1], self.padding[1])
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, inputs]` -> `[N, H', W', outputs]`, in the dtype of `x`."""
+        y = conv(
+            x,
+            self.kernel[...],
+            strides=self.stride,
+            padding=self._pads((x.shape[1], x.shape[2])),
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+class Linear(nnx.Module):
+    """`torch.nn.Linear`: `[..., inputs] @ kernel [inputs, outputs] + bias`."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(fan_in_uniform(rngs.params(), (inputs, outputs), inputs))
+        self.bias = nnx.Param(fan_in_uniform(rngs.params(), (outputs,), inputs)) if bias else None
+
+    def __call__(self, x: Array) -> Array:
+        """`[..., inputs]` -> `[..., outputs]`."""
+        y = x @ self.kernel[...]
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """`torch.nn.BatchNorm2d` on `[N, H, W, C]`, its running estimates included.
+
+    Training normalises with the batch's biased variance and moves the running estimates by
+    `running = (1 - momentum) * running + momentum * batch` with the batch's *unbiased* variance (PyTorch's convention for
+    both; Flax's own layer differs in both). Evaluation normalises with the running estimates. Arithmetic is float32 (or
+    wider) whatever the dtype of the activations.
+
+    `use_running_average` is what `model.train()` and `model.eval()` set. `running_only` wins over it: such a layer uses
+    and keeps its running estimates always; see `jaxft.optim.set_modes`.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        self.eps, self.momentum = eps, momentum
+        self.use_running_average = False
+        self.running_only = False
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, C]` -> the same shape and dtype."""
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.use_running_average or self.running_only:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            mean = wide.mean((0, 1, 2))
+            var = jnp.square(wide - mean).mean((0, 1, 2))
+            self._track(mean, var, x.size // x.shape[-1])
+        factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
+        return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
+
+    def _track(self, mean: Array, var: Array, count: int) -> None:
+        unbiased = var * (count / max(count - 1, 1))
+        keep, take = 1 - self.momentum, self.momentum
+        self.mean[...] = keep * self.mean[...] + take * jax.lax.stop_gradient(mean)
+        self.var[...] = keep * self.var[...] + take * jax.lax.stop_gradient(unbiased)
+        self.num_batches_tracked[...] = self.num_batches_tracked[...] + 1
+
+
+class DropPath(nnx.Module):
+    """Stochastic depth: in training, drops a whole example's branch with probability `rate` and scales up the rest.
+
+    Huang et al. 2016, https://arxiv.org/abs/1603.09382; the scaling 1/(1-rate) is that of PyTorch's implementations.
+    """
+
+    def __init__(self, rate: float, *, rngs: nnx.Rngs) -> None:
+        self.rate = rate
+        self.deterministic = False
+        self.rngs = rngs.dropout.fork()
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, ...]` -> the same shape."""
+        if self.deterministic or self.rate == 0:
+            return x
+        keep = jax.random.bernoulli(self.rngs(), 1 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return jnp.where(keep, x / (1 - self.rate), 0)
+
+
+class Sequential(nnx.List):
+    """Layers applied in order, at the paths `0`, `1`, ... as in `torch.nn.Sequential`."""
+
+    def __init__(self, layers: Iterable[Callable[[Array], Array]]) -> None:
+        super().__init__(layers)
+
+    def __call__(self, x: Array) -> Array:
+        """Feeds `x` through every layer."""
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+def global_average_pool(x: Array) -> Array:
+    """`[N, H, W, C]` -> `[N, C]`: `AdaptiveAvgPool2d(1)` and `flatten`."""
+    return x.mean((1, 2))
+
+
+def adaptive_average_pool(x: Array, size: Size) -> Array:
+    """`[N, H, W, C]` -> `[N, *size, C]`: each output is the mean over rows floor(i*H/h) to ceil((i+1)*H/h), as
+    `torch.nn.AdaptiveAvgPool2d` cuts them; computed as two small matrix products."""
+
+    def weights(length: int, parts: int) -> Array:
+        cells = jnp.arange(length)[None]
+        start = (jnp.arange(parts) * length // parts)[:, None]
+        end = ((jnp.arange(1, parts + 1) * length + parts - 1) // parts)[:, None]
+        return jnp.where((cells >= start) & (cells < end), 1 / (end - start), 0).astype(x.dtype)
+
+    rows, columns = pair(size)
+    return jnp.einsum("nhwc,ph,qw->npqc", x, weights(x.shape[1], rows), weights(x.shape[2], columns))

@@ -1,0 +1,32 @@
+"""Where things are in a model: dotted paths as PyTorch writes them, and patterns over them."""
+
+import fnmatch
+from collections.abc import Iterator
+
+from flax import nnx
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether `path` (`layer1.0.conv1.kernel`) is, or lies below, something that the shell-style `pattern` names.
+
+    `fc` is the subtree `fc`; `layer[12]` two subtrees; `*.bn1` every `bn1` at any depth; `*` everything.
+    """
+    parts = path.split(".")
+    return any(fnmatch.fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
+
+
+def walk(module: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Module, str, nnx.Variable]]:
+    """Every parameter and statistic of a model, sorted by name: (path, owner, leaf name, variable)."""
+    for name, value in vars(module).items():
+        if isinstance(value, nnx.Param | nnx.BatchStat):
+            yield prefix + name, module, name, value
+        elif isinstance(value, nnx.Module):
+            yield from walk(value, f"{prefix}{name}.")
+
+
+def modules(module: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Module]]:
+    """Every module below a model, sorted by name, the model itself under the empty path first."""
+    yield prefix.removesuffix("."), module
+    for name, value in vars(module).items():
+        if isinstance(value, nnx.Module):
+            yield from modules(value, f"{prefix}{name}.")
