@@ -1,4 +1,8 @@
-"""The one exception that a person is meant to read."""
+"""The one exception that a person is meant to read, and how a command ends with it."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -7,3 +11,14 @@ class UserError(Exception):
     The message is one sentence (or one list) that says what was found, what was expected and what to do. Commands print
     it and exit with code 2, without a traceback.
     """
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command to its exit code; a `UserError` is printed and becomes 2, Ctrl-C becomes 130."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

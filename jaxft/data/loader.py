@@ -3,8 +3,8 @@
 import functools
 import os
 import signal
-import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -40,19 +40,27 @@ class Batches(Iterator[Batch]):
     def __init__(self, examples: "_TrainExamples | _EvalExamples", start_step: int, workers: int) -> None:
         dataset = grain.MapDataset.source(examples).batch(examples.rows)[start_step:]
         if workers and not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads an absl flag that only absl's own `main` would have parsed
+            flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads an absl flag, which only absl's own `main` parses
         threads = 0 if workers else min(os.cpu_count() or 1, _MAX_THREADS)
         reads = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        self._iterator = iter(dataset.to_iter_dataset(reads).mp_prefetch(processes, worker_init_fn=_follow_parent))
-        self._iterator.start_prefetch()
+        self._shared_memory = workers > 0
+        iterator = iter(dataset.to_iter_dataset(reads).mp_prefetch(processes, worker_init_fn=_follow_parent))
+        iterator.start_prefetch()
+        # Closing also forgets the iterator, because Grain's destructors fail when the interpreter is half gone.
+        self._running = [iterator]
+        self._finalizer = weakref.finalize(self, _close, self._running)  # at the latest when the program ends
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        if not self._running:
+            raise StopIteration
+        batch = next(self._running[0])
+        # A copy gives the workers their shared memory back at once, and no array needs the loader to stay open.
+        return {key: np.array(value) for key, value in batch.items()} if self._shared_memory else batch
 
     def close(self) -> None:
         """Stop the threads or worker processes; a second call does nothing."""
-        self._iterator.close()
+        self._finalizer()
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +162,7 @@ class _TrainExamples:
         return self.batch_size // self.hosts
 
     def __len__(self) -> int:
-        return sys.maxsize  # endless, as far as Grain can count
+        return 2**60  # endless, as far as Grain can count
 
     def __getitem__(self, row: int) -> Row:
         size = len(self.source)
@@ -220,6 +228,11 @@ def _exit_after_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _close(running: list[grain.DatasetIterator]) -> None:
+    while running:
+        running.pop().close()
 
 
 def _check_batch_size(batch_size: int, hosts: int) -> None:

@@ -83,6 +83,7 @@ class Photo:
             UserError: the image is corrupt or truncated, or its pixels are floating-point numbers.
         """
         with _explained(self.name):
+            self._picture.load()  # RGB needs no conversion, and without one Pillow would put the decoding off
             picture = _to_rgb(self._picture)
             return picture if self._turn is None else picture.transpose(self._turn)
 

@@ -40,7 +40,11 @@ class Tfds:
             self._records = builder.as_data_source(split=split, decoders=skip)
         except tfds.core.DatasetNotFoundError as error:
             raise UserError(f"TFDS knows no data set {name!r}; check its name in the catalogue.") from error
-        except (OSError, ValueError, ImportError) as error:
+        except ImportError as error:
+            raise UserError(
+                f"To prepare {name!r}, TFDS needs another package, which it does not install: {error}."
+            ) from error
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"The TFDS data set {name!r}, split {split!r}, cannot be opened: {error} If this machine is offline, "
                 f"prepare the data set on another one and copy its folder to {data_dir or '~/tensorflow_datasets'}."

@@ -1,8 +1,11 @@
 """The model families, one file each, and the one place where a name becomes a model."""
 
 import difflib
+import inspect
+from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
 
 from jaxft.errors import UserError
@@ -30,6 +33,39 @@ BUILDERS = {
 }
 
 
+def abstract_model(name: str, num_classes: int = 1000, **options: Any) -> nnx.Module:
+    """A model of shapes and types alone, to be filled by `converters.load_pretrained` and `materialise`.
+
+    Raises:
+        UserError: the name is not known, or the builder has no such option.
+    """
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name, BUILDERS, n=3) or sorted(BUILDERS)
+        raise UserError(f"There is no model named {name!r}; the nearest names are {', '.join(near)}.")
+    known = inspect.signature(BUILDERS[name]).parameters.keys() - {"num_classes", "rngs"}
+    if unknown := options.keys() - known:
+        raise UserError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}.")
+    return nnx.eval_shape(lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(0), **options))
+
+
+def materialise(model: nnx.Module, builder: Callable[[], nnx.Module]) -> None:
+    """Draws what is still abstract in `model`, in place, and only that: the values that `builder()` would give it.
+
+    One compiled program draws all of it, and nothing that a checkpoint has filled already is computed.
+    """
+    variables = dict(nnx.to_flat_state(nnx.state(model)))
+    missing = {path for path, variable in variables.items() if isinstance(variable.get_value(), jax.ShapeDtypeStruct)}
+
+    @jax.jit
+    def draw() -> dict[tuple, jax.Array]:
+        drawn = nnx.to_flat_state(nnx.state(builder()))
+        return {path: variable.get_value() for path, variable in drawn if path in missing}
+
+    for path, value in draw().items():
+        variables[path].set_value(value)
+    nnx.update(model, nnx.from_flat_state(variables))
+
+
 def create_model(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:
     """A freshly initialised model.
 
@@ -44,11 +80,9 @@ def create_model(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs | None = 
         the pooled features before the last linear layer.
 
     Raises:
-        UserError: the name is not known; the message holds the nearest ones.
+        UserError: the name is not known, or the builder has no such option.
     """
-    if name not in BUILDERS:
-        near = difflib.get_close_matches(name, BUILDERS, n=3) or sorted(BUILDERS)
-        raise UserError(f"There is no model named {name!r}; the nearest names are {', '.join(near)}.")
+    abstract_model(name, num_classes, **options)
     return BUILDERS[name](num_classes, rngs=rngs or nnx.Rngs(0), **options)
 
 

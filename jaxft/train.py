@@ -1,0 +1,274 @@
+"""The training loop: `python -m jaxft.train --config configs/hotdog.py`.
+
+Configuration -> data -> model -> pretrained weights -> then, for each phase: rules -> optimizer -> one compiled step ->
+checkpoints. `Trainer` holds what the phases share; its methods stand in the order in which they are called.
+"""
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+from rich.console import Console
+
+from converters import Ledger
+from jaxft import config, dry_run, pictures
+from jaxft.checkpoint import Checkpoints
+from jaxft.command import parse
+from jaxft.compile_cache import enable_compile_cache
+from jaxft.data import Source, Subset, train_batches
+from jaxft.data.splits import augment, open_splits
+from jaxft.distributed import device_mesh, global_batch, state_shardings
+from jaxft.errors import UserError, run_command
+from jaxft.evaluate import evaluate
+from jaxft.models.paths import filled, values
+from jaxft.optim import Plan, plan, set_modes, transformation
+from jaxft.predict import predict, predict_step
+from jaxft.report import Reporter
+from jaxft.run import RunDirectory
+from jaxft.setup import pretrained, task
+from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
+
+GRID = 24  # test photos in the picture of predictions
+
+
+class Stopped(Exception):
+    """A signal asked the run to end; everything is saved."""
+
+    def __init__(self, number: int, step: int) -> None:
+        self.number, self.step = number, step
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that receives the first Ctrl-C or SIGTERM; the second one interrupts at once."""
+    received: list[int] = []
+
+    def receive(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclasses.dataclass
+class Trainer:
+    """One run: its settings, its data, and where its results go."""
+
+    settings: config.Config
+    run: RunDirectory
+    train: Source
+    test: Source
+    mesh: jax.sharding.Mesh
+    checkpoints: Checkpoints
+    reporter: Reporter
+    evaluation: Compiled
+    prediction: Compiled
+    best: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train) // self.settings.data.batch_size
+
+    def phase(self, index: int, model: nnx.Module, step: int, resume: bool) -> tuple[nnx.Module, int]:
+        """Trains from `step` to the end of a phase; returns the model and the step it has reached."""
+        settings = self.settings
+        first = sum(earlier.epochs for earlier in settings.phases[:index]) * self.steps_per_epoch
+        last = first + settings.phases[index].epochs * self.steps_per_epoch
+        if step >= last:
+            return model, step
+        groups = phase_plan(settings, index, model, self.steps_per_epoch)
+        optimizer = transformation(groups, settings.optimizer)
+        state = initial_state(model, lambda path: groups.group(path).frozen, optimizer, step)
+        if resume and self.checkpoints.notes()["phase"] == index:
+            state = dataclasses.replace(state, opt_state=self.checkpoints.optimizer(state.opt_state))
+        state = jax.device_put(state, state_shardings(state, self.mesh, settings.fsdp))
+        function = train_step(
+            model,
+            task(settings),
+            optimizer,
+            seed=settings.seed,
+            dtype=settings.precision,
+            parts=settings.optimizer.accumulate,
+        )
+        compiled = Compiled(function, self.mesh, fsdp=settings.fsdp, updates_state=True)
+        state = self.steps(index, compiled, state, step, last, lambda at: groups.highest_rate(at - first))
+        return filled(model, state.model), last
+
+    def steps(
+        self, index: int, compiled: Compiled, state: TrainState, step: int, last: int, rate: Callable[[int], float]
+    ) -> TrainState:
+        """Data, step, data, step; in between a line of metrics, an evaluation, a checkpoint."""
+        settings = self.settings
+        batches = train_batches(
+            self.train,
+            augment(settings),
+            batch_size=settings.data.batch_size,
+            seed=settings.seed,
+            start_step=step,
+            workers=settings.data.workers,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+        pending: list[Mapping[str, Array]] = []
+        with batches, stop_signals() as stop:
+            while step < last:
+                began = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - began
+                state, metrics = compiled(state, global_batch(batch, self.mesh))
+                pending.append(metrics)
+                step += 1
+                epoch_ends = step % self.steps_per_epoch == 0
+                self.reporter.advance(step, self.steps_per_epoch, settings.data.batch_size, waited)
+                if epoch_ends or stop or step % settings.log_every == 0:
+                    self.log(index, state, step, pending, rate(step - 1))
+                    pending = []
+                if epoch_ends:
+                    self.evaluate(index, state, step)
+                if epoch_ends or stop or (settings.checkpoint_every and step % settings.checkpoint_every == 0):
+                    self.checkpoints.save(state, self.notes(index))
+                if stop and step < last:
+                    raise Stopped(stop[0], step)
+        return state
+
+    def log(self, index: int, state: TrainState, step: int, pending: list[Mapping[str, Array]], rate: float) -> None:
+        """Writes the mean metrics since the last call; ends a run whose numbers are not finite any more."""
+        fetched = jax.device_get(pending)
+        if not bool(state.healthy):
+            good = int(state.step)
+            self.checkpoints.save(state, self.notes(index))
+            raise UserError(
+                f"The loss or its gradient was not finite in step {good + 1}. The last good state, of step {good}, is "
+                f"saved in {self.run.path}. Start again with a lower --optimizer.learning-rate, a warm-up, or "
+                "--optimizer.clip-norm."
+            )
+        means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+        self.reporter.train(step, step // self.steps_per_epoch, {**means, "learning_rate": rate})
+
+    def evaluate(self, index: int, state: TrainState, step: int) -> None:
+        """Evaluates, saves the model if it is the best so far, and draws."""
+        metrics = evaluate(self.evaluation, state.model, self.test, self.settings, self.mesh)
+        better = metrics["accuracy"] > self.best
+        if better:
+            self.best = metrics["accuracy"]
+            self.checkpoints.save(state, self.notes(index), best=True)
+        self.reporter.evaluation(step, step // self.steps_per_epoch, metrics, better)
+        self.draw(state)
+        self.reporter.restart_clock()
+
+    def draw(self, state: TrainState) -> None:
+        """The learning curves, and some test photos with what the model says of them now."""
+        some = np.linspace(0, len(self.test) - 1, min(GRID, len(self.test))).astype(int).tolist()
+        images, probabilities = predict(
+            self.prediction, state.model, Subset(self.test, some), self.settings, self.mesh
+        )
+        if jax.process_index() == 0:
+            labels = [self.test[index].label for index in some]
+            folder, classes = self.run.pictures, self.test.classes
+            pictures.learning_curves(self.run.metrics_file, folder / "learning_curves.png")
+            pictures.predictions(images, labels, probabilities, classes, folder / "predictions.png")
+
+    def notes(self, index: int) -> dict[str, float]:
+        """What a checkpoint says besides its arrays."""
+        return {"phase": index, "best": self.best}
+
+
+def phase_plan(settings: config.Config, index: int, model: nnx.Module, steps_per_epoch: int) -> Plan:
+    """Applies the rules of a phase: which parameter gets what, and the modes of the model's layers."""
+    phase = settings.phases[index]
+    shapes = {path: value.shape for path, value in values(model, nnx.Param).items()}
+    groups = plan(shapes, settings.optimizer, phase, steps_per_epoch)
+    set_modes(model, groups, phase.batch_norm)
+    return groups
+
+
+def show_plan(
+    settings: config.Config, model: nnx.Module, ledger: Ledger | None, steps_per_epoch: int, console: Console
+) -> None:
+    """What each phase does to every parameter."""
+    sources = {row.path: row.key for row in ledger.having("mapped")} if ledger else {}
+    for index, phase in enumerate(settings.phases):
+        groups = phase_plan(settings, index, model, steps_per_epoch)
+        dry_run.print_plan(console, model, sources, groups, phase, steps_per_epoch)
+
+
+def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool, console: Console) -> None:
+    """The whole run."""
+    train_source, test_source = open_splits(settings)
+    classes = train_source.classes
+    if settings.model.num_classes not in (None, len(classes)):
+        raise UserError(
+            f"model.num_classes is {settings.model.num_classes}, but the data have the {len(classes)} classes "
+            f"{', '.join(classes[:10])}; leave it out or correct it."
+        )
+    steps_per_epoch = len(train_source) // settings.data.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"A batch of {settings.data.batch_size} is larger than the {len(train_source)} training examples; "
+            "lower --data.batch-size."
+        )
+    mesh = device_mesh(settings.data.batch_size, settings.optimizer.accumulate)
+    model, ledger = pretrained(settings, len(classes))
+    if ledger is not None:
+        console.print(ledger.summary(), highlight=False)
+    if dry:
+        return show_plan(settings, model, ledger, steps_per_epoch, console)
+    # Every phase's rules are tried before the first one runs, and before anything is written.
+    for index in range(len(settings.phases)):
+        phase_plan(settings, index, model, steps_per_epoch)
+    if not resume:
+        run.create(settings, classes)
+
+    step, best = 0, -1.0
+    with Checkpoints(run.checkpoints) as checkpoints:
+        if resume and checkpoints.step() is not None:
+            step, best = checkpoints.step() or 0, checkpoints.notes()["best"]
+            model = filled(model, checkpoints.model(values(model), "last"))
+        total = sum(phase.epochs for phase in settings.phases) * steps_per_epoch
+        inference = nnx.clone(model)
+        inference.eval()
+        evaluation = Compiled(eval_step(inference, task(settings), settings.precision), mesh)
+        prediction = Compiled(predict_step(inference, settings), mesh)
+        with Reporter(run.path, start_step=step, total_steps=total, console=console) as reporter:
+            trainer = Trainer(
+                settings, run, train_source, test_source, mesh, checkpoints, reporter, evaluation, prediction, best
+            )
+            for index in range(len(settings.phases)):
+                model, step = trainer.phase(index, model, step, resume)
+        checkpoints.wait()
+
+
+def main() -> int:
+    """The command."""
+    options, run = parse(sys.argv[1:])
+    if options.distributed:
+        jax.distributed.initialize()
+    enable_compile_cache()
+    console = Console(quiet=jax.process_index() != 0)
+    try:
+        train(options.settings, run, resume=options.resume, dry=options.dry_run, console=console)
+    except Stopped as stopped:
+        console.print(
+            f"Stopped after step {stopped.step}; all is saved. Go on with:\n"
+            f"  python -m jaxft.train --workdir {run.path} --resume",
+            highlight=False,
+        )
+        return 128 + stopped.number
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
