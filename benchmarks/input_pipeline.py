@@ -76,8 +76,12 @@ def torch_rate(root: Path, batch_size: int, batches: int, workers: int) -> Rate:
     ]
     photos = datasets.ImageFolder(root, transforms.Compose(steps))
     # One long epoch, so that PyTorch's pause between epochs is not counted either.
-    sampler = torch.utils.data.RandomSampler(photos, replacement=True, num_samples=(WARM_UP + batches + 10) * batch_size)
-    return timed(torch.utils.data.DataLoader(photos, batch_size, sampler=sampler, num_workers=workers), batch_size, batches)
+    sampler = torch.utils.data.RandomSampler(
+        photos, replacement=True, num_samples=(WARM_UP + batches + 10) * batch_size
+    )
+    return timed(
+        torch.utils.data.DataLoader(photos, batch_size, sampler=sampler, num_workers=workers), batch_size, batches
+    )
 
 
 def timed(loader: Iterable[Any], batch_size: int, batches: int) -> Rate:

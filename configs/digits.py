@@ -1,6 +1,6 @@
 """Handwritten digits from scikit-learn on EfficientNet-Lite0's ImageNet weights: nothing to download.
 
-    python -m jaxft.train --config configs/digits.py
+python -m jaxft.train --config configs/digits.py
 """
 
 from jaxft.config import Config, Data, Images, Model, Optimizer, Phase, Pretrained, Rule, Schedule

@@ -9,9 +9,7 @@ epochs (https://d2l.ai, chapter "Fine-Tuning"); with random first weights (`hotd
 from jaxft.config import Config, Data, Optimizer, Phase, Pretrained, Rule
 
 config = Config(
-    pretrained=Pretrained(
-        source="torchvision://resnet18/IMAGENET1K_V1", skip=("fc",), new_kernels="xavier_uniform"
-    ),
+    pretrained=Pretrained(source="torchvision://resnet18/IMAGENET1K_V1", skip=("fc",), new_kernels="xavier_uniform"),
     data=Data(
         root="data/hotdog",
         url="http://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip",

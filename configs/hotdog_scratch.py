@@ -1,6 +1,6 @@
 """The network and the photos of `hotdog.py` with random first weights: what the pretrained ones are worth.
 
-    python -m jaxft.train --config configs/hotdog_scratch.py
+python -m jaxft.train --config configs/hotdog_scratch.py
 """
 
 from configs.hotdog import config as base

@@ -72,7 +72,9 @@ def _read_torch(path: Path) -> State:
         ) from error
     tensors = _unwrap(content, lambda value: isinstance(value, torch.Tensor))
     if not tensors:
-        raise UserError(f"{path} holds no state dict: tensors by name were expected, a {type(content).__name__} was found.")
+        raise UserError(
+            f"{path} holds no state dict: tensors by name were expected, a {type(content).__name__} was found."
+        )
     return {key: _to_numpy(value) for key, value in tensors.items()}
 
 

@@ -183,9 +183,8 @@ def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], 
     fits = fitting_models(state)
     hint = f"Its keys and shapes are those of {' or '.join(fits)}." if fits else "Skip what is meant to differ by name."
     count = f"{len(problems)} reason" + "s" * (len(problems) > 1)
-    return (
-        f"{source} does not fit this {type(model).__name__} ({count}); nothing was loaded. {hint}\n"
-        + "\n".join(f"  - {problem}" for problem in problems)
+    return f"{source} does not fit this {type(model).__name__} ({count}); nothing was loaded. {hint}\n" + "\n".join(
+        f"  - {problem}" for problem in problems
     )
 
 

@@ -47,7 +47,7 @@ class Leaf(NamedTuple):
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """Our array in PyTorch's order of axes, contiguous."""
-        return np.ascontiguousarray(array if self.axes is None else array.transpose(np.argsort(self.axes)))
+        return np.array(array if self.axes is None else array.transpose(np.argsort(self.axes)), order="C")
 
 
 def leaves(model: nnx.Module) -> Iterator[Leaf]:

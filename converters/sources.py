@@ -44,7 +44,9 @@ def _in_package(rest: str) -> Path:
     package, _, file = rest.partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"package://{rest}: the package {package} is not installed; pip install {package.replace('_', '-')}.")
+        raise UserError(
+            f"package://{rest}: the package {package} is not installed; pip install {package.replace('_', '-')}."
+        )
     path = Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
         raise UserError(f"package://{rest}: the installed package {package} holds no file {file}.")

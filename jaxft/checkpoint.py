@@ -27,7 +27,9 @@ class Checkpoints:
                 which: ocp.CheckpointManager(self._folder / which, options=options) for which in ("last", "best")
             }
         except OSError as error:
-            raise UserError(f"Checkpoints cannot be written to {folder} ({error}); choose another --workdir.") from error
+            raise UserError(
+                f"Checkpoints cannot be written to {folder} ({error}); choose another --workdir."
+            ) from error
 
     def save(self, state: TrainState, notes: Mapping[str, Any], *, best: bool = False) -> None:
         """Saves a state and JSON notes under its step; the work goes on in the background.
@@ -47,7 +49,9 @@ class Checkpoints:
         try:
             manager.save(step, args=arguments)
         except OSError as error:
-            raise UserError(f"The checkpoint of step {step} could not be written ({error}); the one before it stays.") from error
+            raise UserError(
+                f"The checkpoint of step {step} could not be written ({error}); the one before it stays."
+            ) from error
 
     def step(self, which: str = "last") -> int | None:
         """The step of the last or the best checkpoint; None where there is none yet."""
@@ -79,7 +83,9 @@ class Checkpoints:
             return self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).splitlines()[0][:200]
-            raise UserError(f"The checkpoint {self._folder / which / str(step)} is damaged or of another model: {reason}") from error
+            raise UserError(
+                f"The checkpoint {self._folder / which / str(step)} is damaged or of another model: {reason}"
+            ) from error
 
     def wait(self) -> None:
         """Returns when everything is on the disk."""

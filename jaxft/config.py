@@ -68,11 +68,11 @@ class Data:
     """The split to train on."""
     test: str = "test"
     """The split to evaluate on."""
-    holdout: float = pydantic.Field(0.0, ge=0, lt=1)
+    holdout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Evaluate on this share of the training split instead of the test split (to choose settings)."""
-    batch_size: int = pydantic.Field(32, ge=1)
+    batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
-    workers: int = pydantic.Field(0, ge=0)
+    workers: int = pydantic.Field(default=0, ge=0)
     """Processes that decode photos; 0 decodes in threads of the main process."""
 
 
@@ -80,15 +80,15 @@ class Data:
 class Images:
     """How a photo becomes an array."""
 
-    crop: int = pydantic.Field(224, ge=1)
+    crop: int = pydantic.Field(default=224, ge=1)
     """Side of the square that the model sees, pixels."""
-    resize: int = pydantic.Field(256, ge=1)
+    resize: int = pydantic.Field(default=256, ge=1)
     """Evaluation: the short side before the centre crop, pixels."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Training: the area of the random crop, as a share of the photo."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Training: width to height of the random crop."""
-    flip: float = pydantic.Field(0.5, ge=0, le=1)
+    flip: float = pydantic.Field(default=0.5, ge=0, le=1)
     """Training: probability of a horizontal flip."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from channels R, G, B scaled to 0..1."""
@@ -104,17 +104,17 @@ class Schedule:
     """What follows the warm-up."""
     unit: Literal["step", "epoch"] = "epoch"
     """What warmup and milestones count."""
-    warmup: float = pydantic.Field(0.0, ge=0)
+    warmup: float = pydantic.Field(default=0.0, ge=0)
     """Length of the linear warm-up."""
-    warmup_factor: float = pydantic.Field(0.001, gt=0, le=1)
+    warmup_factor: float = pydantic.Field(default=0.001, gt=0, le=1)
     """The warm-up starts at this share of the rate."""
     milestones: tuple[float, ...] = ()
     """multistep: where the rate is multiplied by gamma."""
     gamma: float = 0.1
     """multistep: the factor at each milestone."""
-    final: float = pydantic.Field(0.0, ge=0)
+    final: float = pydantic.Field(default=0.0, ge=0)
     """cosine: the share of the rate that is left at the end."""
-    peak: float = pydantic.Field(0.3, gt=0, lt=1)
+    peak: float = pydantic.Field(default=0.3, gt=0, lt=1)
     """onecycle: the share of the phase after which the rate is highest."""
 
 
@@ -124,9 +124,9 @@ class Rule:
 
     pattern: str
     """A path or shell-style pattern: fc, layer[34], *.bn1, *."""
-    rate: float = pydantic.Field(1.0, ge=0)
+    rate: float = pydantic.Field(default=1.0, ge=0)
     """Multiplies the learning rate."""
-    decay: float = pydantic.Field(1.0, ge=0)
+    decay: float = pydantic.Field(default=1.0, ge=0)
     """Multiplies the weight decay."""
     frozen: bool = False
     """No gradient, no optimizer state, no decay; BatchNorm uses and keeps its running statistics."""
@@ -138,9 +138,9 @@ class Rule:
 class Phase:
     """A stretch of training with one frozen set, one set of rates and one schedule."""
 
-    epochs: int = pydantic.Field(5, ge=1)
+    epochs: int = pydantic.Field(default=5, ge=1)
     """Length, in passes over the training split."""
-    rate: float = pydantic.Field(1.0, gt=0)
+    rate: float = pydantic.Field(default=1.0, gt=0)
     """Multiplies the optimizer's learning rate."""
     rules: tuple[Rule, ...] = (Rule(pattern="*"),)
     """Ordered; every parameter must be matched by one, and every rule must match something."""
@@ -156,23 +156,23 @@ class Optimizer:
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     """adam couples the weight decay to the gradient, adamw does not; sgd couples it."""
-    learning_rate: float = pydantic.Field(0.01, gt=0)
+    learning_rate: float = pydantic.Field(default=0.01, gt=0)
     """The rate that phases, rules and schedules multiply."""
-    momentum: float = pydantic.Field(0.0, ge=0, lt=1)
+    momentum: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """sgd: momentum."""
     nesterov: bool = False
     """sgd: Nesterov's form of momentum."""
     betas: tuple[float, float] = (0.9, 0.999)
     """adam, adamw: decay of the two moments."""
-    eps: float = pydantic.Field(1e-8, gt=0)
+    eps: float = pydantic.Field(default=1e-8, gt=0)
     """adam, adamw: added to the root of the second moment."""
-    weight_decay: float = pydantic.Field(0.0, ge=0)
+    weight_decay: float = pydantic.Field(default=0.0, ge=0)
     """Weight decay of parameters that no rule changes it for."""
     decay_bias_and_norm: bool = True
     """Whether one-dimensional parameters (biases, normalisation) decay too, as in PyTorch."""
     clip_norm: float | None = None
     """Scale the gradient of all trained parameters down to this global norm."""
-    accumulate: int = pydantic.Field(1, ge=1)
+    accumulate: int = pydantic.Field(default=1, ge=1)
     """Parts in which a batch goes through the model; the step is taken on their mean gradient."""
 
 
@@ -186,7 +186,7 @@ class Config:
     images: Images = Images()
     optimizer: Optimizer = Optimizer()
     phases: tuple[Phase, ...] = (Phase(),)
-    label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over all classes."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the arithmetic; parameters and normalisation stay float32."""
@@ -194,9 +194,9 @@ class Config:
     """Shard parameters and optimizer state over the devices instead of copying them to each."""
     seed: int = 0
     """Decides the order of examples, augmentation, dropout and initial values."""
-    log_every: int = pydantic.Field(10, ge=1)
+    log_every: int = pydantic.Field(default=10, ge=1)
     """Steps between two lines of metrics."""
-    checkpoint_every: int = pydantic.Field(0, ge=0)
+    checkpoint_every: int = pydantic.Field(default=0, ge=0)
     """Steps between two checkpoints, besides one after each epoch; 0 for none."""
 
 
@@ -211,7 +211,9 @@ def load(path: Path) -> Config:
     """
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], n=1)
-        raise UserError(f"There is no configuration file {path}{f'; did you mean {path.parent / near[0]}?' if near else '.'}")
+        raise UserError(
+            f"There is no configuration file {path}{f'; did you mean {path.parent / near[0]}?' if near else '.'}"
+        )
     # A configuration imports the one it inherits from as `configs.NAME`, wherever the command is typed.
     sys.path.insert(0, str(path.resolve().parent.parent))
     try:

@@ -1,7 +1,8 @@
 """Files from the network: cached, checked by hash, never half there."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
 
 import pooch
 import requests
@@ -14,44 +15,53 @@ def cache_folder() -> Path:
     return Path(os.environ.get("JAXFT_CACHE") or pooch.os_cache("jaxft"))
 
 
-def fetch(url: str, folder: Path, digest: str | None) -> Path:
+def fetch(url: str, folder: Path, digest: str | None, *, otherwise: str | None = None) -> Path:
     """The file behind an http(s) URL, downloaded into `folder` with a progress bar unless it is there already.
 
     Args:
-        digest: the expected SHA-256 or its first digits; `sha1:...` for a SHA-1; None to accept whatever comes.
+        digest: the expected SHA-1 (40 digits), the SHA-256 or its first digits, or None to accept whatever comes.
+        otherwise: what a person without a network can do; by default, to put the file in its place by hand.
 
     Raises:
         UserError: the server cannot be reached or refuses, the disk cannot be written, or the hash differs; a file with
             another hash is deleted.
     """
-    name = url.rstrip("/").rpartition("/")[2].partition("?")[0]
+    name = PurePosixPath(urlparse(url).path).name
     path, unchecked = folder / name, folder / f".{name}.unchecked"
     if path.is_file():
         _check(path, url, digest)
         return path
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
     try:
         unchecked.unlink(missing_ok=True)
+        downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
         pooch.retrieve(url, known_hash=None, fname=unchecked.name, path=folder, downloader=downloader)
     except requests.RequestException as error:
         raise UserError(
-            f"{url} could not be downloaded ({type(error).__name__}). Without a network, put the file there by hand: {path}"
+            f"{url} could not be downloaded ({_reason(error)}). Without a network, {otherwise or f'put the file at {path}'}."
         ) from error
     except OSError as error:
-        raise UserError(f"{url} could not be saved in {folder} ({error}); set JAXFT_CACHE to a folder with room.") from error
+        raise UserError(
+            f"{url} could not be saved in {folder} ({error}); set JAXFT_CACHE to another folder."
+        ) from error
     _check(unchecked, url, digest)
     os.replace(unchecked, path)
     return path
 
 
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+
+
 def _check(path: Path, url: str, digest: str | None) -> None:
     if digest is None:
         return
-    algorithm, _, expected = digest.rpartition(":")
-    found = pooch.file_hash(str(path), alg=algorithm or "sha256")
-    if not found.startswith(expected.lower()):
+    algorithm = "sha1" if len(digest) == 40 else "sha256"
+    found = pooch.file_hash(str(path), alg=algorithm)
+    if not found.startswith(digest.lower()):
         path.unlink()
         raise UserError(
-            f"The file from {url} has the {algorithm or 'sha256'} {found}, {expected} was expected; it was deleted. "
-            "Try again, and if it stays so, the file at the source has changed."
+            f"{url} is not the file that was expected: its {algorithm} is {found}, not {digest}. It was deleted; try again, "
+            "and if that fails, the file behind the URL has changed."
         )

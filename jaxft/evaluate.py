@@ -77,7 +77,9 @@ def main() -> None:
     step = Compiled(eval_step(run.model, task(settings), settings.precision), mesh)
     metrics = evaluate(step, values(run.model), source, settings, mesh)
     text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    Console().print(f"{options.checkpoint} checkpoint (step {run.step}), {len(source)} examples: {text}", highlight=False)
+    Console().print(
+        f"{options.checkpoint} checkpoint (step {run.step}), {len(source)} examples: {text}", highlight=False
+    )
 
 
 if __name__ == "__main__":

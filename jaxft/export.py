@@ -62,7 +62,9 @@ def main() -> None:
         _write_bytes(stablehlo(run), options.output)
     else:
         write(to_torch(run.model, rename=run.config.pretrained.rename), options.output)
-    Console().print(f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}", highlight=False)
+    Console().print(
+        f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}", highlight=False
+    )
 
 
 def _write_bytes(data: bytes, output: Path) -> None:

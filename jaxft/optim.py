@@ -40,7 +40,6 @@ class Plan:
         return max(float(group.rate(step)) for group in self.groups.values())
 
 
-
 def plan(
     shapes: Mapping[str, tuple[int, ...]], optimizer: config.Optimizer, phase: config.Phase, steps_per_epoch: int
 ) -> Plan:
@@ -103,7 +102,9 @@ def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch
     if warmup >= steps:
         raise UserError(f"A warm-up of {warmup} steps does not fit a phase of {steps} steps; shorten it.")
     if bool(settings.milestones) != (settings.decay == "multistep"):
-        raise UserError(f"The decay {settings.decay!r} has milestones {settings.milestones}; they belong to 'multistep'.")
+        raise UserError(
+            f"The decay {settings.decay!r} has milestones {settings.milestones}; they belong to 'multistep'."
+        )
     if settings.decay == "onecycle":
         if warmup:
             raise UserError("The decay 'onecycle' warms up by itself; set its warmup to 0.")

@@ -33,7 +33,7 @@ def predict_step(template: nnx.Module, settings: config.Config) -> Callable[[Map
     """A function (model's arrays, batch) -> probabilities `[N, classes]`, to be compiled."""
     classification = task(settings)
 
-    def step(arrays: dict[str, Array], batch: Batch) -> Array:
+    def step(arrays: Mapping[str, Array], batch: Batch) -> Array:
         return classification.predict(filled(template, narrowed(arrays, settings.precision)), batch)
 
     return step
@@ -84,7 +84,9 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         inside = sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not inside or not path.exists():
-            raise UserError(f"{path} {'holds no photos' if path.exists() else 'does not exist'}; name photos or folders.")
+            raise UserError(
+                f"{path} {'holds no photos' if path.exists() else 'does not exist'}; name photos or folders."
+            )
         found += inside
     return found
 

@@ -61,7 +61,9 @@ class RunDirectory:
             _write(self.classes_file, json.dumps(classes, ensure_ascii=False, indent=2) + "\n")
             _write(self.config_file, config.to_json(settings))
         except OSError as error:
-            raise UserError(f"The run directory {self.path} cannot be written ({error}); choose another --workdir.") from error
+            raise UserError(
+                f"The run directory {self.path} cannot be written ({error}); choose another --workdir."
+            ) from error
 
     def config(self) -> config.Config:
         """The resolved configuration.

@@ -101,7 +101,11 @@ def train_step(
         # Part i takes every `parts`-th row: a device keeps its own rows, and nothing travels.
         rows = {name: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1) for name, rows in batch.items()}
         stats, (grads, metrics) = jax.lax.scan(body, state.stats, (rows, jax.random.split(key, parts)))
-        return jax.tree.map(lambda grad: grad.mean(0), grads), stats, jax.tree.map(lambda metric: metric.mean(), metrics)
+        return (
+            jax.tree.map(lambda grad: grad.mean(0), grads),
+            stats,
+            jax.tree.map(lambda metric: metric.mean(), metrics),
+        )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Arrays]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -119,19 +123,21 @@ def train_step(
     return step
 
 
-def eval_step(template: nnx.Module, task: Task, dtype: str = "float32") -> Callable[[Arrays, Batch], Arrays]:
+def eval_step(
+    template: nnx.Module, task: Task, dtype: str = "float32"
+) -> Callable[[Mapping[str, Array], Batch], Arrays]:
     """A function (model's arrays, batch) -> sums over the batch, to be compiled. `template` is in evaluation mode."""
 
-    def step(arrays: Arrays, batch: Batch) -> Arrays:
+    def step(arrays: Mapping[str, Array], batch: Batch) -> Arrays:
         return task.evaluate(filled(template, narrowed(arrays, dtype)), batch)
 
     return step
 
 
-def narrowed(arrays: Arrays, dtype: str) -> Arrays:
+def narrowed(arrays: Mapping[str, Array], dtype: str) -> Arrays:
     """Kernels in the dtype of the arithmetic; one-dimensional parameters and statistics as they are."""
     if dtype == "float32":
-        return arrays
+        return dict(arrays)
     return {path: value.astype(dtype) if value.ndim > 1 else value for path, value in arrays.items()}
 
 
@@ -182,7 +188,9 @@ class Compiled:
     def _compile(self, shapes: tuple, state: Any, batch: Batch) -> Callable:
         if self.compilations >= self._budget:
             known = {item for seen in self._programs for item in seen}
-            new = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in shapes if (name, shape, dtype) not in known)
+            new = ", ".join(
+                f"{name} {shape} {dtype}" for name, shape, dtype in shapes if (name, shape, dtype) not in known
+            )
             raise RecompilationError(
                 f"The step was compiled {self.compilations} time(s), as expected, and now meets the new shape {new}. "
                 "Pad the data to fixed shapes."

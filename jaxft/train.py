@@ -172,9 +172,7 @@ class Trainer:
     def draw(self, state: TrainState) -> None:
         """The learning curves, and some test photos with what the model says of them now."""
         some = np.linspace(0, len(self.test) - 1, min(GRID, len(self.test))).astype(int).tolist()
-        images, probabilities = predict(
-            self.prediction, state.model, Subset(self.test, some), self.settings, self.mesh
-        )
+        images, probabilities = predict(self.prediction, state.model, Subset(self.test, some), self.settings, self.mesh)
         if jax.process_index() == 0:
             labels = [self.test[index].label for index in some]
             folder, classes = self.run.pictures, self.test.classes

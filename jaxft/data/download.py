@@ -6,9 +6,8 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
+from jaxft.download import fetch
 from jaxft.errors import UserError
-
-_ALGORITHMS = {40: "sha1", 64: "sha256"}
 
 
 def fetch_archive(url: str, digest: str, cache: Path) -> Path:
@@ -27,36 +26,13 @@ def fetch_archive(url: str, digest: str, cache: Path) -> Path:
     Raises:
         UserError: the URL cannot be reached, what came is not the file that was expected, or it is not a safe zip file.
     """
-    file_name = PurePosixPath(urlparse(url).path)
-    folder = cache / f"{file_name.stem}-{digest[:8]}"
+    folder = cache / f"{PurePosixPath(urlparse(url).path).stem}-{digest[:8]}"
     if not folder.is_dir():
-        archive = _download(url, digest, cache, file_name.name)
+        by_hand = "fetch the file elsewhere, unpack it, and pass the folder with --data.root FOLDER"
+        archive = fetch(url, cache, digest, otherwise=by_hand)
         _unpack(archive, folder)
         archive.unlink()
     return folder
-
-
-def _download(url: str, digest: str, cache: Path, file_name: str) -> Path:
-    import pooch
-    import requests
-
-    if len(digest) not in _ALGORITHMS:
-        raise UserError(f"{digest!r} is neither a SHA-1 (40 digits) nor a SHA-256 (64 digits).")
-    known_hash = f"{_ALGORITHMS[len(digest)]}:{digest}"
-    registry, urls = {file_name: known_hash}, {file_name: url}
-    fetcher = pooch.create(cache, base_url="", registry=registry, urls=urls, retry_if_failed=1)
-    try:
-        return Path(fetcher.fetch(file_name, progressbar=True))
-    except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
-        raise UserError(
-            f"{url} is not the file that was expected: its {known_hash.partition(':')[0]} is not {digest}. "
-            "It was removed; try again, and if that fails the file behind the URL has changed."
-        ) from error
-    except (requests.RequestException, OSError) as error:
-        raise UserError(
-            f"{url} could not be downloaded ({error}). Without a network, fetch the file elsewhere, unpack it, "
-            "and pass the folder with --data.root FOLDER."
-        ) from error
 
 
 def _unpack(archive: Path, folder: Path) -> None:

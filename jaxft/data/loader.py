@@ -93,7 +93,8 @@ def train_batches(
         batch_size: examples in a batch, over all hosts.
         seed: non-negative.
         start_step: number of batches to leave out at the beginning, to resume.
-        workers: number of worker processes; 0 uses threads of this process, which is faster to start and shares memory.
+        workers: number of worker processes; 0 uses threads of this process. Threads start at once and are as fast on a
+            few cores; about a fifth of the work holds Python's lock, so from some six cores on processes are faster.
         host: which of the hosts this is.
         hosts: number of hosts; each gets an equal, contiguous part of every batch.
 

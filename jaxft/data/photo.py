@@ -66,6 +66,8 @@ class Photo:
         else:
             with _explained(self.name):
                 self._encoded = image.read_bytes() if isinstance(image, Path) else image
+                if not self._encoded:
+                    raise UserError(f"{self.name} is empty (0 bytes); replace or remove it.")
                 self._picture = PIL.Image.open(BytesIO(self._encoded))
                 self._turn = _UPRIGHT.get(_orientation(self._picture))
                 _refuse_bomb(self._picture)
@@ -155,5 +157,7 @@ def _explained(name: str) -> Iterator[None]:
         raise UserError(f"{name} has more than {limit} pixels; make it smaller or remove it.") from error
     except PIL.UnidentifiedImageError as error:
         raise UserError(f"{name} is not an image in any format that Pillow reads; replace or remove it.") from error
+    except UserError:
+        raise
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, EOFError, ...
-        raise UserError(f"{name} cannot be decoded ({error}); replace or remove it.") from error
+        raise UserError(f"{name} cannot be read ({error}); replace or remove it.") from error

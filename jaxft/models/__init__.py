@@ -44,7 +44,9 @@ def abstract_model(name: str, num_classes: int = 1000, **options: Any) -> nnx.Mo
         raise UserError(f"There is no model named {name!r}; the nearest names are {', '.join(near)}.")
     known = inspect.signature(BUILDERS[name]).parameters.keys() - {"num_classes", "rngs"}
     if unknown := options.keys() - known:
-        raise UserError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}.")
+        raise UserError(
+            f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}."
+        )
     return nnx.eval_shape(lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(0), **options))
 
 

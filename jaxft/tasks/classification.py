@@ -30,8 +30,9 @@ class Classification:
     dtype: str = "float32"
 
     def images(self, pixels: Array) -> Array:
-        """uint8 `[N, H, W, 3]` -> normalised `[N, H, W, 3]` of the task's dtype."""
-        return jnp.asarray(normalize(pixels, self.mean, self.std), self.dtype)
+        """uint8 `[N, H, W, 3]` -> normalised `[N, H, W, 3]` of the task's dtype; floats are taken as normalised already."""
+        floating = jnp.issubdtype(pixels.dtype, jnp.floating)
+        return jnp.asarray(pixels if floating else normalize(pixels, self.mean, self.std), self.dtype)
 
     def logits(self, model: Any, pixels: Array) -> Array:
         """uint8 `[N, H, W, 3]` -> float32 (or wider) `[N, classes]`."""

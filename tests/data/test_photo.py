@@ -147,10 +147,10 @@ def _truncated(format: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not an image"),
+        (b"", "empty"),
         (b"<html>not found</html>", "not an image"),
-        (_truncated("JPEG"), "cannot be decoded"),
-        (_truncated("PNG"), "cannot be decoded"),
+        (_truncated("JPEG"), "cannot be read"),
+        (_truncated("PNG"), "cannot be read"),
         (_huge_png(), "pixels"),
     ],
 )

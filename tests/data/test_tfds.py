@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from jaxft.data import Augment, Tfds, train_batches
 from jaxft.errors import UserError
@@ -32,6 +33,13 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
             photo(12, 10, seed=number).save(picture, "PNG")
             picture.seek(0)
             yield number, {"picture": picture, "kind": kind}
+
+
+class Unreachable(TinyShapes):
+    """A data set whose download fails."""
+
+    def _split_generators(self, _: object) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        raise requests.ConnectionError("Name or service not known")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +78,11 @@ def test_an_unknown_data_set(data_dir: Path) -> None:
 def test_an_unknown_split(data_dir: Path) -> None:
     with pytest.raises(UserError, match=r"'tiny_shapes', split 'val', cannot be opened"):
         Tfds("tiny_shapes", "val", data_dir)
+
+
+def test_offline(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'unreachable'.* cannot be opened: Name or .* offline, prepare"):
+        Tfds("unreachable", "train", tmp_path)
 
 
 def test_without_tfds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,124 @@
+"""`python -m converters inspect|convert|verify`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from converters.files import read, write
+from converters.ledger import MismatchError, fitting_models, load_pretrained, to_torch
+from converters.sources import locate
+from converters.verify import verify
+from jaxft.errors import UserError, run_command
+from jaxft.models import abstract_model, list_models
+from jaxft.models.paths import filled, values
+
+console = Console()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Shows what is in a checkpoint and, for a model, where each tensor goes."""
+
+    source: tyro.conf.Positional[str]
+    """A path, URL, package://MODULE/FILE or torchvision://NAME."""
+    model: str | None = None
+    """A model's name; without it the checkpoint alone is shown, and which models it fits."""
+    num_classes: int = 1000
+    """Outputs of the model's last layer."""
+    skip: tuple[str, ...] = ()
+    """Patterns of names to leave out."""
+
+    def run(self) -> None:
+        """Prints the table."""
+        if self.model is not None:
+            model = abstract_model(self.model, self.num_classes)
+            console.print(load_pretrained(model, self.source, skip=self.skip).table())
+            return
+        state = read(locate(self.source))
+        table = Table("key", "shape", "dtype", title=self.source)
+        for key, tensor in state.items():
+            table.add_row(key, "x".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype))
+        console.print(table)
+        console.print(f"{len(state)} tensors; fits: {', '.join(fitting_models(state)) or 'no model of jaxft'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Converts a checkpoint between PyTorch's names and axes and Flax's; nothing may be left over."""
+
+    source: tyro.conf.Positional[str]
+    """The checkpoint: PyTorch's for `--to flax`, a file that `--to flax` wrote for `--to torch`."""
+    model: str
+    """The model's name."""
+    to: Literal["flax", "torch"]
+    """Flax parameters by dotted path (.safetensors), or a PyTorch state dict (.pth or .safetensors)."""
+    output: Path
+    """The file to write; one that exists is not overwritten."""
+    num_classes: int = 1000
+    """Outputs of the model's last layer."""
+
+    def run(self) -> None:
+        """Writes the file."""
+        if self.output.exists():
+            raise UserError(f"{self.output} exists already and is not overwritten; choose another --output.")
+        if self.to == "flax" and self.output.suffix != ".safetensors":
+            raise UserError(f"Flax parameters are written as .safetensors; {self.output.name} ends otherwise.")
+        model = abstract_model(self.model, self.num_classes)
+        if self.to == "flax":
+            console.print(load_pretrained(model, self.source).summary(), highlight=False)
+            write({path: np.asarray(value) for path, value in values(model).items()}, self.output)
+        else:
+            arrays, wanted = read(locate(self.source)), values(model)
+            odd = sorted(
+                path
+                for path in arrays.keys() | wanted.keys()
+                if path not in arrays or path not in wanted or arrays[path].shape != wanted[path].shape
+            )
+            if odd:
+                raise MismatchError(
+                    f"{self.source} does not hold the Flax parameters of {self.model}: {', '.join(odd)}."
+                )
+            write(to_torch(filled(model, {path: jnp.asarray(array) for path, array in arrays.items()})), self.output)
+        console.print(f"{self.output} written", highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Runs PyTorch's model and ours on the same weights and images, in evaluation and training, and compares."""
+
+    model: str
+    """The model's name."""
+    size: int = 64
+    """Side of the random images, pixels."""
+    batch: int = 8
+    """Number of random images."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision on both sides."""
+
+    def run(self) -> None:
+        """Prints the table."""
+        if self.model not in list_models():
+            abstract_model(self.model)  # raises with the nearest names
+        console.print(verify(self.model, size=self.size, batch=self.batch, dtype=self.dtype).table())
+
+
+Command = (
+    Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+)
+
+
+def main() -> None:
+    """The command."""
+    tyro.cli(Command, prog="python -m converters").run()  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    run_command(main)
