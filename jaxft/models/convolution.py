@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,8 @@ from jax import Array, lax
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
+Shape = tuple[int, ...]
+Shaped = Array | jax.ShapeDtypeStruct
 
 
 class Window(NamedTuple):
@@ -26,8 +29,8 @@ class Form(NamedTuple):
     """One way to compute a convolution [N, H, W, C] * [kh, kw, C / groups, K] and its two gradients."""
 
     forward: Callable[[Window, Array, Array], Array]  # x, kernel -> y
-    input_gradient: Callable[[Window, jax.ShapeDtypeStruct, Array, Array], Array]  # what x is, kernel, dy -> dx
-    kernel_gradient: Callable[[Window, Array, jax.ShapeDtypeStruct, Array], Array]  # x, what the kernel is, dy -> dw
+    input_gradient: Callable[[Window, Shaped, Array, Array], Array]  # what x is, kernel, dy -> dx
+    kernel_gradient: Callable[[Window, Array, Shaped, Array], Array]  # x, what the kernel is, dy -> dw
 
 
 def conv(
@@ -77,14 +80,14 @@ def _wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _cpu_form(x: tuple[int, ...], kernel: tuple[int, ...], window: Window) -> Form:
+def _cpu_form(x: Shape, kernel: Shape, window: Window) -> Form:
     """The fastest form on a CPU for these shapes."""
     if window.groups == 1 and kernel[:2] == (1, 1):
         return _POINTWISE
     if window.groups == x[3] == kernel[3]:
         return _DEPTHWISE
     plain = window.groups == 1 and window.strides == (1, 1) and window.dilation == (1, 1)
-    if plain and kernel[:2] == (3, 3) and min(kernel[2:]) >= 16:
+    if plain and kernel[:2] == (3, 3) and min(kernel[2:]) >= 64:
         return _WINOGRAD
     return _STRIPS if window.groups == 1 and kernel[3] <= 64 and x[1] >= 64 else _LAX
 
@@ -104,18 +107,18 @@ def _lax_forward(window: Window, x: Array, kernel: Array) -> Array:
     )
 
 
-def _lax_input_gradient(window: Window, x: jax.ShapeDtypeStruct, kernel: Array, dy: Array) -> Array:
+def _lax_input_gradient(window: Window, x: Shaped, kernel: Array, dy: Array) -> Array:
     return jax.linear_transpose(lambda x: _lax_forward(window, x, kernel), x)(dy)[0]
 
 
-def _lax_kernel_gradient(window: Window, x: Array, kernel: jax.ShapeDtypeStruct, dy: Array) -> Array:
+def _lax_kernel_gradient(window: Window, x: Array, kernel: Shaped, dy: Array) -> Array:
     return jax.linear_transpose(lambda kernel: _lax_forward(window, x, kernel), kernel)(dy)[0]
 
 
 _LAX = Form(_lax_forward, _lax_input_gradient, _lax_kernel_gradient)
 
 
-# The same in four strips of rows: XLA runs a convolution to few channels on one core, but several convolutions side by side.
+# The same in four strips of rows. XLA runs a convolution to few channels on one core, but several side by side.
 
 
 def _strips_forward(window: Window, x: Array, kernel: Array) -> Array:
@@ -123,13 +126,13 @@ def _strips_forward(window: Window, x: Array, kernel: Array) -> Array:
     return jnp.concatenate([_lax_forward(window, strip, kernel) for window, strip, _ in strips], 1)
 
 
-def _strips_kernel_gradient(window: Window, x: Array, kernel: jax.ShapeDtypeStruct, dy: Array) -> Array:
+def _strips_kernel_gradient(window: Window, x: Array, kernel: Shaped, dy: Array) -> Array:
     strips = _strips(window, x, kernel.shape)
     return _sum([_lax_kernel_gradient(window, strip, kernel, dy[:, rows]) for window, strip, rows in strips])
 
 
-def _strips(window: Window, x: Array, kernel: tuple[int, ...]) -> list[tuple[Window, Array, slice]]:
-    """For each strip of the output: the window without padding of rows, the input rows it needs, and which rows it is."""
+def _strips(window: Window, x: Array, kernel: Shape) -> list[tuple[Window, Array, slice]]:
+    """For each strip of the output: its window, the rows of input under it, and which rows of the output it is."""
     ((top, bottom), columns), stride = window.padding, window.strides[0]
     reach = (kernel[0] - 1) * window.dilation[0] + 1
     height = (x.shape[1] + top + bottom - reach) // stride + 1
@@ -137,7 +140,7 @@ def _strips(window: Window, x: Array, kernel: tuple[int, ...]) -> list[tuple[Win
     inner = window._replace(padding=((0, 0), columns))
     return [
         (inner, _crop(x, (a * stride - top, 0), ((b - a - 1) * stride + reach, x.shape[2])), slice(a, b))
-        for a, b in zip(cuts, cuts[1:])
+        for a, b in pairwise(cuts)
     ]
 
 
@@ -156,20 +159,20 @@ def _pointwise_forward(window: Window, x: Array, kernel: Array) -> Array:
     return lax.dot_general(_thin(window, x), kernel[0, 0], (((3,), (0,)), ((), ())))
 
 
-def _pointwise_input_gradient(window: Window, x: jax.ShapeDtypeStruct, kernel: Array, dy: Array) -> Array:
+def _pointwise_input_gradient(window: Window, x: Shaped, kernel: Array, dy: Array) -> Array:
     thin = lax.dot_general(dy, kernel[0, 0], (((3,), (1,)), ((), ())))
     return jax.linear_transpose(partial(_thin, window), x)(thin)[0]
 
 
-def _pointwise_kernel_gradient(window: Window, x: Array, kernel: jax.ShapeDtypeStruct, dy: Array) -> Array:
+def _pointwise_kernel_gradient(window: Window, x: Array, kernel: Shaped, dy: Array) -> Array:
     return _outer(_thin(window, x), dy)[None, None]
 
 
 def _outer(x: Array, y: Array) -> Array:
     """Sum over all pixels of x [..., C] times y [..., K]: [C, K].
 
-    Of wide operands, the narrower is transposed in memory first (the barrier keeps XLA from undoing that): XLA's product
-    with a transposed operand is slower than the copy and a plain product.
+    Of wide operands, the narrower is transposed in memory first (the barrier keeps XLA from undoing that): a product
+    with a transposed operand is slower in XLA than the copy and a plain product.
     """
     if x.shape[-1] > y.shape[-1]:
         return _outer(y, x).T
@@ -186,39 +189,44 @@ _POINTWISE = Form(_pointwise_forward, _pointwise_input_gradient, _pointwise_kern
 
 
 def _depthwise_forward(window: Window, x: Array, kernel: Array) -> Array:
-    taps = _taps(_pad(x, window.padding, 0), kernel.shape[:2], window.strides, window.dilation)
-    return _sum([tap * weight for tap, weight in zip(taps, kernel.reshape(-1, 1, 1, 1, kernel.shape[3]))])
+    taps = _taps(_pad(x, window.padding, 0), kernel.shape, window.strides, window.dilation)
+    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[3])
+    return _sum([tap * weight for tap, weight in zip(taps, weights, strict=True)])
 
 
-def _depthwise_input_gradient(window: Window, x: jax.ShapeDtypeStruct, kernel: Array, dy: Array) -> Array:
-    """Input pixels that are alike modulo the strides receive from the same kernel positions: one sum for each likeness."""
-    size = tuple(-(-x.shape[1 + i] // window.strides[i]) for i in range(2))
-    reached = [_reached(window, kernel.shape, axis) for axis in range(2)]
-    first = tuple(min(row for rows in reached[axis] for _, row in rows) for axis in range(2))
-    last = tuple(max(row for rows in reached[axis] for _, row in rows) for axis in range(2))
+def _depthwise_input_gradient(window: Window, x: Shaped, kernel: Array, dy: Array) -> Array:
+    """Input pixels that are alike modulo the strides receive from the same kernel positions: one sum for each kind."""
+    size = -(-x.shape[1] // window.strides[0]), -(-x.shape[2] // window.strides[1])
+    all_rows, all_columns = (_reached(window, kernel.shape, axis) for axis in range(2))
+    (top, bottom), (left, right) = _span(all_rows), _span(all_columns)
     # The barrier keeps XLA from computing the border anew in every term.
-    dy = lax.optimization_barrier(_crop(dy, first, (last[0] - first[0] + size[0], last[1] - first[1] + size[1])))
+    dy = lax.optimization_barrier(_crop(dy, (top, left), (bottom - top + size[0], right - left + size[1])))
 
     def phase(rows: list[Pair], columns: list[Pair]) -> Array:
         terms = [
-            _crop(dy, (row - first[0], column - first[1]), size) * kernel[i, j, 0][None, None, None]
+            _crop(dy, (row - top, column - left), size) * kernel[i, j, 0][None, None, None]
             for i, row in rows
             for j, column in columns
         ]
         return _sum(terms) if terms else jnp.zeros((x.shape[0], *size, x.shape[3]), dy.dtype)
 
-    phases = [[phase(rows, columns) for columns in reached[1]] for rows in reached[0]]
+    phases = [[phase(rows, columns) for columns in all_columns] for rows in all_rows]
     return _interleave(phases)[:, : x.shape[1], : x.shape[2]]
 
 
-def _reached(window: Window, kernel: tuple[int, ...], axis: int) -> list[list[Pair]]:
+def _reached(window: Window, kernel: Shape, axis: int) -> list[list[Pair]]:
     """For the input rows r, r + stride, ...: which positions of the kernel reach them, and from which row of dy on."""
     stride = window.strides[axis]
     shifts = [(i, window.padding[axis][0] - i * window.dilation[axis]) for i in range(kernel[axis])]
     return [[(i, (r + shift) // stride) for i, shift in shifts if (r + shift) % stride == 0] for r in range(stride)]
 
 
-def _depthwise_kernel_gradient(window: Window, x: Array, kernel: jax.ShapeDtypeStruct, dy: Array) -> Array:
+def _span(reached: list[list[Pair]]) -> Pair:
+    starts = [start for positions in reached for _, start in positions]
+    return min(starts), max(starts)
+
+
+def _depthwise_kernel_gradient(window: Window, x: Array, kernel: Shaped, dy: Array) -> Array:
     """Adds up every seventh row in one elementwise loop, and what that leaves in a product with ones.
 
     XLA would write each tap to memory, and reduce it from there, if it saw a plain sum of products; and without the
@@ -237,7 +245,7 @@ def _depthwise_kernel_gradient(window: Window, x: Array, kernel: jax.ShapeDtypeS
         partial_sums = _sum([tap[:, i::_ROWS] * dy[:, i::_ROWS] for i in range(_ROWS)])
         return jnp.matmul(ones, partial_sums.reshape(n, -1, channels)).sum(0)
 
-    taps = _taps(x, kernel.shape[:2], window.strides, window.dilation)
+    taps = _taps(x, kernel.shape, window.strides, window.dilation)
     return jnp.concatenate([total(tap) for tap in taps]).reshape(kernel.shape)
 
 
@@ -247,8 +255,8 @@ _ROWS = 7  # divides the heights of images of 224 pixels
 _DEPTHWISE = Form(_depthwise_forward, _depthwise_input_gradient, _depthwise_kernel_gradient)
 
 
-# 3 x 3: Winograd's F(2 x 2, 3 x 3), as Lavin and Gray give it (Fast Algorithms for Convolutional Neural Networks, 2015):
-# tiles of 2 x 2 outputs from 4 x 4 inputs, y = A'[(G g G') * (B' d B)]A, in 16 matrix products where the definition has 36.
+# 3 x 3: Winograd's F(2 x 2, 3 x 3) as in Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015: tiles
+# of 2 x 2 outputs from 4 x 4 inputs, y = A'[(G g G') * (B' d B)]A, in 16 matrix products where the definition has 36.
 
 _A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]]).T
 _B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]).T
@@ -259,7 +267,7 @@ def _winograd_forward(window: Window, x: Array, kernel: Array) -> Array:
     return _winograd(window.padding, x, [list(row) for row in kernel], 0)
 
 
-def _winograd_input_gradient(window: Window, x: jax.ShapeDtypeStruct, kernel: Array, dy: Array) -> Array:
+def _winograd_input_gradient(window: Window, x: Shaped, kernel: Array, dy: Array) -> Array:
     (top, bottom), (left, right) = window.padding
     turned = [list(row[::-1]) for row in kernel[::-1]]
     return _winograd(((2 - top, 2 - bottom), (2 - left, 2 - right)), dy, turned, 1)
@@ -270,15 +278,15 @@ def _winograd(padding: Padding, x: Array, kernel: list[list[Array]], contracted:
     height, width = (x.shape[1 + i] + sum(padding[i]) - 2 for i in range(2))
     tiles, weights = _sandwich(_B.T, _tiles(padding, x)), _sandwich(_G, kernel)
     contract = partial(lax.dot_general, dimension_numbers=(((3,), (contracted,)), ((), ())))
-    products = [[contract(t, w) for t, w in zip(*rows)] for rows in zip(tiles, weights)]
+    products = [[contract(t, w) for t, w in zip(*rows, strict=True)] for rows in zip(tiles, weights, strict=True)]
     return _interleave(_sandwich(_A.T, products))[:, :height, :width]
 
 
-def _winograd_kernel_gradient(window: Window, x: Array, kernel: jax.ShapeDtypeStruct, dy: Array) -> Array:
+def _winograd_kernel_gradient(window: Window, x: Array, kernel: Shaped, dy: Array) -> Array:
     even = _pad(dy, ((0, dy.shape[1] % 2), (0, dy.shape[2] % 2)), 0)
     outputs = _sandwich(_A, [[even[:, i::2, j::2] for j in range(2)] for i in range(2)])
     tiles = _sandwich(_B.T, _tiles(window.padding, x))
-    products = [[_outer(t, o) for t, o in zip(*rows)] for rows in zip(tiles, outputs)]
+    products = [[_outer(t, o) for t, o in zip(*rows, strict=True)] for rows in zip(tiles, outputs, strict=True)]
     return jnp.stack([jnp.stack(row) for row in _sandwich(_G.T, products)])
 
 
@@ -293,12 +301,13 @@ def _tiles(padding: Padding, x: Array) -> list[list[Array]]:
 
 def _sandwich(matrix: np.ndarray, block: list[list[Array]]) -> list[list[Array]]:
     """matrix @ block @ matrix.T for a block whose elements are arrays."""
-    left = [[_combine(row, column) for column in zip(*block)] for row in matrix]
+    left = [[_combine(row, column) for column in zip(*block, strict=True)] for row in matrix]
     return [[_combine(row, line) for row in matrix] for line in left]
 
 
 def _combine(coefficients: np.ndarray, arrays: Sequence[Array]) -> Array:
-    return _sum([array if c == 1 else c.astype(array.dtype) * array for c, array in zip(coefficients, arrays) if c])
+    pairs = zip(coefficients.tolist(), arrays, strict=True)
+    return _sum([array if c == 1 else c * array for c, array in pairs if c])
 
 
 _WINOGRAD = Form(_winograd_forward, _winograd_input_gradient, _winograd_kernel_gradient)
@@ -330,7 +339,7 @@ def _interleave(block: list[list[Array]]) -> Array:
     return stacked.reshape(n, height * len(block), width * len(block[0]), channels)
 
 
-def _taps(x: Array, size: Pair, strides: Pair, dilation: Pair) -> list[Array]:
+def _taps(x: Array, size: Shape, strides: Pair, dilation: Pair) -> list[Array]:
     """The images as each position of a window sees them, in row-major order: kh * kw arrays [N, H', W', C]."""
     height, width = ((x.shape[1 + i] - (size[i] - 1) * dilation[i] - 1) // strides[i] + 1 for i in range(2))
     return [

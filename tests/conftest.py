@@ -1,0 +1,14 @@
+"""What every test runs under: two CPU devices, no silent rank promotion, a compile cache of the tests' own."""
+
+import os
+from pathlib import Path
+
+# Before JAX is imported, and inherited by the commands that tests start.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
