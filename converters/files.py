@@ -67,8 +67,7 @@ def _read_torch(path: Path) -> State:
         raise UserError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError, IndexError) as error:
         raise UserError(
-            f"{path} is damaged, truncated or not a PyTorch checkpoint ({str(error).splitlines()[0][:150] or 'early end'}). "
-            "Copy or download it again."
+            f"{path} is damaged, truncated or not a PyTorch checkpoint ({_first_line(error)}). Copy or download it again."
         ) from error
     tensors = _unwrap(content, lambda value: isinstance(value, torch.Tensor))
     if not tensors:
@@ -84,10 +83,14 @@ def _refusal(path: Path, error: Exception) -> str:
         if mark in text:
             name = text.split(mark, 1)[1].split()[0]
             return (
-                f"{path} holds more than tensors: it asks to import and run {name}. jaxft never runs code from a checkpoint; "
-                "save its state dict alone, with torch.save(model.state_dict(), ...)."
+                f"{path} holds more than tensors: it asks to import and run {name}. jaxft never runs code from a "
+                "checkpoint; save its state dict alone, with torch.save(model.state_dict(), ...)."
             )
-    return f"{path} is damaged, hostile or not a PyTorch checkpoint. jaxft reads tensors only and runs nothing from a file."
+    return f"{path} is damaged, hostile or not a PyTorch checkpoint; jaxft reads tensors and runs nothing from a file."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["it ends early"])[0][:150]
 
 
 def _unwrap(content: Any, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:

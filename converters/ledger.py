@@ -72,10 +72,10 @@ def load_pretrained(
     """Fills `model` in place from a PyTorch checkpoint, all of it or nothing.
 
     Args:
-        model: concrete or abstract (from `nnx.eval_shape`); in an abstract model the leaves that are skipped stay abstract.
+        model: concrete or abstract (`jaxft.models.abstract_model`), where the leaves that are skipped stay abstract.
         source: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]`, or a state dict.
-        skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves of
-            ours keep their initial values. The only way to leave anything out.
+        skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves
+            of ours keep their initial values. The only way to leave anything out.
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
         sha256: the expected hash of the file, or its first digits.
 

@@ -36,7 +36,7 @@ HEAD_RATE = 10.0
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found: the largest relative differences, each with the name of the worst tensor where there are many."""
+    """What `verify` found: the largest relative differences, and the worst tensor where there are many."""
 
     model: str
     parameters: int
@@ -79,8 +79,9 @@ def reference(name: str, num_classes: int) -> "torch.nn.Module":
         if name.startswith("efficientnet_lite"):
             from efficientnet_lite_pytorch import EfficientNet
 
-            lite = name.replace("_", "-")
-            return EfficientNet.from_name(lite, num_classes=num_classes, dropout_rate=0.0, drop_connect_rate=0.0)
+            # Without an image size the padding follows the images, as in TensorFlow; with one it is that of the native size.
+            changes = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "image_size": None}
+            return EfficientNet.from_name(name.replace("_", "-"), num_classes=num_classes, **changes)
         import torchvision
 
         return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
@@ -91,10 +92,10 @@ def reference(name: str, num_classes: int) -> "torch.nn.Module":
 def perturb(model: "torch.nn.Module", seed: int) -> None:
     """Draws running statistics and affine parameters of every BatchNorm anew, so that none is the neutral 0 or 1.
 
-    Biases are about +2 in even channels and -2 in odd ones, at a scale of about 0.5: half of the channels pass a ReLU, half
-    do not, also after a shortcut is added, and few activations lie so near the kink that the rounding of float32 decides
-    whether they have a gradient. (With biases about 0, PyTorch's own float32 gradients of a ResNet-50 differ from its
-    float64 ones by 20 % in the worst tensor.)
+    Biases are about +2 in even channels and -2 in odd ones, at a scale of about 0.5: half of the channels pass a ReLU,
+    half do not, also after a shortcut is added, and few activations lie so near the kink that the rounding of float32
+    decides whether they have a gradient. (With biases about 0, PyTorch's own float32 gradients of a ResNet-50 differ from
+    its float64 ones by 20 % in the worst tensor.)
     """
     import torch
 
@@ -303,7 +304,7 @@ def worst(ours: Mapping[str, np.ndarray], theirs: Mapping[str, Any]) -> tuple[fl
     if ours.keys() != theirs.keys():
         raise AssertionError(f"tensors of one side only: {sorted(ours.keys() ^ theirs.keys())}")
     arrays = {key: tensor.detach().numpy() for key, tensor in theirs.items()}
-    # The gradient of a bias before a BatchNorm is zero but for rounding: it has no magnitude of its own to be measured by.
+    # The gradient of a bias before a BatchNorm is zero but for rounding: it has no magnitude to be measured by.
     floor = 1e-3 * max(np.abs(array).max() for array in arrays.values())
     return max((difference(ours[key], array, floor), key) for key, array in arrays.items())
 

@@ -49,8 +49,10 @@ def parse(arguments: list[str]) -> tuple[Options, RunDirectory]:
     resuming = known.resume and not helping and run.exists()
     if known.config is not None:
         defaults = load(known.config)
+    elif helping:
+        defaults = Config()
     else:
-        defaults = Config() if helping else run.config()
+        defaults = run.config()
     options = tyro.cli(
         Options,
         args=arguments,

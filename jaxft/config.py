@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses of plain values, read from a Python file, overridden on the command line, saved as JSON.
+"""What a run is: frozen dataclasses of plain values, from a Python file and the command line, saved as JSON.
 
 A configuration file binds `config`. Inheritance is an import and a `replace`:
 

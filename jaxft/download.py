@@ -36,9 +36,8 @@ def fetch(url: str, folder: Path, digest: str | None, *, otherwise: str | None =
         downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
         pooch.retrieve(url, known_hash=None, fname=unchecked.name, path=folder, downloader=downloader)
     except requests.RequestException as error:
-        raise UserError(
-            f"{url} could not be downloaded ({_reason(error)}). Without a network, {otherwise or f'put the file at {path}'}."
-        ) from error
+        by_hand = otherwise or f"put the file at {path}"
+        raise UserError(f"{url} could not be downloaded ({_reason(error)}). Without a network, {by_hand}.") from error
     except OSError as error:
         raise UserError(
             f"{url} could not be saved in {folder} ({error}); set JAXFT_CACHE to another folder."
@@ -62,6 +61,6 @@ def _check(path: Path, url: str, digest: str | None) -> None:
     if not found.startswith(digest.lower()):
         path.unlink()
         raise UserError(
-            f"{url} is not the file that was expected: its {algorithm} is {found}, not {digest}. It was deleted; try again, "
-            "and if that fails, the file behind the URL has changed."
+            f"{url} is not the file that was expected: its {algorithm} is {found}, not {digest}. It was deleted; "
+            "try again, and if that fails, the file behind the URL has changed."
         )

@@ -32,8 +32,8 @@ class Task(Protocol):
 class TrainState:
     """All that a step reads and changes; parameters and statistics by dotted path.
 
-    `params` are differentiated and updated, `frozen` are the other parameters. `healthy` turns false at the first loss or
-    gradient that is not finite; from then on steps change nothing, so that the last good state stays.
+    `params` are differentiated and updated, `frozen` are the other parameters. `healthy` turns false at the first loss
+    or gradient that is not finite; from then on steps change nothing, so that the last good state stays.
     """
 
     step: Array

@@ -1,7 +1,6 @@
 """The data side: sources of labelled images, transforms, the Grain loader. NumPy in, NumPy out; no JAX, no torch."""
 
 from jaxft.data.digits import Digits
-from jaxft.data.download import fetch_archive
 from jaxft.data.folder import ImageFolder
 from jaxft.data.loader import Batch, Batches, eval_batches, train_batches
 from jaxft.data.photo import ImageData, Photo
@@ -23,7 +22,6 @@ __all__ = [
     "Subset",
     "Tfds",
     "eval_batches",
-    "fetch_archive",
     "normalize",
     "split_holdout",
     "train_batches",

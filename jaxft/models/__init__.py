@@ -78,8 +78,8 @@ def create_model(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs | None = 
         options: further arguments of the family's builder (`dropout`, ...).
 
     Returns:
-        A module that maps normalised float images `[N, H, W, 3]` to logits `[N, num_classes]`; `model.features(x)` gives
-        the pooled features before the last linear layer.
+        A module that maps normalised float images `[N, H, W, 3]` to logits `[N, num_classes]`; `model.features(x)`
+        gives the pooled features before the last linear layer.
 
     Raises:
         UserError: the name is not known, or the builder has no such option.

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 to Lite4 under the names of the PyTorch packages that carry their weights.
 
-EfficientNet (Tan and Le 2019, https://arxiv.org/abs/1905.11946) without squeeze-and-excitation, with ReLU6 for swish and
-with stem and head not scaled (`efficientnet/lite` of github.com/tensorflow/tpu). Padding is TensorFlow's "same",
+EfficientNet (Tan and Le 2019, https://arxiv.org/abs/1905.11946) without squeeze-and-excitation, with ReLU6 for swish
+and with stem and head not scaled (`efficientnet/lite` of github.com/tensorflow/tpu). Padding is TensorFlow's "same",
 BatchNorm's eps 1e-3 and its momentum 0.01 in PyTorch's sense. Inputs are scaled by (pixel - 127) / 128.
 """
 

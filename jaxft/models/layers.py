@@ -23,6 +23,11 @@ def pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+def along_channels(vector: Array, x: Array) -> Array:
+    """`vector` `[C]` with as many axes as `x` `[..., C]`."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
 def fan_in_uniform(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
     """Uniform in +-1/sqrt(fan_in): what `torch.nn.Conv2d` and `torch.nn.Linear` draw weights and biases from."""
     bound = 1 / math.sqrt(fan_in)
@@ -43,7 +48,7 @@ class Conv(nnx.Module):
     Args:
         inputs, outputs: channels.
         size, stride, dilation: pixels, one number or (height, width).
-        padding: pixels at each side, or `"same"`: TensorFlow's, output = ceil(input / stride), the odd pixel at the end.
+        padding: pixels at each side, or `"same"`: TensorFlow's, output = ceil(input / stride), odd pixels at the end.
         groups: as in PyTorch; `groups == inputs` is a depthwise convolution.
         init: draws the kernel `[kh, kw, inputs/groups, outputs]` from a key; PyTorch's default where it is None.
     """
@@ -87,7 +92,7 @@ class Conv(nnx.Module):
             dilation=self.dilation,
             groups=self.groups,
         )
-        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+        return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
 
 
 class Linear(nnx.Module):
@@ -100,15 +105,15 @@ class Linear(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """`[..., inputs]` -> `[..., outputs]`."""
         y = x @ self.kernel[...]
-        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+        return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
 
 
 class BatchNorm(nnx.Module):
     """`torch.nn.BatchNorm2d` on `[N, H, W, C]`, its running estimates included.
 
     Training normalises with the batch's biased variance and moves the running estimates by
-    `running = (1 - momentum) * running + momentum * batch` with the batch's *unbiased* variance (PyTorch's convention for
-    both; Flax's own layer differs in both). Evaluation normalises with the running estimates. Arithmetic is float32 (or
+    `running = (1 - momentum) * running + momentum * batch` with the batch's *unbiased* variance (PyTorch's convention
+    for both; Flax's own layer differs in both). Evaluation normalises with the running estimates. Arithmetic is float32 (or
     wider) whatever the dtype of the activations.
 
     `use_running_average` is what `model.train()` and `model.eval()` set. `running_only` wins over it: such a layer uses
@@ -132,10 +137,11 @@ class BatchNorm(nnx.Module):
             mean, var = self.mean[...], self.var[...]
         else:
             mean = wide.mean((0, 1, 2))
-            var = jnp.square(wide - mean).mean((0, 1, 2))
+            var = jnp.square(wide - along_channels(mean, x)).mean((0, 1, 2))
             self._track(mean, var, x.size // x.shape[-1])
         factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
-        return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
+        mean, factor, bias = (along_channels(vector, x) for vector in (mean, factor, self.bias[...]))
+        return ((wide - mean) * factor + bias).astype(x.dtype)
 
     def _track(self, mean: Array, var: Array, count: int) -> None:
         unbiased = var * (count / max(count - 1, 1))

@@ -30,7 +30,7 @@ class Classification:
     dtype: str = "float32"
 
     def images(self, pixels: Array) -> Array:
-        """uint8 `[N, H, W, 3]` -> normalised `[N, H, W, 3]` of the task's dtype; floats are taken as normalised already."""
+        """uint8 `[N, H, W, 3]` -> normalised, in the task's dtype; floats are taken as normalised already."""
         floating = jnp.issubdtype(pixels.dtype, jnp.floating)
         return jnp.asarray(pixels if floating else normalize(pixels, self.mean, self.std), self.dtype)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxft.data import fetch_archive
+from jaxft.data.download import fetch_archive
 from jaxft.errors import UserError
 
 FILES = {"hotdog/train/a/1.jpg": b"1", "hotdog/test/a/2.jpg": b"2"}

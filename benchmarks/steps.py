@@ -1,0 +1,167 @@
+"""Training and evaluation steps against PyTorch (channels-last, float32) in the same run.
+
+    python -m benchmarks.steps
+
+The ratio is PyTorch's seconds divided by ours: 1.0 is as fast, 0.5 takes twice as long. The rows "head only" train the
+last layer alone; there the ratio is (our forward pass + our step of the head on stored features) / our step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import tyro
+from flax import nnx
+from jax import Array
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import interleaved
+from converters.verify import MEAN, STD, reference
+from jaxft import config, create_model
+from jaxft.distributed import device_mesh
+from jaxft.models.paths import filled, values
+from jaxft.optim import Plan, plan, set_modes, transformation
+from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
+from jaxft.tasks.classification import Classification
+
+OPTIMIZER = config.Optimizer(learning_rate=0.01, momentum=0.9, weight_decay=1e-3)
+TASK = Classification(MEAN, STD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Times steps of training and evaluation."""
+
+    models: tuple[str, ...] = ("resnet18", "resnet50", "efficientnet_lite0")
+    """Names of models."""
+    batch: int = 32
+    """Images a step."""
+    size: int = 224
+    """Side of the images, pixels."""
+    rounds: int = 5
+    """Timed runs of each program, in turn."""
+
+
+def grouped(model: nnx.Module, rules: tuple[config.Rule, ...]) -> Plan:
+    """The plan of rules, and the model's layers put into its modes."""
+    phase = config.Phase(rules=rules)
+    shapes = {path: value.shape for path, value in values(model, nnx.Param).items()}
+    groups = plan(shapes, OPTIMIZER, phase, steps_per_epoch=1000)
+    set_modes(model, groups, phase.batch_norm)
+    return groups
+
+
+def our_training(model: Any, rules: tuple[config.Rule, ...], batch: dict[str, Array]) -> Callable[[], None]:
+    """Our training step as the loop runs it."""
+    groups = grouped(model, rules)
+    optimizer = transformation(groups, OPTIMIZER)
+    state: TrainState = initial_state(model, lambda path: groups.group(path).frozen, optimizer, 0)
+    state = jax.tree.map(jnp.copy, state)  # its memory is given to the step
+    step = Compiled(train_step(model, TASK, optimizer, seed=0), device_mesh(len(batch["image"]), 1), updates_state=True)
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return run
+
+
+def our_evaluation(model: Any, batch: dict[str, Array]) -> Callable[[], None]:
+    """Our evaluation step as the loop runs it."""
+    model.eval()
+    step = Compiled(eval_step(nnx.clone(model), TASK), device_mesh(len(batch["image"]), 1))
+    arrays = values(model)
+    masked = batch | {"mask": jnp.ones(len(batch["image"]))}
+    return lambda: jax.block_until_ready(step(arrays, masked))
+
+
+def our_head_alone(model: Any, head: str, batch: dict[str, Array]) -> Callable[[], None]:
+    """Loss, gradient and update of the last layer on stored features."""
+    model.eval()
+    layer = getattr(model, head)
+    features = jax.jit(lambda images: model.features(TASK.images(images)))(batch["image"])
+
+    @jax.jit
+    def step(params: dict[str, Array], features: Array) -> dict[str, Array]:
+        def loss(params: dict[str, Array]) -> Array:
+            def classify(_: Array) -> Array:
+                return filled(layer, params)(features)  # type: ignore[operator]
+
+            return TASK.loss(classify, batch)[0]
+
+        return jax.tree.map(lambda value, grad: value - 0.01 * grad, params, jax.grad(loss)(params))
+
+    params = values(layer)
+    return lambda: jax.block_until_ready(step(params, features))
+
+
+def their_steps(name: str, images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], None], Callable[[], None]]:
+    """PyTorch's training and evaluation step."""
+    model = reference(name, 1000).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2)
+    y = torch.from_numpy(labels).long()
+
+    def training() -> None:
+        model.train()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    def evaluation() -> None:
+        model.eval()
+        with torch.inference_mode():
+            torch.nn.functional.cross_entropy(model(x), y)
+
+    return training, evaluation
+
+
+def main() -> None:
+    """Prints the table."""
+    options = tyro.cli(Options)
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (options.batch, options.size, options.size, 3), dtype=np.uint8)
+    labels = random.integers(0, 1000, options.batch).astype(np.int32)
+    batch = {"image": jnp.asarray(pixels), "label": jnp.asarray(labels)}
+    images = np.array(TASK.images(batch["image"]))
+
+    title = f"batch {options.batch}, {options.size} px, {torch.get_num_threads()} threads, median of {options.rounds}"
+    table = Table("model", "step", "PyTorch, s", "jaxft, s", "ratio", title=title)
+    for name in options.models:
+        model = create_model(name)
+        head = next(path for path, value in values(model).items() if value.ndim == 2).rpartition(".")[0]
+        theirs = dict(zip(("training", "evaluation"), their_steps(name, images, labels), strict=True))
+        everything, head_only = (
+            (config.Rule(pattern="*"),),
+            (
+                config.Rule(pattern=head),
+                config.Rule(pattern="*", frozen=True),
+            ),
+        )
+        ours = {
+            "training": our_training(create_model(name), everything, batch),
+            "evaluation": our_evaluation(create_model(name), batch),
+        }
+        for step in ("training", "evaluation"):
+            seconds = interleaved({"theirs": theirs[step], "ours": ours[step]}, options.rounds)
+            ratio = seconds["theirs"] / seconds["ours"]
+            table.add_row(name, step, f"{seconds['theirs']:.3f}", f"{seconds['ours']:.3f}", f"{ratio:.2f}")
+        parts = {
+            "step": our_training(create_model(name), head_only, batch),
+            "forward": ours["evaluation"],
+            "head": our_head_alone(create_model(name), head, batch),
+        }
+        seconds = interleaved(parts, options.rounds)
+        ratio = (seconds["forward"] + seconds["head"]) / seconds["step"]
+        table.add_row(name, "head only", "", f"{seconds['step']:.3f}", f"{ratio:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
