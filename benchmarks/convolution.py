@@ -7,6 +7,7 @@ The two libraries take turns, and the fastest of several runs counts. A ratio is
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -76,7 +77,7 @@ def ours(shape: Shape, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray) -> dic
         "dw": jax.jit(lambda x, kernel, dy: jax.vjp(forward, x, kernel)[1](dy)[1]),
     }
     arrays = [jax.device_put(array) for array in (x, kernel, dy)]
-    return {name: lambda step=step: step(*arrays).block_until_ready() for name, step in steps.items()}
+    return {name: partial(lambda step: step(*arrays).block_until_ready(), step) for name, step in steps.items()}
 
 
 def theirs(shape: Shape, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray) -> dict[str, Run]:
@@ -90,14 +91,17 @@ def theirs(shape: Shape, x: np.ndarray, kernel: np.ndarray, dy: np.ndarray) -> d
     def backward(mask: list[bool]) -> Run:
         return lambda: torch.ops.aten.convolution_backward(tdy, tx, weight, None, *options, mask)
 
-    forward = lambda: torch.nn.functional.conv2d(tx, weight, None, stride, edge, 1, shape.groups)  # noqa: E731
+    def forward() -> torch.Tensor:
+        return torch.nn.functional.conv2d(tx, weight, None, stride, edge, 1, shape.groups)
+
     return {"output": forward, "dx": backward([True, False, False]), "dw": backward([False, True, False])}
 
 
 def alternate(first: Run, second: Run, seconds: float) -> tuple[float, float]:
     """The fastest run of each, the two taking turns for about so many seconds."""
     best = [float("inf"), float("inf")]
-    first(), second()
+    for run in (first, second):
+        run()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for i, run in enumerate((first, second)):

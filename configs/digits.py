@@ -19,12 +19,13 @@ config = Config(
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
     ),
-    optimizer=Optimizer(learning_rate=0.02, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    optimizer=Optimizer(learning_rate=0.003, momentum=0.9, nesterov=True, weight_decay=1e-4),
     phases=(
         Phase(
-            epochs=5,
-            rules=(Rule(pattern="_fc", rate=5.0), Rule(pattern="*")),
+            epochs=8,
+            rules=(Rule(pattern="_fc", rate=10.0), Rule(pattern="*")),
             schedule=Schedule(decay="cosine", warmup=0.5),
+            batch_norm="running",
         ),
     ),
 )

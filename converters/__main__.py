@@ -7,18 +7,18 @@ from typing import Annotated, Literal
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from converters.files import read, write
 from converters.ledger import MismatchError, fitting_models, load_pretrained, to_torch
 from converters.sources import locate
 from converters.verify import verify
+from jaxft.console import make_console
 from jaxft.errors import UserError, run_command
 from jaxft.models import abstract_model, list_models
 from jaxft.models.paths import filled, values
 
-console = Console()
+console = make_console()
 
 
 @dataclass(frozen=True, kw_only=True)

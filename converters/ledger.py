@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from converters.files import read
 from converters.rules import Leaf, leaves
 from converters.sources import locate
 from jaxft.errors import UserError
-from jaxft.models import BUILDERS
+from jaxft.models import BUILDERS, abstract_model
 from jaxft.models.paths import matches
 
 
@@ -84,18 +85,22 @@ def load_pretrained(
         UserError: the source cannot be reached or read.
     """
     if isinstance(source, Mapping):
-        name, state = "state dict", dict(source)
+        name, state = "state dict", {key: np.asarray(tensor) for key, tensor in source.items()}
     else:
         name, state = str(source), read(locate(str(source), sha256))
     state, problems = _renamed(state, rename or {})
     targets = {leaf.key: leaf for leaf in leaves(model)}
-    problems += _idle_patterns(skip, [*state, *targets])
+    problems += _idle_patterns(skip, [*state, *targets, *(leaf.path for leaf in targets.values())])
+
+    def skipped(key: str) -> bool:
+        names = (key, targets[key].path) if key in targets else (key,)
+        return any(matches(pattern, name) for pattern in skip for name in names)
 
     rows, values = [], {}
     for key, tensor in state.items():
         leaf = targets.get(key)
         shape, dtype = tuple(tensor.shape), str(tensor.dtype)
-        if any(matches(pattern, key) for pattern in skip):
+        if skipped(key):
             rows.append(Row("skipped", key, "", shape, dtype))
         elif leaf is None:
             problems.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
@@ -105,7 +110,7 @@ def load_pretrained(
             values[key] = leaf.from_torch(tensor)
             rows.append(Row("mapped", key, leaf.path, shape, dtype))
     for key, leaf in targets.items():
-        if any(matches(pattern, key) or matches(pattern, leaf.path) for pattern in skip):
+        if skipped(key):
             rows.append(Row("new", "", leaf.path, leaf.source_shape, str(leaf.variable.dtype)))
         elif key not in state:
             problems.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
@@ -166,12 +171,13 @@ def _objection(leaf: Leaf, tensor: np.ndarray) -> str | None:
     if counts != np.issubdtype(tensor.dtype, np.integer):
         return f"{leaf.key} is {tensor.dtype}, the model wants {dtype}"
     if counts:
-        return None if tensor.max(initial=0) <= np.iinfo(dtype).max else f"{leaf.key} is too large for {dtype}"
+        fits = tensor.min(initial=0) >= 0 and tensor.max(initial=0) <= np.iinfo(dtype).max
+        return None if fits else f"{leaf.key} is negative or too large for {dtype}"
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         return f"{leaf.key} is {tensor.dtype}, the model wants {dtype}"
-    if not np.isfinite(tensor.astype(np.float32) if tensor.dtype.itemsize < 4 else tensor).all():
-        return f"{leaf.key} holds NaN or infinite values"
-    return None
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(tensor.astype(dtype, copy=False)).all()
+    return None if finite else f"{leaf.key} holds values that are NaN, infinite or too large for {dtype}"
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -192,11 +198,15 @@ def fitting_models(state: Mapping[str, np.ndarray]) -> list[str]:
     """The names of the models whose keys and shapes are exactly those of `state`, whatever the number of classes."""
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     fits = []
-    for name, builder in BUILDERS.items():
-        model = nnx.eval_shape(lambda builder=builder: builder(rngs=nnx.Rngs(0)))
-        ours = {leaf.key: leaf.source_shape for leaf in leaves(model)}
+    for name in BUILDERS:
+        ours = _source_shapes(name)
         same = sum(ours.get(key) == shape for key, shape in shapes.items())
         # The last linear layer (two leaves) may have another number of classes.
         if ours.keys() == shapes.keys() and same >= len(ours) - 2:
             fits.append(name)
     return fits
+
+
+@cache
+def _source_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    return {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name))}

@@ -1,5 +1,6 @@
 """Processes, the mesh of devices, and who holds what: one code path from one CPU core to a pod."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxft.errors import UserError
 
 AXIS = "data"
+
+
+def join_processes() -> None:
+    """Makes this process one of several of one run.
+
+    The others are those that JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID name;
+    without these variables those that a TPU pod or a cluster manager such as Slurm knows of.
+
+    Raises:
+        UserError: the other processes are not known or cannot be reached.
+    """
+    count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    try:
+        jax.distributed.initialize(
+            num_processes=None if count is None else int(count), process_id=None if index is None else int(index)
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"The other processes of this run were not found ({str(error).splitlines()[0]}). Set JAX_COORDINATOR_ADDRESS "
+            "(HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or leave --distributed out."
+        ) from error
 
 
 def device_mesh(batch_size: int, parts: int) -> Mesh:

@@ -9,9 +9,9 @@ import jax
 import tyro
 from jax import Array
 from jax.sharding import Mesh
-from rich.console import Console
 
 from jaxft import config
+from jaxft.console import make_console
 from jaxft.data import Source, eval_batches
 from jaxft.data.splits import center_crop, open_split, open_splits
 from jaxft.distributed import device_mesh, global_batch
@@ -77,7 +77,7 @@ def main() -> None:
     step = Compiled(eval_step(run.model, task(settings), settings.precision), mesh)
     metrics = evaluate(step, values(run.model), source, settings, mesh)
     text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    Console().print(
+    make_console().print(
         f"{options.checkpoint} checkpoint (step {run.step}), {len(source)} examples: {text}", highlight=False
     )
 

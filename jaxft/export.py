@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import tyro
 from jax import Array
-from rich.console import Console
 
 from converters import to_torch
 from converters.files import write
+from jaxft.console import make_console
 from jaxft.errors import UserError, run_command
 from jaxft.run import FinishedRun, open_run
 from jaxft.setup import task
@@ -62,7 +62,7 @@ def main() -> None:
         _write_bytes(stablehlo(run), options.output)
     else:
         write(to_torch(run.model, rename=run.config.pretrained.rename), options.output)
-    Console().print(
+    make_console().print(
         f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}", highlight=False
     )
 

@@ -13,11 +13,11 @@ from flax import nnx
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from rich.console import Console
 from rich.table import Table
 
 from jaxft import config, pictures
 from jaxft.compile_cache import enable_compile_cache
+from jaxft.console import make_console
 from jaxft.data import Example, Source, eval_batches
 from jaxft.data.folder import SUFFIXES
 from jaxft.data.splits import center_crop
@@ -119,7 +119,7 @@ def main() -> None:
     table = Table("photo", "class", "probability")
     for file, row in zip(files, probabilities, strict=True):
         table.add_row(str(file), run.classes[row.argmax()], f"{row.max():.3f}")
-    Console().print(table)
+    make_console().print(table)
     if options.output is not None:
         _write(options.output, files, images, probabilities, run.classes)
 

@@ -1,19 +1,21 @@
 """What a person sees while a run goes on: a live line, metrics.jsonl, and TensorBoard."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 
 class Reporter:
-    """Writes and shows the metrics of a run.
+    """Writes and shows the metrics of a run; of several processes the first one writes.
 
     Args:
         folder: the run directory; `metrics.jsonl` and TensorBoard's events go there.
@@ -24,9 +26,11 @@ class Reporter:
     def __init__(self, folder: Path, *, start_step: int, total_steps: int, console: Console) -> None:
         self.console = console
         self._metrics = folder / "metrics.jsonl"
-        self._drop_after(start_step)
-        self._file = self._metrics.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+        self._file: TextIO | None = None
+        if jax.process_index() == 0:
+            self._drop_after(start_step)
+            self._file = self._metrics.open("a", encoding="utf-8")
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
         self._progress = Progress(
             TextColumn("[bold]{task.fields[epoch]}"),
             BarColumn(bar_width=20),
@@ -48,8 +52,9 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
-        self._file.close()
-        self._events.close()
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
 
     def _drop_after(self, step: int) -> None:
         if not self._metrics.is_file():
@@ -61,7 +66,9 @@ class Reporter:
                     lines.append(line + "\n")
             except (ValueError, KeyError):
                 continue  # the line that a kill cut in two
-        self._metrics.write_text("".join(lines), encoding="utf-8")
+        temporary = self._metrics.with_suffix(".tmp")
+        temporary.write_text("".join(lines), encoding="utf-8")
+        os.replace(temporary, self._metrics)
 
     def advance(self, step: int, steps_per_epoch: int, images: int, waited: float) -> None:
         """Counts one step, the `step`-th: `images` in it, `waited` seconds until its data were there."""
@@ -92,6 +99,8 @@ class Reporter:
         self.console.print(f"epoch {epoch}  step {step}  test: {text}{'  (best)' if best else ''}", highlight=False)
 
     def _write(self, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
+        if self._file is None:
+            return
         entry: dict[str, Any] = {"step": step, "epoch": epoch, "split": split, **metrics}
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()

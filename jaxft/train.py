@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.experimental import multihost_utils
 from rich.console import Console
 
 from converters import Ledger
@@ -22,9 +23,10 @@ from jaxft import config, dry_run, pictures
 from jaxft.checkpoint import Checkpoints
 from jaxft.command import parse
 from jaxft.compile_cache import enable_compile_cache
+from jaxft.console import make_console
 from jaxft.data import Source, Subset, train_batches
 from jaxft.data.splits import augment, open_splits
-from jaxft.distributed import device_mesh, global_batch, state_shardings
+from jaxft.distributed import device_mesh, global_batch, join_processes, state_shardings
 from jaxft.errors import UserError, run_command
 from jaxft.evaluate import evaluate
 from jaxft.models.paths import filled, values
@@ -82,6 +84,10 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         return len(self.train) // self.settings.data.batch_size
 
+    @property
+    def total_steps(self) -> int:
+        return sum(phase.epochs for phase in self.settings.phases) * self.steps_per_epoch
+
     def phase(self, index: int, model: nnx.Module, step: int, resume: bool) -> tuple[nnx.Module, int]:
         """Trains from `step` to the end of a phase; returns the model and the step it has reached."""
         settings = self.settings
@@ -138,9 +144,12 @@ class Trainer:
                     pending = []
                 if epoch_ends:
                     self.evaluate(index, state, step)
-                if epoch_ends or stop or (settings.checkpoint_every and step % settings.checkpoint_every == 0):
+                every = settings.checkpoint_every
+                # Asked once: a signal that comes after this line waits for the next step, unless this one is saved.
+                saved = epoch_ends or bool(stop) or (every > 0 and step % every == 0)
+                if saved:
                     self.checkpoints.save(state, self.notes(index))
-                if stop and step < last:
+                if saved and stop and step < self.total_steps:
                     raise Stopped(stop[0], step)
         return state
 
@@ -227,12 +236,14 @@ def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool
     # Every phase's rules are tried before the first one runs, and before anything is written.
     for index in range(len(settings.phases)):
         phase_plan(settings, index, model, steps_per_epoch)
-    if not resume:
+    if not resume and jax.process_index() == 0:
         run.create(settings, classes)
+    multihost_utils.sync_global_devices("the run directory is there")
 
     step, best = 0, -1.0
     with Checkpoints(run.checkpoints) as checkpoints:
-        if resume and checkpoints.step() is not None:
+        resume = resume and checkpoints.step() is not None  # a run may have ended before its first checkpoint
+        if resume:
             step, best = checkpoints.step() or 0, checkpoints.notes()["best"]
             model = filled(model, checkpoints.model(values(model), "last"))
         total = sum(phase.epochs for phase in settings.phases) * steps_per_epoch
@@ -253,9 +264,9 @@ def main() -> int:
     """The command."""
     options, run = parse(sys.argv[1:])
     if options.distributed:
-        jax.distributed.initialize()
+        join_processes()
     enable_compile_cache()
-    console = Console(quiet=jax.process_index() != 0)
+    console = make_console(quiet=jax.process_index() != 0)
     try:
         train(options.settings, run, resume=options.resume, dry=options.dry_run, console=console)
     except Stopped as stopped:

@@ -1,0 +1,17 @@
+"""The network and the photos of `hotdog_lite0.py` with random first weights, every parameter trained.
+
+    python -m jaxft.train --config configs/hotdog_lite0_scratch.py
+"""
+
+from configs.hotdog_lite0 import config as base
+from jaxft.config import Phase, Rule, Schedule, replace
+
+config = replace(
+    base,
+    {
+        "pretrained.source": None,
+        "pretrained.skip": (),
+        "optimizer.learning_rate": 0.01,
+        "phases": (Phase(epochs=5, rules=(Rule(pattern="*"),), schedule=Schedule(decay="cosine")),),
+    },
+)

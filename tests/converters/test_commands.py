@@ -1,0 +1,125 @@
+"""`python -m converters`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.__main__ import Convert, Inspect, Verify, main
+from converters.files import read, write
+from converters.ledger import MismatchError
+from jaxft.errors import UserError
+from jaxft.models import BUILDERS
+from jaxft.models.paths import values
+from tests.converters.tiny import Tiny, random_state, tiny
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights of a model that the commands know as `tiny`."""
+    monkeypatch.setitem(BUILDERS, "tiny", Tiny)  # type: ignore[arg-type]
+    path = tmp_path / "tiny.safetensors"
+    write(random_state(tiny()), path)
+    return path
+
+
+def test_inspecting_a_checkpoint_lists_it_and_what_it_fits(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Inspect(source=str(checkpoint)).run()
+    printed = capsys.readouterr().out
+    assert "layer1.0.weight" in printed
+    assert "4x3x3x2" in printed
+    assert "15 tensors; fits: tiny" in printed
+
+
+def test_inspecting_with_a_model_shows_where_each_tensor_goes(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Inspect(source=str(checkpoint), model="tiny", num_classes=9, skip=("fc",)).run()
+    printed = capsys.readouterr().out
+    (row,) = [line for line in printed.splitlines() if "layer1.0.weight" in line]
+    assert "mapped" in row
+    assert "layer1.0.kernel" in row
+    assert [line.split("│")[1].strip() for line in printed.splitlines() if "fc." in line] == [
+        "skipped", "skipped", "new", "new"
+    ]  # fmt: skip
+    with pytest.raises(MismatchError, match=r"fc\.weight has shape \(2, 6\), the model wants \(9, 6\)"):
+        Inspect(source=str(checkpoint), model="tiny", num_classes=9).run()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_there_and_back_is_bit_for_bit(checkpoint: Path, tmp_path: Path, suffix: str) -> None:
+    if suffix == ".pth":
+        pytest.importorskip("torch")
+    flax, back = tmp_path / "flax.safetensors", tmp_path / f"back{suffix}"
+    Convert(source=str(checkpoint), model="tiny", num_classes=2, to="flax", output=flax).run()
+    assert read(flax).keys() == values(tiny()).keys()
+    np.testing.assert_array_equal(read(flax)["fc.kernel"], read(checkpoint)["fc.weight"].T)
+    Convert(source=str(flax), model="tiny", num_classes=2, to="torch", output=back).run()
+    before, after = read(checkpoint), read(back)
+    assert after.keys() == before.keys()
+    assert all((after[key].dtype, after[key].tobytes()) == (before[key].dtype, before[key].tobytes()) for key in before)
+
+
+def test_flax_parameters_that_do_not_fit_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    arrays = {path: np.asarray(value) for path, value in values(tiny(3)).items() if path != "bn1.var"}
+    write(arrays | {"more": np.ones(1, np.float32)}, checkpoint)
+    with pytest.raises(MismatchError, match=r"Flax parameters of tiny: bn1\.var, fc\.bias, fc\.kernel, more\."):
+        Convert(source=str(checkpoint), model="tiny", num_classes=2, to="torch", output=tmp_path / "out.pth").run()
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("there.safetensors", "exists already and is not overwritten"), ("a.npz", "ends otherwise")]
+)
+def test_an_output_is_refused_before_anything_is_read(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "there.safetensors").write_text("precious")
+    with pytest.raises(UserError, match=message):
+        Convert(source="missing.pth", model="tiny", to="flax", output=tmp_path / name).run()
+    assert (tmp_path / "there.safetensors").read_text() == "precious"
+
+
+def test_verify_prints_the_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    from tests.converters.test_verify import Ours, Theirs
+
+    monkeypatch.setitem(BUILDERS, "mine", Ours)  # type: ignore[arg-type]
+    monkeypatch.setattr("converters.verify.reference", lambda name, num_classes: Theirs())
+    Verify(model="mine", size=8, batch=2, dtype="float64").run()
+    printed = capsys.readouterr().out
+    assert "mine: 166 parameters" in printed
+    assert "evaluation: logits" in printed
+    assert "True" in printed
+    with pytest.raises(UserError, match="no model named 'resnet81'"):
+        Verify(model="resnet81").run()
+
+
+def test_the_command_line_reaches_the_command(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.safetensors"
+    words = ["convert", str(checkpoint), "--model", "tiny", "--num-classes", "2", "--to", "flax", "--output"]
+    monkeypatch.setattr(sys, "argv", ["converters", *words, str(output)])
+    main()
+    assert output.is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "nowhere.pth"], "error: nowhere.pth is missing; a checkpoint file was expected."),
+        (["convert", "a.pth", "--model", "resnet81", "--to", "torch", "--output", "b.pth"],
+         "error: There is no model named 'resnet81'; the nearest names are resnet18"),
+    ],
+)  # fmt: skip
+def test_errors_end_with_code_2_and_one_sentence(words: list[str], message: str) -> None:
+    command = [sys.executable, "-m", "converters", *words]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

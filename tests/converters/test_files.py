@@ -1,0 +1,254 @@
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from converters.files import read, write
+from jaxft.errors import UserError
+
+torch = pytest.importorskip("torch")
+
+ARRAYS = {
+    "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2) / 7,
+    "bn.running_var": np.array([1e-30, 3.0], np.float32),
+    "bn.num_batches_tracked": np.array(2**40, np.int64),
+    "half": np.array([0.1, -2.0], np.float16),
+    "empty": np.zeros((0, 3), np.float32),
+}
+
+
+def tensors() -> dict[str, Any]:
+    return {key: torch.from_numpy(array.copy()) for key, array in ARRAYS.items()}
+
+
+def assert_same(state: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray] = ARRAYS) -> None:
+    assert state.keys() == expected.keys()
+    for key, array in expected.items():
+        assert (state[key].dtype, state[key].shape) == (array.dtype, array.shape), key
+        assert state[key].tobytes() == array.tobytes(), key
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_a_pytorch_file_is_read(tmp_path: Path, suffix: str, legacy: bool) -> None:
+    path = tmp_path / f"weights{suffix}"
+    torch.save(tensors(), path, _use_new_zipfile_serialization=not legacy)
+    assert_same(read(path))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_bfloat16_is_read_without_loss(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    array = np.array([1.0, 3.14159, -1e30], ml_dtypes.bfloat16)
+    if suffix == ".pth":
+        torch.save({"w": torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)}, path)
+    else:
+        safetensors.numpy.save_file({"w": array}, path)
+    assert_same(read(path), {"w": array})
+
+
+def wrapped(kind: str) -> Any:
+    inside = tensors()
+    module = {f"module.{key}": value for key, value in inside.items()}
+    return {
+        "state_dict": {"state_dict": inside, "epoch": 3, "args": "--lr 1"},
+        "model": {"model": inside, "optimizer": {"state": {}, "param_groups": []}},
+        "ema": {"ema": module, "best": 0.5},
+        "nested": {"model": {"state_dict": {f"_orig_mod.{key}": value for key, value in module.items()}}},
+        "module": module,
+        "module twice": {f"module.{key}": value for key, value in module.items()},
+        "compiled": {f"module._orig_mod.{key}": value for key, value in inside.items()},
+        "parameters": {key: torch.nn.Parameter(value) if value.is_floating_point() else value
+                       for key, value in inside.items()},
+    }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind", ["state_dict", "model", "ema", "nested", "module", "module twice", "compiled", "parameters"]
+)
+def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(wrapped(kind), path)
+    assert_same(read(path))
+
+
+def test_a_prefix_that_not_every_key_has_stays(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    arrays = {"module.a": np.ones(1, np.float32), "b": np.ones(1, np.float32)}
+    safetensors.numpy.save_file(arrays, path)
+    assert_same(read(path), arrays)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.99])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"weights{suffix}"
+    write(ARRAYS | {"large": np.zeros(10_000, np.float32)}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match=r"weights\.\w+ is .*(damaged|not a readable).*"):
+        read(path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.99])
+def test_a_truncated_legacy_file_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(
+        tensors() | {"large": torch.zeros(10_000)},
+        path,
+        _use_new_zipfile_serialization=False,
+    )
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match=r"weights\.pth is damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\0", "damaged|not a readable"),
+        (b"<html>404 not found</html>\n" * 20, "damaged|not a readable"),
+        (b"PK\x03\x04" + b"\0" * 300, "damaged|not a readable"),
+        (b"\x80\x02", "damaged|not a readable"),
+        (np.random.default_rng(0).bytes(1000), "damaged|not a readable|holds no state dict"),
+    ],
+    ids=["empty", "a zero", "a web page", "the start of a zip", "the start of a pickle", "noise"],
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, suffix: str, content: bytes, message: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"weights{suffix} .*({message})"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    with pytest.raises(UserError, match="is missing"):
+        read(path)
+    path.mkdir()
+    with pytest.raises(UserError, match="is a directory"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [([1, 2], "list"), ({"epoch": 3}, "dict"), ({}, "dict"), (torch.zeros(2), "Tensor"), ({"model": {}}, "dict")],
+)
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any, found: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    with pytest.raises(UserError, match=f"holds no state dict.*a {found} was found"):
+        read(path)
+
+
+class Attack:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("beside", [False, True])
+def test_code_in_a_checkpoint_is_named_and_never_run(tmp_path: Path, legacy: bool, beside: bool) -> None:
+    path, trace = tmp_path / "weights.pth", tmp_path / "was here"
+    attack = Attack(trace)
+    torch.save(
+        {"model": tensors(), "args": attack} if beside else attack, path, _use_new_zipfile_serialization=not legacy
+    )
+    with pytest.raises(UserError, match=rf"asks to import and run {os.system.__module__}\.system") as error:
+        read(path)
+    assert not trace.exists()
+    assert "never runs code" in str(error.value)
+
+
+def safetensors_file(header: bytes, length: int | None = None, data: bytes = b"\0" * 8) -> bytes:
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def entry(shape: list[int], offsets: list[int], dtype: str = "F32") -> bytes:
+    return json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        safetensors_file(entry([2], [0, 8]), length=2**63),
+        safetensors_file(entry([2], [0, 8]), length=2**40),
+        safetensors_file(entry([2**40], [0, 2**42])),
+        safetensors_file(entry([2**62, 8], [0, 8])),
+        safetensors_file(entry([2], [8, 0])),
+        safetensors_file(entry([2], [0, 16])),
+        safetensors_file(entry([2], [4, 12])),
+        safetensors_file(entry([2], [0, 8], dtype="PICKLE")),
+        safetensors_file(b'{"w": ' + b"[" * 100_000),
+        safetensors_file(b"\xff\xfe"),
+    ],
+    ids=["header of 2^63", "header of 2^40", "huge tensor", "overflow", "backwards", "past the end", "gap", "dtype",
+         "deep", "no text"],
+)  # fmt: skip
+def test_a_hostile_safetensors_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors_file(entry([2], [0, 8])))
+    assert_same(read(path), {"w": np.zeros(2, np.float32)})
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors is not a readable safetensors file"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_is_written_is_read_bit_for_bit(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new" / "folder" / f"weights{suffix}"
+    write(ARRAYS, path)
+    assert_same(read(path))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_pytorch_loads_what_is_written_strictly(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2))
+    path = tmp_path / "weights.pth"
+    state = {key: tensor.numpy() + 1 for key, tensor in model.state_dict().items()}
+    write(state, path)
+    model.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    assert_same({key: tensor.numpy() for key, tensor in model.state_dict().items()}, state)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"weights{suffix}"
+    write({"old": ARRAYS["conv.weight"]}, path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match=r"could not be written .*No space left"):
+        write(ARRAYS, path)
+    monkeypatch.undo()
+    assert_same(read(path), {"old": ARRAYS["conv.weight"]})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "file").write_text("a regular file")
+    with pytest.raises(UserError, match=r"could not be written .*choose another place"):
+        write(ARRAYS, tmp_path / "file" / f"weights{suffix}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(UserError, match="could not be written"):
+        write(ARRAYS, tmp_path / f"folder{suffix}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", f"folder{suffix}"]

@@ -1,0 +1,144 @@
+"""What every model promises, checked on shapes alone."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxft
+from converters.rules import leaves
+from jaxft.errors import UserError
+from jaxft.models import BUILDERS, abstract_model, create_model, list_models, materialise
+from jaxft.models.efficientnet_lite import EfficientNetLite
+from jaxft.models.paths import matches, modules, values
+from jaxft.models.resnet import BasicBlock, ResNet
+
+CLASSES = 7
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_model_keeps_the_contract(name: str) -> None:
+    model = abstract_model(name, CLASSES)
+    images = jax.ShapeDtypeStruct((2, 64, 48, 3), jnp.float32)
+
+    def everything(model: Any, images: jax.Array) -> Any:
+        return model(images), model.features(images), model.stages(images)
+
+    logits, features, stages = nnx.eval_shape(everything, model, images)
+    assert (logits.shape, logits.dtype) == ((2, CLASSES), jnp.float32)
+    assert features.ndim == 2
+    assert features.shape[0] == 2
+    assert features.dtype == jnp.float32
+    head = [path for path, value in values(model, nnx.Param).items() if value.ndim == 2]
+    assert [values(model)[path].shape for path in head] == [(features.shape[1], CLASSES)]
+    assert stages
+    assert all(stage.ndim == 4 and stage.shape[0] == 2 for stage in stages.values())
+    assert {str(value.dtype) for value in values(model).values()} == {"float32", "int32"}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_names_and_shapes_are_pytorchs(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from converters.verify import reference
+
+    with torch.device("meta"):
+        theirs = reference(name, CLASSES)
+    ours = {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name, CLASSES))}
+    assert ours == {key: tuple(tensor.shape) for key, tensor in theirs.state_dict().items()}
+    parameters = {key for key, _ in theirs.named_parameters()}
+    trained = {leaf.key for leaf in leaves(abstract_model(name, CLASSES)) if isinstance(leaf.variable, nnx.Param)}
+    assert trained == parameters
+
+
+def test_the_public_names() -> None:
+    assert jaxft.list_models() == jaxft.list_models("classification") == sorted(BUILDERS)
+    assert jaxft.list_models("detection") == []
+    with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
+        jaxft.creat_model  # noqa: B018
+
+
+@pytest.mark.parametrize("build", [create_model, abstract_model])
+def test_unknown_names_and_options_are_refused(build: Any) -> None:
+    with pytest.raises(UserError, match="no model named 'resnet81'; the nearest names are resnet18"):
+        build("resnet81")
+    with pytest.raises(UserError, match=r"efficientnet_lite0 has no option droput; it has drop_path, dropout\."):
+        build("efficientnet_lite0", droput=0.1)
+    with pytest.raises(UserError, match=r"resnet18 has no option dropout; it has none\."):
+        build("resnet18", dropout=0.1)
+
+
+def small_lite() -> EfficientNetLite:
+    return EfficientNetLite(3, width=1.0, depth=0.3, dropout=0.5, drop_path=0.5, rngs=nnx.Rngs(4))
+
+
+def small_resnet() -> ResNet:
+    return ResNet(BasicBlock, (1, 1, 1, 1), 3, rngs=nnx.Rngs(4))
+
+
+def test_materialise_draws_what_the_builder_draws() -> None:
+    model, expected = nnx.eval_shape(small_lite), small_lite()
+    materialise(model, small_lite)
+    arrays = values(model)
+    assert all(np.array_equal(arrays[path], value) for path, value in values(expected).items())
+    # The random streams of dropout and drop-path too, or training could not start.
+    keys = [variable.get_value() for variable in jax.tree.leaves(nnx.state(model, nnx.RngKey), is_leaf=is_variable)]
+    theirs = [
+        variable.get_value() for variable in jax.tree.leaves(nnx.state(expected, nnx.RngKey), is_leaf=is_variable)
+    ]
+    assert len(keys) == len(theirs) > 0
+    assert all(
+        jnp.array_equal(jax.random.key_data(a), jax.random.key_data(b)) for a, b in zip(keys, theirs, strict=True)
+    )
+
+
+def is_variable(value: Any) -> bool:
+    return isinstance(value, nnx.Variable)
+
+
+@pytest.mark.parametrize("build", [small_lite, small_resnet])
+def test_training_changes_statistics_and_evaluation_none(build: Any) -> None:
+    model = build()
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    forward = nnx.jit(lambda model, images: model(images))
+    before = {path: np.array(value) for path, value in values(model).items()}
+    model.eval()
+    first = forward(model, images)
+    assert all(np.array_equal(value, before[path]) for path, value in values(model).items())
+    np.testing.assert_array_equal(forward(model, images), first)
+    model.train()
+    assert not np.allclose(forward(model, images), first)
+    changed = {path for path, value in values(model).items() if not np.array_equal(value, before[path])}
+    assert changed == set(values(model, nnx.BatchStat))
+
+
+def test_dropout_and_drop_path_draw_anew_each_time() -> None:
+    model = small_lite()
+    for _, module in modules(model):
+        if hasattr(module, "running_only"):
+            module.running_only = True
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    forward = nnx.jit(lambda model, images: model(images))
+    assert not np.array_equal(forward(model, images), forward(model, images))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("fc", "fc.kernel", True),
+        ("fc", "fc", True),
+        ("fc", "fc2.kernel", False),
+        ("fc.kernel", "fc.bias", False),
+        ("layer[12]", "layer2.0.conv1.kernel", True),
+        ("layer[12]", "layer3.0.conv1.kernel", False),
+        ("*.bn1", "layer1.0.bn1.scale", True),
+        ("*.bn1", "bn1.scale", False),
+        ("*", "anything.at.all", True),
+        ("conv1", "layer1.0.conv1.kernel", False),
+        ("FC", "fc.kernel", False),
+    ],
+)
+def test_patterns_name_subtrees(pattern: str, path: str, expected: bool) -> None:
+    assert matches(pattern, path) is expected

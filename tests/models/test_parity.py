@@ -1,0 +1,93 @@
+"""Whole models against live PyTorch; the full ones by hand, `pytest -m zoo`."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from converters import load_pretrained
+from converters.verify import Report, compare, perturb, precision, verify
+from jaxft.models import list_models, materialise
+from jaxft.models.efficientnet_lite import EfficientNetLite
+from jaxft.models.resnet import BasicBlock, Bottleneck, ResNet
+
+torch = pytest.importorskip("torch")
+resnet = pytest.importorskip("torchvision.models.resnet")
+
+CLASSES = 5
+
+
+def shallow_lite() -> Any:
+    lite = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
+    changes = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "image_size": None, "depth_coefficient": 0.3}
+    return lite.from_name("efficientnet-lite0", num_classes=CLASSES, **changes)
+
+
+class Pair(NamedTuple):
+    """One architecture, small, on both sides."""
+
+    ours: Callable[[], nnx.Module]
+    theirs: Callable[[], Any]
+
+
+SHALLOW = {
+    "basic": Pair(
+        lambda: ResNet(BasicBlock, (1, 1, 1, 1), CLASSES, rngs=nnx.Rngs(0)),
+        lambda: resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], CLASSES),
+    ),
+    "grouped": Pair(
+        lambda: ResNet(Bottleneck, (1, 1, 1, 1), CLASSES, groups=32, width_per_group=4, rngs=nnx.Rngs(0)),
+        lambda: resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], CLASSES, groups=32, width_per_group=4),
+    ),
+    "lite": Pair(
+        lambda: EfficientNetLite(CLASSES, width=1.0, depth=0.3, dropout=0.0, drop_path=0.0, rngs=nnx.Rngs(0)),
+        shallow_lite,
+    ),
+}
+
+
+def check(report: Report, dtype: str) -> None:
+    """Every figure of a report against the tolerances of its precision."""
+    single = dtype == "float32"
+    found = {
+        **{stage: (value, 1e-5 if single else 1e-9) for stage, value in report.stages.items()},
+        "logits": (report.logits, 1e-5 if single else 1e-9),
+        "loss": (report.loss, 1e-5 if single else 1e-9),
+        f"gradient of {report.gradients[1]}": (report.gradients[0], 1e-4 if single else 1e-9),
+        f"statistics {report.statistics[1]}": (report.statistics[0], 1e-5 if single else 1e-9),
+        f"three steps, {report.steps[1]}": (report.steps[0], 1e-5 if single else 1e-9),
+    }
+    print({name: f"{value:.1e}" for name, (value, _) in found.items()}, f"{report.seconds:.0f} s")
+    assert {name: value for name, (value, tolerance) in found.items() if not value < tolerance} == {}
+    assert report.round_trip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pair", SHALLOW.values(), ids=SHALLOW.keys())
+def test_a_shallow_model_is_pytorchs(pair: Pair, dtype: str) -> None:
+    torch.manual_seed(0)
+    theirs = pair.theirs()
+    with torch.no_grad():
+        perturb(theirs, 0)
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    labels = random.integers(0, CLASSES, 8).astype(np.int32)
+    with precision(dtype):
+        ours = nnx.eval_shape(pair.ours)
+        load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
+        materialise(ours, pair.ours)
+        check(compare("shallow", theirs, ours, pixels, labels, dtype, time.perf_counter()), dtype)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", list_models())
+def test_a_full_model_is_pytorchs(name: str, dtype: str) -> None:
+    try:
+        check(verify(name, dtype=dtype), dtype)
+    finally:
+        jax.clear_caches()

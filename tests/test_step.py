@@ -1,0 +1,339 @@
+"""One step: what changes, what must not, and that it is compiled once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxft.config import Optimizer, Phase, Rule
+from jaxft.distributed import AXIS, device_mesh, global_batch, state_shardings
+from jaxft.errors import UserError
+from jaxft.models.layers import BatchNorm
+from jaxft.models.paths import modules, values
+from jaxft.optim import Plan, plan, set_modes, transformation
+from jaxft.step import Compiled, RecompilationError, TrainState, eval_step, initial_state, reseed, train_step
+from jaxft.tasks.classification import Classification
+from tests.small import Small
+
+ROWS, CLASSES = 8, 3
+TASK = Classification((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+MOMENTUM = Optimizer(learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+HEAD = (Rule(pattern="fc"), Rule(pattern="*", frozen=True))
+ALL = (Rule(pattern="*"),)
+
+
+def batch(seed: int = 0, rows: int = ROWS) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (rows, 16, 16, 3)).astype(np.uint8)
+    return {"image": images, "label": rng.integers(0, CLASSES, rows).astype(np.int32)}
+
+
+def small(dropout: float = 0.0) -> nnx.Module:
+    """The small network with statistics that are not the initial ones."""
+    model = Small(CLASSES, dropout=dropout, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    for _, module in modules(model):
+        if isinstance(module, BatchNorm):
+            module.mean[...] = jnp.asarray(rng.normal(size=8) * 0.1, jnp.float32)
+            module.var[...] = jnp.asarray(rng.uniform(0.5, 2, 8), jnp.float32)
+    return model
+
+
+def prepared(
+    model: nnx.Module,
+    rules: tuple[Rule, ...] = ALL,
+    optimizer: Optimizer = MOMENTUM,
+    batch_norm: str = "batch",
+) -> tuple[TrainState, optax.GradientTransformation, Plan]:
+    """The state, the optimizer and the plan at the start of a phase."""
+    shapes = {path: value.shape for path, value in values(model, nnx.Param).items()}
+    groups = plan(shapes, optimizer, Phase(rules=rules), steps_per_epoch=10)
+    set_modes(model, groups, batch_norm)
+    chain = transformation(groups, optimizer)
+    return initial_state(model, lambda path: groups.group(path).frozen, chain, 0), chain, groups
+
+
+def stepped(
+    model: nnx.Module,
+    batches: list[dict[str, np.ndarray]],
+    rules: tuple[Rule, ...] = ALL,
+    optimizer: Optimizer = MOMENTUM,
+    batch_norm: str = "batch",
+    task: Any = TASK,
+    seed: int = 0,
+    dtype: str = "float32",
+) -> tuple[TrainState, list[dict[str, Array]]]:
+    """The state after one step a batch, and the metrics of each."""
+    state, chain, _ = prepared(model, rules, optimizer, batch_norm)
+    function = jax.jit(train_step(model, task, chain, seed=seed, dtype=dtype, parts=optimizer.accumulate))
+    metrics = []
+    for one in batches:
+        state, measured = function(state, one)
+        metrics.append(measured)
+    return state, metrics
+
+
+def assert_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for path, value in one.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(other[path]), err_msg=path)
+
+
+def assert_close(one: Mapping[str, Any], other: Mapping[str, Any], tolerance: float) -> None:
+    assert one.keys() == other.keys()
+    for path, value in one.items():
+        np.testing.assert_allclose(np.asarray(value), np.asarray(other[path]), tolerance, tolerance, err_msg=path)
+
+
+# What changes
+
+
+def test_a_step_changes_every_parameter_and_statistic() -> None:
+    model = small()
+    before = values(model)
+    state, _ = stepped(model, [batch()])
+    assert state.model.keys() == before.keys()
+    assert int(state.step) == 1
+    for path, value in state.model.items():
+        assert not np.array_equal(value, before[path]), path
+    assert all(state.stats[f"{layer}.num_batches_tracked"] == 1 for layer in ("bn1", "bn2"))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_nothing_frozen_changes_bit_for_bit(again: bool) -> None:
+    model = small()
+    before = values(model)
+    state, chain, _ = prepared(model, HEAD)
+    if again:
+        model.eval()
+        model.train()
+    function = jax.jit(train_step(model, TASK, chain, seed=0))
+    for seed in range(3):
+        state, _ = function(state, batch(seed))
+    assert set(state.params) == {"fc.kernel", "fc.bias"}
+    kept = {path for path in before if not path.startswith("fc")}
+    assert {"bn1.mean", "bn2.var", "bn1.num_batches_tracked"} <= kept
+    assert_same({path: state.model[path] for path in kept}, {path: before[path] for path in kept})
+    assert not np.array_equal(state.params["fc.kernel"], before["fc.kernel"])
+
+
+def test_a_frozen_batch_norm_beside_one_that_is_not() -> None:
+    model = small()
+    before = values(model)
+    state, _ = stepped(model, [batch()], (Rule(pattern="bn1", frozen=True), Rule(pattern="*")))
+    same = {path for path in before if np.array_equal(state.model[path], before[path])}
+    assert same == {path for path in before if path.startswith("bn1")}
+
+
+def test_frozen_parameters_have_no_optimizer_state() -> None:
+    state, _, _ = prepared(small(), HEAD)
+    shapes = {leaf.shape for leaf in jax.tree.leaves(state.opt_state)}
+    frozen = {value.shape for value in state.frozen.values()}
+    assert shapes == {(), (8, CLASSES), (CLASSES,)}
+    assert not shapes & frozen
+
+
+def test_batch_norm_running_trains_scales_and_keeps_statistics() -> None:
+    model = small()
+    before = values(model)
+    state, _ = stepped(model, [batch()], batch_norm="running")
+    assert_same(state.stats, {path: before[path] for path in state.stats})
+    assert not np.array_equal(state.params["bn1.scale"], before["bn1.scale"])
+
+
+# Loss, gradient, precision
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_pytorchs(smoothing: float) -> None:
+    task = Classification(TASK.mean, TASK.std, smoothing)
+    model = small()
+    model.eval()
+    data = batch()
+    logits = np.asarray(task.logits(model, jnp.asarray(data["image"])))
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(logits), torch.tensor(data["label"], dtype=torch.int64), label_smoothing=smoothing
+    )
+    value, metrics = task.loss(model, jax.tree.map(jnp.asarray, data))
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    assert float(metrics["accuracy"]) == pytest.approx((logits.argmax(-1) == data["label"]).mean())
+
+
+def test_masked_examples_do_not_count() -> None:
+    model = small()
+    model.eval()
+    step = jax.jit(eval_step(model, TASK))
+    data = batch() | {"mask": np.float32([1, 1, 1, 1, 1, 0, 0, 0])}
+    other = dict(data, image=np.where(data["mask"][:, None, None, None] > 0, data["image"], 7).astype(np.uint8))
+    sums = step(values(model), data)
+    assert float(sums["count"]) == 5
+    assert_same(sums, step(values(model), other))
+    one_by_one = [
+        step(values(model), dict(data, mask=np.eye(ROWS, dtype=np.float32)[row]))["loss"] for row in range(5)
+    ]
+    assert float(sums["loss"]) == pytest.approx(float(np.sum(one_by_one)), rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(parts: int) -> None:
+    whole, (metrics,) = stepped(small(), [batch()], batch_norm="running")
+    settings = Optimizer(learning_rate=0.1, momentum=0.9, weight_decay=0.01, accumulate=parts)
+    cut, (cut_metrics,) = stepped(small(), [batch()], optimizer=settings, batch_norm="running")
+    assert_close(cut.params, whole.params, 1e-6)
+    assert float(cut_metrics["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
+    assert float(cut_metrics["accuracy"]) == pytest.approx(float(metrics["accuracy"]))
+    assert int(cut.step) == 1
+
+
+def test_accumulation_tracks_statistics_part_by_part() -> None:
+    settings = Optimizer(learning_rate=0.1, accumulate=2)
+    state, _ = stepped(small(), [batch()], optimizer=settings)
+    assert int(state.stats["bn1.num_batches_tracked"]) == 2
+
+
+def test_bfloat16_keeps_parameters_and_the_loss_near() -> None:
+    task = Classification(TASK.mean, TASK.std, dtype="bfloat16")
+    wide, (metrics,) = stepped(small(), [batch()])
+    state, (narrow,) = stepped(small(), [batch()], task=task, dtype="bfloat16")
+    for path, value in state.model.items():
+        assert value.dtype == wide.model[path].dtype, path
+        assert value.dtype != jnp.bfloat16
+    assert float(narrow["loss"]) != float(metrics["loss"])
+    assert float(narrow["loss"]) == pytest.approx(float(metrics["loss"]), abs=0.02)
+    assert_close(state.params, wide.params, 0.05)
+
+
+# Numbers that are not finite
+
+
+def poisoned(rows: int) -> dict[str, np.ndarray]:
+    images = np.random.default_rng(9).normal(size=(rows, 16, 16, 3)).astype(np.float32)  # floats are taken as they are
+    images[0, 0, 0, 0] = np.nan
+    return {"image": images, "label": np.zeros(rows, np.int32)}
+
+
+def test_after_a_nan_the_last_good_state_stays() -> None:
+    model = small()
+    state, chain, _ = prepared(model)
+    step = train_step(model, TASK, chain, seed=0)
+    good, _ = jax.jit(step)(state, batch())
+    bad, metrics = jax.jit(step)(good, poisoned(ROWS))
+    assert bool(good.healthy)
+    assert not np.isfinite(float(metrics["loss"]))
+    later, _ = jax.jit(step)(bad, batch(1))
+    for after in (bad, later):
+        assert not bool(after.healthy)
+        assert int(after.step) == 1
+        assert_same(after.model, good.model)
+        for one, other in zip(jax.tree.leaves(after.opt_state), jax.tree.leaves(good.opt_state), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+# Random streams
+
+
+def test_random_streams_differ_between_layers_and_steps_and_are_repeatable() -> None:
+    model = small(dropout=0.5)
+
+    def draws(seed: int, step: int) -> list[bytes]:
+        reseed(model, jax.random.fold_in(jax.random.key(seed), step))
+        streams = (model.drop_path1.rngs, model.drop_path2.rngs, model.dropout.rngs)
+        return [np.asarray(jax.random.bits(stream(), (16,))).tobytes() for stream in streams]
+
+    seen = [draw for seed in (0, 1) for step in (0, 1) for draw in draws(seed, step)]
+    assert len(set(seen)) == len(seen) == 12
+    assert draws(1, 1) == seen[-3:]
+
+
+def test_a_step_with_dropout_depends_on_seed_and_step_alone() -> None:
+    def losses(seed: int, dropout: float = 0.5) -> list[float]:
+        rate_of_nothing = Optimizer(learning_rate=1e-30)  # the same parameters at every step
+        _, metrics = stepped(small(dropout), [batch()] * 3, optimizer=rate_of_nothing, batch_norm="running", seed=seed)
+        return [float(one["loss"]) for one in metrics]
+
+    assert len(set(losses(0, dropout=0.0))) == 1
+    assert losses(0) == losses(0)
+    assert len({*losses(0), *losses(1)}) == 6
+
+
+# Compilation and devices
+
+
+def test_a_step_is_compiled_once() -> None:
+    model = small()
+    state, chain, _ = prepared(model)
+    mesh = device_mesh(ROWS, 1)
+    state = jax.device_put(state, state_shardings(state, mesh, False))
+    compiled = Compiled(train_step(model, TASK, chain, seed=0), mesh, updates_state=True)
+    for seed in range(4):
+        state, _ = compiled(state, global_batch(batch(seed), mesh))
+    assert compiled.compilations == 1
+    with pytest.raises(RecompilationError, match=r"compiled 1 time.*image \(8, 24, 16, 3\) uint8\. Pad"):
+        compiled(state, global_batch(batch() | {"image": np.zeros((ROWS, 24, 16, 3), np.uint8)}, mesh))
+    with pytest.raises(RecompilationError, match=r"label \(8,\) float32"):
+        compiled(state, global_batch(batch() | {"label": np.zeros(ROWS, np.float32)}, mesh))
+    state, _ = compiled(state, global_batch(batch(), mesh))
+    assert compiled.compilations == 1
+    assert int(state.step) == 5
+
+
+def test_the_budget_allows_so_many_shapes() -> None:
+    mesh = device_mesh(ROWS, 1)
+    compiled = Compiled(lambda state, batch: state + batch["x"].sum(), mesh, budget=2)
+    zero = jnp.zeros(())
+    assert float(compiled(zero, {"x": jnp.ones(3)})) == 3
+    assert float(compiled(zero, {"x": jnp.ones(4)})) == 4
+    assert float(compiled(zero, {"x": jnp.ones(3)})) == 3
+    with pytest.raises(RecompilationError, match=r"x \(5,\)"):
+        compiled(zero, {"x": jnp.ones(5)})
+
+
+def on_mesh(mesh: Mesh, fsdp: bool, steps: int = 3) -> tuple[TrainState, list[float]]:
+    """The state and the losses after some steps on a mesh."""
+    model = small(dropout=0.2)
+    state, chain, _ = prepared(model)
+    state = jax.device_put(state, state_shardings(state, mesh, fsdp))
+    compiled = Compiled(train_step(model, TASK, chain, seed=0), mesh, fsdp=fsdp, updates_state=True)
+    losses = []
+    for seed in range(steps):
+        state, metrics = compiled(state, global_batch(batch(seed, 16), mesh))
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def test_one_device_two_devices_and_sharded_parameters_agree() -> None:
+    assert len(jax.devices()) == 2
+    one, losses = on_mesh(Mesh(np.array(jax.devices()[:1]), (AXIS,)), fsdp=False)
+    for fsdp in (False, True):
+        two, others = on_mesh(device_mesh(16, 1), fsdp)
+        assert others == pytest.approx(losses, rel=1e-5)
+        assert_close(two.model, one.model, 1e-5)
+        kernel = two.params["conv2.kernel"]
+        assert kernel.sharding.is_fully_replicated != fsdp
+        assert kernel.addressable_shards[0].data.size == kernel.size // (2 if fsdp else 1)
+        moments = [leaf for leaf in jax.tree.leaves(two.opt_state) if leaf.shape == kernel.shape]
+        assert moments
+        assert all(leaf.sharding == kernel.sharding for leaf in moments)
+
+
+def test_a_batch_lies_on_all_devices() -> None:
+    mesh = device_mesh(ROWS, 1)
+    data = batch()
+    for name, array in global_batch(data, mesh).items():
+        assert array.sharding.spec == PartitionSpec(AXIS)
+        for index, shard in enumerate(array.addressable_shards):
+            np.testing.assert_array_equal(shard.data, data[name][4 * index : 4 * index + 4])
+
+
+@pytest.mark.parametrize(("rows", "parts", "multiple"), [(7, 1, 2), (6, 2, 4), (3, 3, 6)])
+def test_a_batch_that_cannot_be_cut_is_refused(rows: int, parts: int, multiple: int) -> None:
+    with pytest.raises(UserError, match=rf"batch of {rows} .* 2 device.* multiple of {multiple}\."):
+        device_mesh(rows, parts)
