@@ -26,6 +26,7 @@ from jaxft import config, create_model
 from jaxft.distributed import device_mesh
 from jaxft.models.paths import filled, values
 from jaxft.optim import Plan, plan, set_modes, transformation
+from jaxft.process import keep_freed_memory
 from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
 from jaxft.tasks.classification import Classification
 
@@ -91,7 +92,7 @@ def our_head_alone(model: Any, head: str, batch: dict[str, Array]) -> Callable[[
     def step(params: dict[str, Array], features: Array) -> dict[str, Array]:
         def loss(params: dict[str, Array]) -> Array:
             def classify(_: Array) -> Array:
-                return filled(layer, params)(features)  # type: ignore[operator]
+                return filled(layer, params)(features)
 
             return TASK.loss(classify, batch)[0]
 
@@ -103,7 +104,7 @@ def our_head_alone(model: Any, head: str, batch: dict[str, Array]) -> Callable[[
 
 def their_steps(name: str, images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], None], Callable[[], None]]:
     """PyTorch's training and evaluation step."""
-    model = reference(name, 1000).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = reference(name, 1000).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
     x = torch.from_numpy(images).permute(0, 3, 1, 2)
     y = torch.from_numpy(labels).long()
@@ -125,6 +126,7 @@ def their_steps(name: str, images: np.ndarray, labels: np.ndarray) -> tuple[Call
 def main() -> None:
     """Prints the table."""
     options = tyro.cli(Options)
+    keep_freed_memory()  # as the training command does; it serves PyTorch, too
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (options.batch, options.size, options.size, 3), dtype=np.uint8)
     labels = random.integers(0, 1000, options.batch).astype(np.int32)

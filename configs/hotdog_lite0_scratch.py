@@ -1,6 +1,6 @@
 """The network and the photos of `hotdog_lite0.py` with random first weights, every parameter trained.
 
-    python -m jaxft.train --config configs/hotdog_lite0_scratch.py
+python -m jaxft.train --config configs/hotdog_lite0_scratch.py
 """
 
 from configs.hotdog_lite0 import config as base

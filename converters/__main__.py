@@ -117,7 +117,7 @@ Command = (
 
 def main() -> None:
     """The command."""
-    tyro.cli(Command, prog="python -m converters").run()  # type: ignore[arg-type]
+    tyro.cli(Command, prog="python -m converters").run()
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def _read_torch(path: Path) -> State:
         raise UserError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError, IndexError) as error:
         raise UserError(
-            f"{path} is damaged, truncated or not a PyTorch checkpoint ({_first_line(error)}). Copy or download it again."
+            f"{path} is damaged, truncated or no PyTorch checkpoint ({_first_line(error)}). Copy or download it again."
         ) from error
     tensors = _unwrap(content, lambda value: isinstance(value, torch.Tensor))
     if not tensors:

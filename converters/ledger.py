@@ -155,8 +155,9 @@ def _renamed(state: Mapping[str, np.ndarray], rename: Mapping[str, str]) -> tupl
 
 def _idle_patterns(skip: Sequence[str], names: Iterable[str]) -> list[str]:
     names = list(names)
+    subtrees = {name[:end] for name in names for end, character in enumerate(name) if character == "."}
     return [
-        f"skip pattern {pattern!r} matches nothing{_nearest(pattern, {name.rpartition('.')[0] for name in names})}"
+        f"skip pattern {pattern!r} matches nothing{_nearest(pattern, subtrees)}"
         for pattern in skip
         if not any(matches(pattern, name) for name in names)
     ]
@@ -199,7 +200,7 @@ def fitting_models(state: Mapping[str, np.ndarray]) -> list[str]:
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     fits = []
     for name in BUILDERS:
-        ours = _source_shapes(name)
+        ours = source_shapes(name)
         same = sum(ours.get(key) == shape for key, shape in shapes.items())
         # The last linear layer (two leaves) may have another number of classes.
         if ours.keys() == shapes.keys() and same >= len(ours) - 2:
@@ -208,5 +209,6 @@ def fitting_models(state: Mapping[str, np.ndarray]) -> list[str]:
 
 
 @cache
-def _source_shapes(name: str) -> dict[str, tuple[int, ...]]:
+def source_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The keys of PyTorch's state dict for a model of 1000 classes, and the shapes of its tensors."""
     return {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name))}

@@ -79,7 +79,7 @@ def reference(name: str, num_classes: int) -> "torch.nn.Module":
         if name.startswith("efficientnet_lite"):
             from efficientnet_lite_pytorch import EfficientNet
 
-            # Without an image size the padding follows the images, as in TensorFlow; with one it is that of the native size.
+            # Without an image size the padding follows the images, as in TensorFlow.
             changes = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "image_size": None}
             return EfficientNet.from_name(name.replace("_", "-"), num_classes=num_classes, **changes)
         import torchvision
@@ -94,8 +94,8 @@ def perturb(model: "torch.nn.Module", seed: int) -> None:
 
     Biases are about +2 in even channels and -2 in odd ones, at a scale of about 0.5: half of the channels pass a ReLU,
     half do not, also after a shortcut is added, and few activations lie so near the kink that the rounding of float32
-    decides whether they have a gradient. (With biases about 0, PyTorch's own float32 gradients of a ResNet-50 differ from
-    its float64 ones by 20 % in the worst tensor.)
+    decides whether they have a gradient. (With biases about 0, PyTorch's own float32 gradients of a ResNet-50
+    differ from its float64 ones by 20 % in the worst tensor.)
     """
     import torch
 
@@ -181,7 +181,7 @@ def compare(
     theirs.train()
     optimizer = torch_optimizer(theirs, head)
     their_loss = torch_loss(theirs, images, labels)
-    their_loss.backward()  # type: ignore[no-untyped-call]
+    their_loss.backward()
     grads, loss = our_gradient(ours, state, task, batch)
     gradients = worst(as_torch(ours, state, grads), {key: value.grad for key, value in theirs.named_parameters()})
     optimizer.step()
@@ -189,7 +189,7 @@ def compare(
     statistics = worst(as_torch(ours, state, state.stats), dict(theirs.named_buffers()))
     for _ in range(STEPS - 1):
         optimizer.zero_grad()
-        torch_loss(theirs, images, labels).backward()  # type: ignore[no-untyped-call]
+        torch_loss(theirs, images, labels).backward()
         optimizer.step()
         state, _ = step(state, batch)
     return Report(
@@ -272,7 +272,7 @@ def torch_optimizer(theirs: "torch.nn.Module", head: str) -> "torch.optim.Optimi
     import torch
 
     rate = OPTIMIZER.learning_rate
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for name, p in theirs.named_parameters() if not name.startswith(f"{head}.")]},
         {"params": [p for name, p in theirs.named_parameters() if name.startswith(f"{head}.")], "lr": rate * HEAD_RATE},
     ]

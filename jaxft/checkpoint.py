@@ -67,7 +67,13 @@ class Checkpoints:
         Args:
             abstract: their shapes, types and, where they should lie elsewhere than on the first device, shardings.
         """
-        return self._restore(which, model=ocp.args.StandardRestore(dict(abstract)))["model"]
+        # Said for every array, because a run may have been saved by other devices than there are here.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        placed = {
+            path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here)
+            for path, leaf in abstract.items()
+        }
+        return self._restore(which, model=ocp.args.StandardRestore(placed))["model"]
 
     def optimizer(self, abstract: Any, which: str = "last") -> Any:
         """The optimizer's state of a checkpoint, in the structure of `abstract`."""

@@ -16,8 +16,8 @@ AXIS = "data"
 def join_processes() -> None:
     """Makes this process one of several of one run.
 
-    The others are those that JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID name;
-    without these variables those that a TPU pod or a cluster manager such as Slurm knows of.
+    The others are those that JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    name; without these variables those that a TPU pod or a cluster manager such as Slurm knows of.
 
     Raises:
         UserError: the other processes are not known or cannot be reached.
@@ -29,8 +29,9 @@ def join_processes() -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"The other processes of this run were not found ({str(error).splitlines()[0]}). Set JAX_COORDINATOR_ADDRESS "
-            "(HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or leave --distributed out."
+            f"The other processes of this run were not found ({str(error).splitlines()[0]}). Set "
+            "JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or leave "
+            "--distributed out."
         ) from error
 
 
@@ -60,6 +61,11 @@ def state_shardings(state: Any, mesh: Mesh, fsdp: bool) -> Any:
         return NamedSharding(mesh, PartitionSpec(*[AXIS if axis == largest else None for axis in range(leaf.ndim)]))
 
     return jax.tree.map(sharding, state)
+
+
+def replicated(arrays: Mapping[str, jax.Array], mesh: Mesh) -> dict[str, jax.Array]:
+    """A copy of every array on every device."""
+    return jax.device_put(dict(arrays), NamedSharding(mesh, PartitionSpec()))
 
 
 def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -14,9 +14,10 @@ from jaxft import config
 from jaxft.console import make_console
 from jaxft.data import Source, eval_batches
 from jaxft.data.splits import center_crop, open_split, open_splits
-from jaxft.distributed import device_mesh, global_batch
+from jaxft.distributed import device_mesh, global_batch, replicated
 from jaxft.errors import UserError, run_command
 from jaxft.models.paths import values
+from jaxft.process import prepare
 from jaxft.run import open_run
 from jaxft.setup import task
 from jaxft.step import Compiled, eval_step
@@ -66,6 +67,7 @@ class Options:
 def main() -> None:
     """The command."""
     options = tyro.cli(Options)
+    prepare()
     run = open_run(options.run, options.checkpoint)
     settings = run.config
     if options.root is not None:
@@ -75,7 +77,7 @@ def main() -> None:
         raise UserError(f"The data have the classes {source.classes}, the run was trained on {run.classes}.")
     mesh = device_mesh(settings.data.batch_size, 1)
     step = Compiled(eval_step(run.model, task(settings), settings.precision), mesh)
-    metrics = evaluate(step, values(run.model), source, settings, mesh)
+    metrics = evaluate(step, replicated(values(run.model), mesh), source, settings, mesh)
     text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     make_console().print(
         f"{options.checkpoint} checkpoint (step {run.step}), {len(source)} examples: {text}", highlight=False

@@ -33,7 +33,11 @@ def stablehlo(run: FinishedRun) -> bytes:
     side = run.config.images.crop
     (count,) = jax.export.symbolic_shape("n")
     photos = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8)
-    return bytes(jax.export.export(logits, platforms=("cpu", "cuda", "tpu"))(photos).serialize())
+    program = jax.export.export(logits, platforms=("cpu", "cuda", "tpu"))(photos)
+    try:
+        return bytes(program.serialize())
+    except ImportError as error:
+        raise UserError(f"Writing StableHLO needs another package: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

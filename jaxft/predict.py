@@ -16,14 +16,14 @@ from jax.sharding import Mesh
 from rich.table import Table
 
 from jaxft import config, pictures
-from jaxft.compile_cache import enable_compile_cache
 from jaxft.console import make_console
 from jaxft.data import Example, Source, eval_batches
 from jaxft.data.folder import SUFFIXES
 from jaxft.data.splits import center_crop
-from jaxft.distributed import device_mesh, global_batch
+from jaxft.distributed import device_mesh, global_batch, replicated
 from jaxft.errors import UserError, run_command
 from jaxft.models.paths import filled, values
+from jaxft.process import prepare
 from jaxft.run import open_run
 from jaxft.setup import task
 from jaxft.step import Batch, Compiled, narrowed
@@ -110,12 +110,12 @@ def main() -> None:
     options = tyro.cli(Options)
     if not options.photos:
         raise UserError("Name at least one photo or folder of photos.")
-    enable_compile_cache()
+    prepare()
     files = find_photos(options.photos)
     run = open_run(options.run, options.checkpoint)
     mesh = device_mesh(run.config.data.batch_size, 1)
     step = Compiled(predict_step(run.model, run.config), mesh)
-    images, probabilities = predict(step, values(run.model), Photos(files), run.config, mesh)
+    images, probabilities = predict(step, replicated(values(run.model), mesh), Photos(files), run.config, mesh)
     table = Table("photo", "class", "probability")
     for file, row in zip(files, probabilities, strict=True):
         table.add_row(str(file), run.classes[row.argmax()], f"{row.max():.3f}")

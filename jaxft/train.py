@@ -22,7 +22,6 @@ from converters import Ledger
 from jaxft import config, dry_run, pictures
 from jaxft.checkpoint import Checkpoints
 from jaxft.command import parse
-from jaxft.compile_cache import enable_compile_cache
 from jaxft.console import make_console
 from jaxft.data import Source, Subset, train_batches
 from jaxft.data.splits import augment, open_splits
@@ -32,6 +31,7 @@ from jaxft.evaluate import evaluate
 from jaxft.models.paths import filled, values
 from jaxft.optim import Plan, plan, set_modes, transformation
 from jaxft.predict import predict, predict_step
+from jaxft.process import prepare
 from jaxft.report import Reporter
 from jaxft.run import RunDirectory
 from jaxft.setup import pretrained, task
@@ -265,7 +265,7 @@ def main() -> int:
     options, run = parse(sys.argv[1:])
     if options.distributed:
         join_processes()
-    enable_compile_cache()
+    prepare()
     console = make_console(quiet=jax.process_index() != 0)
     try:
         train(options.settings, run, resume=options.resume, dry=options.dry_run, console=console)

@@ -108,6 +108,20 @@ def call(main: Callable[[], int | None], *arguments: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
+def interrupted(config: Path, run: Path, at: int, *arguments: object) -> None:
+    """A run whose process dies in step `at`, before anything of that step is written."""
+
+    class Killed(BaseException):
+        pass
+
+    def advance(reporter: object, step: int, *_: object) -> None:
+        if step == at:
+            raise Killed
+
+    with mock.patch("jaxft.report.Reporter.advance", advance), pytest.raises(Killed):
+        call(train.main, "--config", config, "--workdir", run, *arguments)
+
+
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a command that a test starts."""
     return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "250", "PYTHONWARNINGS": "default"} | changes

@@ -176,9 +176,7 @@ def test_masked_examples_do_not_count() -> None:
     sums = step(values(model), data)
     assert float(sums["count"]) == 5
     assert_same(sums, step(values(model), other))
-    one_by_one = [
-        step(values(model), dict(data, mask=np.eye(ROWS, dtype=np.float32)[row]))["loss"] for row in range(5)
-    ]
+    one_by_one = [step(values(model), dict(data, mask=np.eye(ROWS, dtype=np.float32)[row]))["loss"] for row in range(5)]
     assert float(sums["loss"]) == pytest.approx(float(np.sum(one_by_one)), rel=1e-5)
 
 

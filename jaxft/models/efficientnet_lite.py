@@ -11,7 +11,7 @@ from functools import partial
 from flax import nnx
 from jax import Array
 
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear, Sequential, global_average_pool
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear, Sequential, global_average_pool, relu6
 
 # (repeats, kernel size, stride, expansion, channels out) of each group of blocks, before scaling.
 GROUPS = (
@@ -47,8 +47,8 @@ class MBConv(nnx.Module):
     def __call__(self, x: Array) -> Array:
         y = x
         if self._expand_conv is not None and self._bn0 is not None:
-            y = nnx.relu6(self._bn0(self._expand_conv(y)))
-        y = nnx.relu6(self._bn1(self._depthwise_conv(y)))
+            y = relu6(self._bn0(self._expand_conv(y)))
+        y = relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return y if self.drop_path is None else x + self.drop_path(y)
 
@@ -101,7 +101,7 @@ class EfficientNetLite(nnx.Module):
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
-        x = nnx.relu6(self._bn0(self._conv_stem(x)))
+        x = relu6(self._bn0(self._conv_stem(x)))
         maps = {}
         for index, block in enumerate(self._blocks):
             x = maps[f"_blocks.{index}"] = block(x)
@@ -110,7 +110,7 @@ class EfficientNetLite(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, 1280]`, the pooled input of dropout and the last linear layer."""
-        return global_average_pool(nnx.relu6(self.stages(x)["_bn1"]))
+        return global_average_pool(relu6(self.stages(x)["_bn1"]))
 
     def __call__(self, x: Array) -> Array:
         return self._fc(self.dropout(self.features(x)))

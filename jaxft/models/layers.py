@@ -112,9 +112,9 @@ class BatchNorm(nnx.Module):
     """`torch.nn.BatchNorm2d` on `[N, H, W, C]`, its running estimates included.
 
     Training normalises with the batch's biased variance and moves the running estimates by
-    `running = (1 - momentum) * running + momentum * batch` with the batch's *unbiased* variance (PyTorch's convention
-    for both; Flax's own layer differs in both). Evaluation normalises with the running estimates. Arithmetic is float32 (or
-    wider) whatever the dtype of the activations.
+    `running = (1 - momentum) * running + momentum * batch` with the batch's *unbiased* variance. That is PyTorch's
+    convention for both; Flax's own layer differs in both. Evaluation normalises with the running estimates. Arithmetic
+    is float32 (or wider) whatever the dtype of the activations.
 
     `use_running_average` is what `model.train()` and `model.eval()` set. `running_only` wins over it: such a layer uses
     and keeps its running estimates always; see `jaxft.optim.set_modes`.
@@ -181,6 +181,11 @@ class Sequential(nnx.List):
         for layer in self:
             x = layer(x)
         return x
+
+
+def relu6(x: Array) -> Array:
+    """`torch.nn.ReLU6`: x cut to 0..6, with gradient 0 at the kinks as there, where `jax.nn.relu6` gives a half."""
+    return jnp.where(x > 0, jnp.where(x < 6, x, 6), 0)
 
 
 def global_average_pool(x: Array) -> Array:

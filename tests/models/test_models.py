@@ -1,5 +1,6 @@
 """What every model promises, checked on shapes alone."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -19,9 +20,14 @@ from jaxft.models.resnet import BasicBlock, ResNet
 CLASSES = 7
 
 
+@cache
+def model_of(name: str) -> Any:
+    return abstract_model(name, CLASSES)
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_a_model_keeps_the_contract(name: str) -> None:
-    model = abstract_model(name, CLASSES)
+    model = model_of(name)
     images = jax.ShapeDtypeStruct((2, 64, 48, 3), jnp.float32)
 
     def everything(model: Any, images: jax.Array) -> Any:
@@ -46,10 +52,10 @@ def test_names_and_shapes_are_pytorchs(name: str) -> None:
 
     with torch.device("meta"):
         theirs = reference(name, CLASSES)
-    ours = {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name, CLASSES))}
+    ours = {leaf.key: leaf.source_shape for leaf in leaves(model_of(name))}
     assert ours == {key: tuple(tensor.shape) for key, tensor in theirs.state_dict().items()}
     parameters = {key for key, _ in theirs.named_parameters()}
-    trained = {leaf.key for leaf in leaves(abstract_model(name, CLASSES)) if isinstance(leaf.variable, nnx.Param)}
+    trained = {leaf.key for leaf in leaves(model_of(name)) if isinstance(leaf.variable, nnx.Param)}
     assert trained == parameters
 
 

@@ -1,0 +1,231 @@
+"""A finished run: evaluated, asked about photos, and exported; and what a dry run prints."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+import torchvision
+from flax import nnx
+from PIL import Image
+
+from converters import to_torch
+from converters.files import write
+from jaxft import create_model, evaluate, export, predict, train
+from jaxft.config import from_json
+from jaxft.data.splits import center_crop, open_splits
+from jaxft.models.paths import values, walk
+from jaxft.run import FinishedRun, open_run
+from jaxft.setup import task
+from tests.small import CLASSES, TEST_EACH, call, lines, user_error
+
+pytest_plugins = ("tests.runs",)
+
+
+# Evaluate
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_evaluate_gives_the_figures_of_the_run(small_run: Path, which: str) -> None:
+    tests = [line for line in lines(small_run) if line["split"] == "test"]
+    wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["accuracy"])
+    result = call(evaluate.main, "--run", small_run, "--checkpoint", which)
+    assert result.code == 0, result
+    assert f"{which} checkpoint (step {wanted['step']}), 10 examples" in result.out
+    assert f"loss {wanted['loss']:.4f}" in result.out
+    assert f"accuracy {wanted['accuracy']:.4f}" in result.out
+
+
+def test_evaluate_on_another_split_and_folder(small_run: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "test", tmp_path / "more" / "val")
+    result = call(evaluate.main, "--run", small_run, "--root", tmp_path / "more", "--split", "val")
+    assert "10 examples" in result.out
+    shutil.rmtree(tmp_path / "more" / "val" / "red")
+    message = user_error(call(evaluate.main, "--run", small_run, "--root", tmp_path / "more", "--split", "val"))
+    assert "red" in message
+
+
+# Predict
+
+
+def test_predict_files_and_folders(small_run: Path, photos: Path, tmp_path: Path) -> None:
+    one = photos / "test" / "green" / "00.jpg"
+    result = call(predict.main, "--run", small_run, "--output", tmp_path / "out", one, photos / "test" / "red")
+    assert result.code == 0, result
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    files = [one, *sorted((photos / "test" / "red").iterdir())]
+    assert [entry["file"] for entry in entries] == [str(file) for file in files]
+    for entry, file in zip(entries, files, strict=True):
+        assert tuple(entry["probabilities"]) == CLASSES
+        assert sum(entry["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert entry["class"] == max(entry["probabilities"], key=entry["probabilities"].get)
+        assert str(file) in result.out
+    with Image.open(tmp_path / "out" / "predictions.png") as picture:
+        assert picture.width > 100
+
+
+def test_predict_agrees_with_the_model(small_run: Path, photos: Path, tmp_path: Path) -> None:
+    call(predict.main, "--run", small_run, "--output", tmp_path, photos / "test" / "blue")
+    entries = json.loads((tmp_path / "predictions.json").read_text())
+    run = open_run(small_run)
+    pixels = np.stack([center_crop(run.config)(Path(entry["file"])) for entry in entries])
+    expected = jax.nn.softmax(task(run.config).logits(run.model, pixels))
+    found = [[entry["probabilities"][name] for name in CLASSES] for entry in entries]
+    np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("nowhere.png", None, "does not exist"),
+        ("empty", "folder", "holds no photos"),
+        ("damaged.png", b"\x89PNG\r\n\x1a\nnothing more", "damaged.png"),
+    ],
+)
+def test_predict_names_what_it_cannot_read(
+    small_run: Path, tmp_path: Path, name: str, content: bytes | str | None, part: str
+) -> None:
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    message = user_error(call(predict.main, "--run", small_run, "--output", tmp_path / "out", tmp_path / name))
+    assert part in message
+    assert name in message
+    assert not (tmp_path / "out").exists()
+
+
+# Export
+
+
+@pytest.fixture(scope="module")
+def finished(resnet_run: Path) -> FinishedRun:
+    return open_run(resnet_run)
+
+
+@pytest.fixture(scope="module")
+def pixels_of_test(finished: FinishedRun) -> np.ndarray:
+    _, source = open_splits(finished.config)
+    return np.stack([center_crop(finished.config)(source[index].image) for index in range(sum(TEST_EACH))])
+
+
+@pytest.fixture(scope="module")
+def logits(finished: FinishedRun, pixels_of_test: np.ndarray) -> np.ndarray:
+    return np.asarray(task(finished.config).logits(finished.model, pixels_of_test))
+
+
+@pytest.fixture(scope="module")
+def exported(resnet_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run in all the formats that can be written here."""
+    folder = tmp_path_factory.mktemp("exported")
+    kinds = [("torch", "pth"), ("safetensors", "safetensors")]
+    if importlib.util.find_spec("flatbuffers"):
+        kinds.append(("stablehlo", "stablehlo"))
+    for kind, suffix in kinds:
+        file = folder / f"model.{suffix}"
+        result = call(export.main, "--run", resnet_run, "--format", kind, "--output", file)
+        assert result.code == 0, result
+        assert str(file) in result.out
+    return folder
+
+
+def test_torch_loads_the_export_strictly_and_agrees(
+    exported: Path, finished: FinishedRun, pixels_of_test: np.ndarray, logits: np.ndarray
+) -> None:
+    network = torchvision.models.resnet18(num_classes=len(CLASSES))
+    network.load_state_dict(torch.load(exported / "model.pth", weights_only=True), strict=True)
+    network.eval()
+    images = finished.config.images
+    normalised = (pixels_of_test / 255 - np.array(images.mean)) / np.array(images.std)
+    with torch.no_grad():
+        theirs = network(torch.tensor(normalised.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
+    assert np.abs(logits).max() > 0.01
+    np.testing.assert_allclose(theirs, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
+
+
+def test_safetensors_hold_the_same(exported: Path) -> None:
+    theirs = torch.load(exported / "model.pth", weights_only=True)
+    ours = safetensors.numpy.load_file(exported / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name].numpy(), err_msg=name)
+        assert array.dtype == theirs[name].numpy().dtype
+
+
+@pytest.mark.parametrize("rows", [1, 10])
+def test_stablehlo_gives_the_same_for_any_batch(
+    exported: Path, pixels_of_test: np.ndarray, logits: np.ndarray, rows: int
+) -> None:
+    pytest.importorskip("flatbuffers", reason="jax.export writes its programs with flatbuffers")
+    program = jax.export.deserialize(bytearray((exported / "model.stablehlo").read_bytes()))
+    assert set(program.platforms) == {"cpu", "cuda", "tpu"}
+    found = np.asarray(program.call(pixels_of_test[:rows]))
+    np.testing.assert_allclose(found, logits[:rows], rtol=1e-4, atol=1e-5 * np.abs(logits).max())
+
+
+def test_export_overwrites_nothing(small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_text("mine")
+    message = user_error(call(export.main, "--run", small_run, "--output", tmp_path / "model.pth"))
+    assert "not overwritten" in message
+    assert (tmp_path / "model.pth").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("torch", "model.safetensors"), ("safetensors", "model.pth")])
+def test_export_wants_a_name_that_fits_the_format(small_run: Path, tmp_path: Path, kind: str, name: str) -> None:
+    message = user_error(call(export.main, "--run", small_run, "--format", kind, "--output", tmp_path / name))
+    assert "do not go together" in message
+    assert not list(tmp_path.iterdir())
+
+
+# Dry run
+
+
+def test_a_dry_run_shows_every_parameter_and_writes_nothing(two_phases: Path, tmp_path: Path) -> None:
+    model = create_model("small", 3)
+    write(to_torch(create_model("small", 7, rngs=nnx.Rngs(1))), tmp_path / "small.pth")
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ("--pretrained.source", tmp_path / "small.pth", "--pretrained.skip", "fc", "--dry-run")
+    result = call(train.main, "--config", two_phases, "--workdir", tmp_path / "run", *arguments)
+    assert result.code == 0, result
+    assert sorted(tmp_path.rglob("*")) == before
+
+    first, second = result.out.split("2 epoch(s), 6 steps")
+    assert "1 epoch(s), 3 steps" in first
+    total = sum(value.size for value in values(model, nnx.Param).values())
+    head = 8 * 3 + 3
+    assert f"trained: {head:,} numbers  frozen: {total - head:,} numbers" in first
+    assert f"trained: {total:,} numbers  frozen: 0 numbers" in second
+    for path, _, _, variable in walk(model):
+        shape = "x".join(map(str, variable.shape)) or "scalar"
+        for phase in (first, second):
+            (row,) = [line for line in phase.splitlines() if path in line.replace("│", " ").split()]
+            cells: list[Any] = [cell.strip() for cell in row.strip("│┃| ").split("│")]
+            assert shape in cells, row
+            assert any(key in cells for key in (torch_name(path), "(new)"))
+            assert ("(new)" in cells) == path.startswith("fc")
+    (frozen,) = [line for line in first.splitlines() if "bn1.scale" in line]
+    assert "frozen, running statistics" in frozen
+    (trained,) = [line for line in second.splitlines() if "bn1.scale" in line]
+    assert "trained, batch statistics" in trained
+    assert "0.0005" in trained  # 0.05 * the phase's 0.1 * the rule's 0.1
+    assert "0.0001" in trained  # the decay
+    (kept,) = [line for line in first.splitlines() if "bn1.mean" in line]
+    assert "kept" in kept
+
+
+def torch_name(path: str) -> str:
+    owner, _, leaf = path.rpartition(".")
+    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    return f"{owner}.{names.get(leaf, leaf)}"
+
+
+def test_the_resolved_configuration_is_saved(small_run: Path) -> None:
+    file = small_run / "config.json"
+    assert from_json(file.read_text(), file).model.name == "small"
+    assert json.loads((small_run / "classes.json").read_text()) == list(CLASSES)
