@@ -140,7 +140,8 @@ class Trainer:
                 epoch_ends = step % self.steps_per_epoch == 0
                 self.reporter.advance(step, self.steps_per_epoch, settings.data.batch_size, waited)
                 if epoch_ends or stop or step % settings.log_every == 0:
-                    self.log(index, state, step, pending, rate(step - 1))
+                    settled = {"learning_rate": rate(step - 1), "compilations": compiled.compilations}
+                    self.log(index, state, step, pending, settled)
                     pending = []
                 if epoch_ends:
                     self.evaluate(index, state, step)
@@ -153,7 +154,14 @@ class Trainer:
                     raise Stopped(stop[0], step)
         return state
 
-    def log(self, index: int, state: TrainState, step: int, pending: list[Mapping[str, Array]], rate: float) -> None:
+    def log(
+        self,
+        index: int,
+        state: TrainState,
+        step: int,
+        pending: list[Mapping[str, Array]],
+        settled: Mapping[str, float],
+    ) -> None:
         """Writes the mean metrics since the last call; ends a run whose numbers are not finite any more."""
         fetched = jax.device_get(pending)
         if not bool(state.healthy):
@@ -165,7 +173,7 @@ class Trainer:
                 "--optimizer.clip-norm."
             )
         means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-        self.reporter.train(step, step // self.steps_per_epoch, {**means, "learning_rate": rate})
+        self.reporter.train(step, step // self.steps_per_epoch, means | dict(settled))
 
     def evaluate(self, index: int, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""
@@ -258,6 +266,11 @@ def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool
             for index in range(len(settings.phases)):
                 model, step = trainer.phase(index, model, step, resume)
         checkpoints.wait()
+    console.print(
+        f"Finished: best test accuracy {trainer.best:.4f}. Checkpoints, metrics and pictures are in {run.path}; next:\n"
+        f"  python -m jaxft.export --run {run.path} --format torch --output {run.path.name}.pth",
+        highlight=False,
+    )
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the commands, a pytest plugin: one folder of photos and one run of each kind in a session."""
+"""Fixtures for the tests of the commands, a pytest plugin: one folder of photos and one run of each kind a session."""
 
 from pathlib import Path
 

@@ -28,6 +28,7 @@ from jaxft.errors import run_command
 from jaxft.models import BUILDERS
 from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear, global_average_pool
 from jaxft.models.paths import values
+from jaxft.run import RunDirectory
 from jaxft.setup import build
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +55,7 @@ class Small(nnx.Module):
         return self.fc(self.dropout(global_average_pool(x)))
 
 
-BUILDERS["small"] = Small
+BUILDERS["small"] = Small  # type: ignore[assignment]
 
 CONFIG = """
 from jaxft.config import Config, Data, Images, Model, Optimizer, Phase, Rule, Schedule
@@ -161,7 +162,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 def final(run: Path, which: str = "last") -> tuple[int, dict[str, np.ndarray]]:
     """The step of a checkpoint of a run, and every array in it, the optimizer's state included."""
-    directory = train.RunDirectory(run)
+    directory = RunDirectory(run)
     model = build(directory.config(), len(directory.classes()))
     abstract = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in values(model).items()}
     with Checkpoints(directory.checkpoints) as checkpoints:

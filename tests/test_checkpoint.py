@@ -155,10 +155,8 @@ def test_a_signal_after_the_last_step_ends_a_whole_run(small_run: Path, config_f
 
 
 def test_sigterm_to_a_real_process(photos: Path, tmp_path: Path) -> None:
-    config, run = (
-        write_config(tmp_path / "configs" / "long.py", photos, phases=LONG.replace("12", "200")),
-        tmp_path / "r",
-    )
+    config = write_config(tmp_path / "configs" / "long.py", photos, phases=LONG.replace("12", "200"))
+    run = tmp_path / "run"
     with start("tests.small", "--config", config, "--workdir", run) as process:
         wait_for(lambda: (run / "metrics.jsonl").is_file() and lines(run))
         process.terminate()
