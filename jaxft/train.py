@@ -25,7 +25,7 @@ from jaxft.command import parse
 from jaxft.console import make_console
 from jaxft.data import Source, Subset, train_batches
 from jaxft.data.splits import augment, open_splits
-from jaxft.distributed import device_mesh, global_batch, join_processes, state_shardings
+from jaxft.distributed import device_mesh, global_batch, join_processes, replicated, state_shardings
 from jaxft.errors import UserError, run_command
 from jaxft.evaluate import evaluate
 from jaxft.models.paths import filled, values
@@ -98,9 +98,9 @@ class Trainer:
         groups = phase_plan(settings, index, model, self.steps_per_epoch)
         optimizer = transformation(groups, settings.optimizer)
         state = initial_state(model, lambda path: groups.group(path).frozen, optimizer, step)
+        state = jax.device_put(state, state_shardings(state, self.mesh, settings.fsdp))
         if resume and self.checkpoints.notes()["phase"] == index:
             state = dataclasses.replace(state, opt_state=self.checkpoints.optimizer(state.opt_state))
-        state = jax.device_put(state, state_shardings(state, self.mesh, settings.fsdp))
         function = train_step(
             model,
             task(settings),
@@ -253,7 +253,7 @@ def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool
         resume = resume and checkpoints.step() is not None  # a run may have ended before its first checkpoint
         if resume:
             step, best = checkpoints.step() or 0, checkpoints.notes()["best"]
-            model = filled(model, checkpoints.model(values(model), "last"))
+            model = filled(model, checkpoints.model(replicated(values(model), mesh), "last"))
         total = sum(phase.epochs for phase in settings.phases) * steps_per_epoch
         inference = nnx.clone(model)
         inference.eval()

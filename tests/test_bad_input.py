@@ -194,7 +194,7 @@ def test_a_disk_that_is_full_at_a_checkpoint(config_file: Path, tmp_path: Path) 
     def save(manager: ocp.CheckpointManager, step: int, **rest: object) -> bool:
         if step > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(manager, step, **rest)  # type: ignore[arg-type]
+        return real(manager, step, **rest)
 
     with mock.patch.object(ocp.CheckpointManager, "save", save):
         result = call(train.main, "--config", config_file, "--workdir", run)

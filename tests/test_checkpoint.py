@@ -5,8 +5,10 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -188,11 +190,11 @@ def killed_again_and_again(photos: Path, folder: Path, kills: int, rng: random.R
     calm, run = folder / "calm", folder / "run"
     arguments = ("--config", config, "--checkpoint-every", 1)
     assert execute("tests.small", *arguments, "--workdir", calm).code == 0
-    moments = []
+    moments: list[int] = []
     for _ in range(kills):
         known = newest(run)
         with start("tests.small", *arguments, "--workdir", run, "--resume") as process:
-            wait_for(lambda known=known, process=process: newest(run) > known or process.poll() is not None)
+            wait_for(partial(is_further, run, known, process))
             time.sleep(rng.uniform(0, 0.7))  # perhaps in the middle of a checkpoint, a picture or a line
             assert process.poll() is None, f"the run was over before it could be killed; checkpoints at {moments}"
             process.kill()
@@ -203,6 +205,10 @@ def killed_again_and_again(photos: Path, folder: Path, kills: int, rng: random.R
     print("last checkpoint at each kill:", moments)
     assert_equal_runs(run, calm)
     assert_same_metrics(run, calm)
+
+
+def is_further(run: Path, known: int, process: "subprocess.Popen[str]") -> bool:
+    return newest(run) > known or process.poll() is not None
 
 
 def newest(run: Path) -> int:

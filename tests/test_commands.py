@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -75,7 +76,7 @@ def test_predict_agrees_with_the_model(small_run: Path, photos: Path, tmp_path: 
     entries = json.loads((tmp_path / "predictions.json").read_text())
     run = open_run(small_run)
     pixels = np.stack([center_crop(run.config)(Path(entry["file"])) for entry in entries])
-    expected = jax.nn.softmax(task(run.config).logits(run.model, pixels))
+    expected = jax.nn.softmax(task(run.config).logits(run.model, jnp.asarray(pixels)))
     found = [[entry["probabilities"][name] for name in CLASSES] for entry in entries]
     np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
 
@@ -117,7 +118,7 @@ def pixels_of_test(finished: FinishedRun) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def logits(finished: FinishedRun, pixels_of_test: np.ndarray) -> np.ndarray:
-    return np.asarray(task(finished.config).logits(finished.model, pixels_of_test))
+    return np.asarray(task(finished.config).logits(finished.model, jnp.asarray(pixels_of_test)))
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path
     assert [path.name for path in (run / "checkpoints" / "best").iterdir()] == [str(steps)]
     assert {path.name for path in (run / "pictures").iterdir()} == {"learning_curves.png", "predictions.png"}
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
-    assert "test: loss" in result.out
+    assert "test: " in result.out
 
 
 def test_there_are_configurations() -> None:

@@ -176,7 +176,7 @@ def test_a_schedule_may_be_traced() -> None:
 
 
 @pytest.mark.parametrize(("unit", "warmup", "steps"), [("step", 7, 7), ("epoch", 0.5, 5), ("epoch", 2, 20)])
-def test_warm_up_counts_in_its_unit(unit: str, warmup: float, steps: int) -> None:
+def test_warm_up_counts_in_its_unit(unit: Any, warmup: float, steps: int) -> None:
     settings = dataclasses.replace(Schedule(), unit=unit, warmup=warmup)
     assert warmup_steps(settings, steps_per_epoch=10) == steps
 
@@ -198,7 +198,7 @@ def test_parts_that_contradict_each_other_are_refused(settings: Schedule, messag
 # Optimizers
 
 SGD, ADAM, ADAMW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, tuple[Optimizer, Any, dict[str, Any]]] = {
     "sgd": (Optimizer(name="sgd"), SGD, {}),
     "momentum": (Optimizer(name="sgd", momentum=0.9), SGD, {"momentum": 0.9}),
     "nesterov": (Optimizer(name="sgd", momentum=0.8, nesterov=True), SGD, {"momentum": 0.8, "nesterov": True}),
@@ -248,7 +248,9 @@ def test_five_steps_equal_pytorch(name: str, decay: float, spared: bool, clip: f
             norm = torch.nn.utils.clip_grad_norm_([theirs[path] for path in trained], clip)
             assert norm > clip
             for path in trained:  # PyTorch adds 1e-6 to the norm, which optax does not; taken back to compare the rest
-                theirs[path].grad *= (norm + 1e-6) / norm
+                grad = theirs[path].grad
+                assert grad is not None
+                grad *= (norm + 1e-6) / norm
         optimizer.step()
         scheduler.step()
 

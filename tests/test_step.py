@@ -11,7 +11,7 @@ import pytest
 import torch
 from flax import nnx
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxft.config import Optimizer, Phase, Rule
 from jaxft.distributed import AXIS, device_mesh, global_batch, state_shardings
@@ -36,7 +36,7 @@ def batch(seed: int = 0, rows: int = ROWS) -> dict[str, np.ndarray]:
     return {"image": images, "label": rng.integers(0, CLASSES, rows).astype(np.int32)}
 
 
-def small(dropout: float = 0.0) -> nnx.Module:
+def small(dropout: float = 0.0) -> Small:
     """The small network with statistics that are not the initial ones."""
     model = Small(CLASSES, dropout=dropout, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_masked_examples_do_not_count() -> None:
     model = small()
     model.eval()
     step = jax.jit(eval_step(model, TASK))
-    data = batch() | {"mask": np.float32([1, 1, 1, 1, 1, 0, 0, 0])}
+    data = batch() | {"mask": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
     other = dict(data, image=np.where(data["mask"][:, None, None, None] > 0, data["image"], 7).astype(np.uint8))
     sums = step(values(model), data)
     assert float(sums["count"]) == 5
@@ -326,7 +326,7 @@ def test_a_batch_lies_on_all_devices() -> None:
     mesh = device_mesh(ROWS, 1)
     data = batch()
     for name, array in global_batch(data, mesh).items():
-        assert array.sharding.spec == PartitionSpec(AXIS)
+        assert array.sharding == NamedSharding(mesh, PartitionSpec(AXIS))
         for index, shard in enumerate(array.addressable_shards):
             np.testing.assert_array_equal(shard.data, data[name][4 * index : 4 * index + 4])
 
