@@ -126,7 +126,8 @@ def load_pretrained(
 def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
     """The model's parameters and statistics under PyTorch's names, axis orders and integer type (int64).
 
-    `rename` is the one given to `load_pretrained`; it is applied backwards, so that the source's names return.
+    `rename` is the one given to `load_pretrained`, applied backwards by the longest prefix of ours that fits. A prefix
+    that was taken off goes back onto every name, so name those that never had it: `{"backbone.": "", "fc.": "fc."}`.
     """
     state = {}
     for leaf in leaves(model):

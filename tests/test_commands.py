@@ -1,6 +1,5 @@
 """A finished run: evaluated, asked about photos, and exported; and what a dry run prints."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -123,12 +122,9 @@ def logits(finished: FinishedRun, pixels_of_test: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def exported(resnet_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run in all the formats that can be written here."""
+    """The run in all formats."""
     folder = tmp_path_factory.mktemp("exported")
-    kinds = [("torch", "pth"), ("safetensors", "safetensors")]
-    if importlib.util.find_spec("flatbuffers"):
-        kinds.append(("stablehlo", "stablehlo"))
-    for kind, suffix in kinds:
+    for kind, suffix in (("torch", "pth"), ("safetensors", "safetensors"), ("stablehlo", "stablehlo")):
         file = folder / f"model.{suffix}"
         result = call(export.main, "--run", resnet_run, "--format", kind, "--output", file)
         assert result.code == 0, result
@@ -163,7 +159,6 @@ def test_safetensors_hold_the_same(exported: Path) -> None:
 def test_stablehlo_gives_the_same_for_any_batch(
     exported: Path, pixels_of_test: np.ndarray, logits: np.ndarray, rows: int
 ) -> None:
-    pytest.importorskip("flatbuffers", reason="jax.export writes its programs with flatbuffers")
     program = jax.export.deserialize(bytearray((exported / "model.stablehlo").read_bytes()))
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
     found = np.asarray(program.call(pixels_of_test[:rows]))

@@ -146,9 +146,9 @@ class BatchNorm(nnx.Module):
     def _track(self, mean: Array, var: Array, count: int) -> None:
         unbiased = var * (count / max(count - 1, 1))
         keep, take = 1 - self.momentum, self.momentum
-        self.mean[...] = keep * self.mean[...] + take * jax.lax.stop_gradient(mean)
-        self.var[...] = keep * self.var[...] + take * jax.lax.stop_gradient(unbiased)
-        self.num_batches_tracked[...] = self.num_batches_tracked[...] + 1
+        self.mean.set_value(keep * self.mean[...] + take * jax.lax.stop_gradient(mean))
+        self.var.set_value(keep * self.var[...] + take * jax.lax.stop_gradient(unbiased))
+        self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
 
 
 class DropPath(nnx.Module):

@@ -132,6 +132,6 @@ def test_differences_are_relative_and_infinite_where_they_cannot_be_told() -> No
     assert difference(np.array([np.nan, 4.0]), np.array([1.0, 4.0])) == float("inf")
     assert difference(np.ones((2, 1)), np.ones(2)) == float("inf")
     a, b = torch.tensor([1.0, 2.0]), torch.tensor([1e-9])
-    assert worst({"a": np.array([1.0, 1.5]), "b": np.array([0.0])}, {"a": a, "b": b}) == (0.25, "a")
+    assert worst({"a": np.array([1.0, 1.5]), "b": np.array([0.0])}, {"a": a, "b": b}, 1e-3) == (0.25, "a")
     with pytest.raises(AssertionError, match=r"one side only: \['b'\]"):
-        worst({"a": np.ones(2)}, {"a": a, "b": b})
+        worst({"a": np.ones(2)}, {"a": a, "b": b}, 0.0)
