@@ -251,17 +251,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(config_fi
 # Finished runs
 
 
+FINISHED = [(evaluate.main, ()), (predict.main, ("photo.png",)), (export.main, ("--output", "model.pth"))]
+DAMAGES = ["no directory", "no config", "no classes", "no checkpoint"]
+
+
 @pytest.mark.parametrize(
-    ("main", "arguments"),
-    [
-        (evaluate.main, ()),
-        (predict.main, ("photo.png",)),
-        (export.main, ("--output", "model.pth")),
-        (train.main, ("--resume",)),
-    ],
-    ids=["evaluate", "predict", "export", "train"],
+    ("main", "arguments", "damage"),
+    # Training starts anew where only classes or checkpoints are missing; test_checkpoint.py covers that.
+    [(train.main, ("--resume",), damage) for damage in DAMAGES[:2]]
+    + [(main, arguments, damage) for main, arguments in FINISHED for damage in DAMAGES],
 )
-@pytest.mark.parametrize("damage", ["no directory", "no config", "no classes", "no checkpoint"])
 def test_a_directory_that_is_no_whole_run(
     small_run: Path,
     tmp_path: Path,
@@ -281,8 +280,6 @@ def test_a_directory_that_is_no_whole_run(
         (run / "classes.json").write_text("{")
     if damage == "no checkpoint":
         shutil.rmtree(run / "checkpoints")
-    if main is train.main and damage in ("no classes", "no checkpoint"):
-        pytest.skip("training starts anew there, which test_checkpoint.py covers")
     message = user_error(call(main, "--workdir" if main is train.main else "--run", run, *arguments))
     assert "run" in message
     assert not Path("model.pth").exists()
