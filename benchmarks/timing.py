@@ -15,6 +15,7 @@ def interleaved(programs: dict[str, Callable[[], None]], rounds: int) -> dict[st
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
+            time.sleep(0.5)  # threads of the program before go on spinning for a while
             start = time.perf_counter()
             program()
             seconds[name].append(time.perf_counter() - start)

@@ -100,8 +100,8 @@ class Images:
 class Schedule:
     """How the learning rate moves over a phase: linear warm-up times a decay."""
 
-    decay: Literal["constant", "multistep", "cosine", "onecycle"] = "constant"
-    """What follows the warm-up."""
+    decay: Literal["constant", "multistep", "cosine", "onecycle", "inherit"] = "constant"
+    """What follows the warm-up; inherit, in a rule, takes the phase's whole schedule."""
     unit: Literal["step", "epoch"] = "epoch"
     """What warmup and milestones count."""
     warmup: float = pydantic.Field(default=0.0, ge=0)
@@ -130,8 +130,8 @@ class Rule:
     """Multiplies the weight decay."""
     frozen: bool = False
     """No gradient, no optimizer state, no decay; BatchNorm uses and keeps its running statistics."""
-    schedule: Schedule | None = None
-    """A schedule of its own; None takes the phase's."""
+    schedule: Schedule = Schedule(decay="inherit")
+    """A schedule of its own, or the phase's."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -72,7 +72,7 @@ def plan(
         groups[label] = Group(
             label=label,
             rate=schedule(
-                rule.schedule or phase.schedule,
+                phase.schedule if rule.schedule.decay == "inherit" else rule.schedule,
                 0.0 if rule.frozen else optimizer.learning_rate * phase.rate * rule.rate,
                 steps,
                 steps_per_epoch,
@@ -105,6 +105,8 @@ def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch
         raise UserError(
             f"The decay {settings.decay!r} has milestones {settings.milestones}; they belong to 'multistep'."
         )
+    if settings.decay == "inherit":
+        raise UserError("A phase has no schedule to inherit; choose another --phases.N.schedule.decay.")
     if settings.decay == "onecycle":
         if warmup:
             raise UserError("The decay 'onecycle' warms up by itself; set its warmup to 0.")

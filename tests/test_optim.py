@@ -158,6 +158,11 @@ def test_cosine_starts_where_the_warm_up_ends() -> None:
     np.testing.assert_allclose(rates[5:], torch_rates(20, cosine(20)), rtol=0, atol=1e-8)
 
 
+def test_a_phase_has_nothing_to_inherit() -> None:
+    with pytest.raises(UserError, match="no schedule to inherit"):
+        schedule(Schedule(decay="inherit"), 0.1, 10, 10)
+
+
 def test_onecycle_rises_to_its_peak_and_falls_to_nothing() -> None:
     ours = schedule(Schedule(decay="onecycle", peak=0.3), 0.1, 40, 10)
     rates = [float(ours(step)) for step in range(40)]
