@@ -136,6 +136,8 @@ class Trainer:
                 waited = time.perf_counter() - began
                 state, metrics = compiled(state, global_batch(batch, self.mesh))
                 pending.append(metrics)
+                if len(pending) > 1:  # no more than one step is queued: on a CPU each holds its own temporaries
+                    jax.block_until_ready(pending[-2])
                 step += 1
                 epoch_ends = step % self.steps_per_epoch == 0
                 self.reporter.advance(step, self.steps_per_epoch, settings.data.batch_size, waited)
