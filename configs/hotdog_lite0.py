@@ -5,6 +5,8 @@
 
 The first two thirds of the network keep their weights, and BatchNorm its ImageNet statistics: a thousand photos are
 too few to move either. Rates and the frozen part were chosen on 40 % of the training photos (`--data.holdout 0.4`).
+
+Expected on the test photos: 94.8 % (median of seeds 0, 1, 2: 95.0, 94.8, 94.3).
 """
 
 from configs.hotdog import config as base
