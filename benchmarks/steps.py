@@ -26,7 +26,6 @@ from jaxft import config, create_model
 from jaxft.distributed import device_mesh
 from jaxft.models.paths import filled, values
 from jaxft.optim import Plan, plan, set_modes, transformation
-from jaxft.process import keep_freed_memory
 from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
 from jaxft.tasks.classification import Classification
 
@@ -126,7 +125,6 @@ def their_steps(name: str, images: np.ndarray, labels: np.ndarray) -> tuple[Call
 def main() -> None:
     """Prints the table."""
     options = tyro.cli(Options)
-    keep_freed_memory()  # as the training command does; it serves PyTorch, too
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (options.batch, options.size, options.size, 3), dtype=np.uint8)
     labels = random.integers(0, 1000, options.batch).astype(np.int32)
