@@ -37,7 +37,7 @@ SCRATCH = Path("configs/hotdog_lite0_scratch.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Trains eight or more networks: about an hour on two cores."""
+    """Trains twelve networks by default, which takes long on two cores."""
 
     root: str = "data/hotdog"
     """The folder with train/ and test/."""
