@@ -254,9 +254,15 @@ def _grouped_forward(window: Window, x: Array, kernel: Array) -> Array:
     """As many bundles as leave each with 64 channels of `x`, about the least that fill a matrix product."""
     divisors = [n for n in range(window.groups, 0, -1) if window.groups % n == 0]
     bundles = next((n for n in divisors if window.groups // n * kernel.shape[2] >= 64), 1)
-    parts = zip(jnp.split(x, bundles, 3), jnp.split(kernel, bundles, 3), strict=True)
-    dense = [(x, _block_diagonal(kernel, window.groups // bundles)) for x, kernel in parts]
-    return jnp.concatenate([_conv(x, kernel, window._replace(groups=1)) for x, kernel in dense], 3)
+    inner, dense = window._replace(groups=1), partial(_block_diagonal, groups=window.groups // bundles)
+    channels, features = x.shape[3] // bundles, kernel.shape[3] // bundles
+    if _cpu_form((*x.shape[:3], channels), (*kernel.shape[:2], channels, features), inner) is not _WINOGRAD:
+        parts = zip(jnp.split(x, bundles, 3), jnp.split(kernel, bundles, 3), strict=True)
+        return jnp.concatenate([_conv(x, dense(kernel), inner) for x, kernel in parts], 3)
+    # All bundles in one program: sixteen of Winograd's take ten seconds to compile.
+    stacked = [jnp.moveaxis(a.reshape(*a.shape[:3], bundles, -1), 3, 0) for a in (x, kernel)]
+    y = jnp.moveaxis(jax.vmap(lambda x, kernel: _conv(x, dense(kernel), inner))(*stacked), 0, 3)
+    return y.reshape(*y.shape[:3], -1)
 
 
 def _block_diagonal(kernel: Array, groups: int) -> Array:
