@@ -4,19 +4,23 @@ Paths are the same on both sides, since models carry PyTorch's attribute names. 
 order of its axes, both decided by the type of the layer that owns it.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
 
-from jaxft.models.layers import BatchNorm, Conv, Linear
+from jaxft.models.layers import BatchNorm, Conv, LayerNorm, Linear, LinearOverMap
 from jaxft.models.paths import walk
 
 # Layer -> our leaf -> (PyTorch's leaf, the axes of PyTorch's tensor in our order; None where the order is the same).
+# What is not listed, such as a class token, has the same name and axes on both sides.
 LEAVES: dict[type, dict[str, tuple[str, tuple[int, ...] | None]]] = {
     Conv: {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)},
     Linear: {"kernel": ("weight", (1, 0)), "bias": ("bias", None)},
+    LinearOverMap: {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)},
+    LayerNorm: {"scale": ("weight", None), "bias": ("bias", None)},
     BatchNorm: {
         "scale": ("weight", None),
         "bias": ("bias", None),
@@ -34,24 +38,32 @@ class Leaf(NamedTuple):
     key: str  # PyTorch's: layer1.0.conv1.weight
     variable: nnx.Variable
     axes: tuple[int, ...] | None
+    flattened: bool  # whether PyTorch's tensor has all its axes after the first in one
+
+    @property
+    def _apart(self) -> tuple[int, ...]:
+        """The shape of PyTorch's tensor, were none of its axes flattened into one."""
+        shape = tuple(self.variable.shape)
+        return shape if self.axes is None else tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
 
     @property
     def source_shape(self) -> tuple[int, ...]:
         """The shape of PyTorch's tensor."""
-        shape = tuple(self.variable.shape)
-        return shape if self.axes is None else tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
+        return (self._apart[0], math.prod(self._apart[1:])) if self.flattened else self._apart
 
     def from_torch(self, tensor: np.ndarray) -> np.ndarray:
         """PyTorch's tensor in our order of axes."""
-        return tensor if self.axes is None else tensor.transpose(self.axes)
+        return tensor if self.axes is None else tensor.reshape(self._apart).transpose(self.axes)
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """Our array in PyTorch's order of axes, contiguous."""
-        return np.array(array if self.axes is None else array.transpose(np.argsort(self.axes)), order="C")
+        ordered = array if self.axes is None else array.transpose(np.argsort(self.axes))
+        return np.array(ordered.reshape(self.source_shape), order="C")
 
 
 def leaves(model: nnx.Module) -> Iterator[Leaf]:
     """Every parameter and statistic of `model` with its PyTorch name."""
     for path, owner, name, variable in walk(model):
-        torch_name, axes = LEAVES[type(owner)][name]
-        yield Leaf(path, path.removesuffix(name) + torch_name, variable, axes)
+        torch_name, axes = LEAVES.get(type(owner), {}).get(name, (name, None))
+        flattened = isinstance(owner, LinearOverMap) and name == "kernel"
+        yield Leaf(path, path.removesuffix(name) + torch_name, variable, axes, flattened)

@@ -5,9 +5,10 @@ are compared, by at least a hundredth of the largest gradient.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,8 +21,8 @@ from converters.ledger import load_pretrained, to_torch
 from converters.rules import leaves
 from jaxft import config
 from jaxft.errors import UserError
-from jaxft.models import BUILDERS, abstract_model, materialise
-from jaxft.models.paths import filled, values
+from jaxft.models import BUILDERS, abstract_model, class_layers, materialise
+from jaxft.models.paths import filled, modules, values
 from jaxft.optim import plan, set_modes, transformation
 from jaxft.step import TrainState, initial_state, train_step
 from jaxft.tasks.classification import Classification
@@ -71,7 +72,7 @@ class Report:
 
 
 def reference(name: str, num_classes: int) -> "torch.nn.Module":
-    """PyTorch's own model of that name, freshly initialised, its dropout and stochastic depth set to 0.
+    """PyTorch's own model of that name, freshly initialised.
 
     Raises:
         UserError: the package that has it is not installed.
@@ -81,7 +82,7 @@ def reference(name: str, num_classes: int) -> "torch.nn.Module":
             from efficientnet_lite_pytorch import EfficientNet
 
             # Without an image size the padding follows the images, as in TensorFlow.
-            changes = {"dropout_rate": 0.0, "drop_connect_rate": 0.0, "image_size": None}
+            changes = {"drop_connect_rate": 0.0, "image_size": None}
             return EfficientNet.from_name(name.replace("_", "-"), num_classes=num_classes, **changes)
         import torchvision
 
@@ -131,6 +132,8 @@ def verify(
         dtype: float32, or float64 on both sides to tell an error from rounding.
         theirs: PyTorch's model where it is not the one `reference` builds; it is changed.
 
+    Dropout and stochastic depth are off on both sides: the two draw from different generators.
+
     Raises:
         UserError: the reference is not installed.
     """
@@ -141,30 +144,35 @@ def verify(
     theirs = theirs or reference(name, num_classes)
     with torch.no_grad():
         perturb(theirs, seed)
-    options = {"dropout": 0.0, "drop_path": 0.0} if name.startswith("efficientnet_lite") else {}
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, num_classes, batch).astype(np.int32)
     with precision(dtype):
-        ours = abstract_model(name, num_classes, **options)
+        ours = abstract_model(name, num_classes)
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(seed), **options))
-        return compare(name, theirs, ours, pixels, labels, dtype, start)
+        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(seed)))
+        heads = class_layers(partial(abstract_model, name))
+        return compare(name, theirs, ours, heads, pixels, labels, dtype, start)
 
 
 def compare(
     name: str,
     theirs: "torch.nn.Module",
     ours: nnx.Module,
+    heads: Sequence[str],
     pixels: np.ndarray,
     labels: np.ndarray,
     dtype: str,
     start: float,
 ) -> Report:
-    """The report on two models of one architecture; `ours` holds the weights of `theirs` (in float32)."""
+    """The report on two models of one architecture; `ours` holds the weights of `theirs` (in float32).
+
+    `heads` are the paths of the layers that put out the classes; they get a rate of their own.
+    """
     import torch
 
     theirs.to(getattr(torch, dtype))
+    without_chance(theirs, ours)
     source = {key: tensor.numpy().copy() for key, tensor in theirs.state_dict().items()}
     ours = widened(ours, dtype)
     task = Classification(MEAN, STD, dtype=dtype)
@@ -178,10 +186,11 @@ def compare(
     )
 
     batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
-    step, state, head = training(ours, task, dtype)
+    step, state = training(ours, task, heads, dtype)
     theirs.train()
-    optimizer = torch_optimizer(theirs, head)
-    their_loss = torch_loss(theirs, images, labels)
+    optimizer = torch_optimizer(theirs, heads)
+    auxiliary_weight = getattr(ours, "auxiliary_weight", 0.0)
+    their_loss = torch_loss(theirs, images, labels, auxiliary_weight)
     their_loss.backward()
     grads, loss = our_gradient(ours, state, task, batch)
     gradients = worst(as_torch(ours, state, grads), {key: value.grad for key, value in theirs.named_parameters()}, 1e-2)
@@ -190,7 +199,7 @@ def compare(
     statistics = worst(as_torch(ours, state, state.stats), dict(theirs.named_buffers()), 0.0)
     for _ in range(STEPS - 1):
         optimizer.zero_grad()
-        torch_loss(theirs, images, labels).backward()
+        torch_loss(theirs, images, labels, auxiliary_weight).backward()
         optimizer.step()
         state, _ = step(state, batch)
     return Report(
@@ -205,6 +214,17 @@ def compare(
         round_trip=round_trip,
         seconds=time.perf_counter() - start,
     )
+
+
+def without_chance(theirs: "torch.nn.Module", ours: nnx.Module) -> None:
+    """Sets every probability of dropout and stochastic depth to 0."""
+    for module in theirs.modules():
+        for name in ("p", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    for _, ours_module in modules(ours):
+        if hasattr(ours_module, "rate"):
+            ours_module.rate = 0.0
 
 
 def evaluate_both(theirs: "torch.nn.Module", ours: Any, images: np.ndarray) -> tuple[dict[str, float], float]:
@@ -230,22 +250,30 @@ def evaluate_both(theirs: "torch.nn.Module", ours: Any, images: np.ndarray) -> t
     for hook in hooks:
         hook.remove()
     stages = {
-        stage: difference(value, seen[stage].permute(0, 2, 3, 1).numpy())
+        stage: difference(value, channels_last(seen[stage].numpy(), value.shape))
         for stage, value in sorted(our_stages.items(), key=lambda item: list(seen).index(item[0]))
     }
     return stages, difference(our_logits, their_logits.numpy())
 
 
-def training(ours: nnx.Module, task: Classification, dtype: str) -> tuple[Any, TrainState, str]:
-    """Our compiled step with two groups of rates, its first state, and the path of the head."""
+def channels_last(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """PyTorch's feature map in the order of axes of ours, whose shape is given; some have the channels last already."""
+    if array.ndim != 4:
+        return array
+    turned = array.transpose(0, 2, 3, 1)
+    return turned if turned.shape == shape else array
+
+
+def training(ours: nnx.Module, task: Classification, heads: Sequence[str], dtype: str) -> tuple[Any, TrainState]:
+    """Our compiled step with two groups of rates, and its first state."""
     parameters = values(ours, nnx.Param)
-    head = next(path for path, value in parameters.items() if value.ndim == 2).rpartition(".")[0]
-    phase = config.Phase(rules=(config.Rule(pattern=head, rate=HEAD_RATE), config.Rule(pattern="*")))
+    rules = [config.Rule(pattern=head, rate=HEAD_RATE) for head in heads]
+    phase = config.Phase(rules=(*rules, config.Rule(pattern="*")))
     groups = plan({path: value.shape for path, value in parameters.items()}, OPTIMIZER, phase, steps_per_epoch=1)
     set_modes(ours, groups, phase.batch_norm)
     optimizer = transformation(groups, OPTIMIZER)
     state = initial_state(ours, lambda _: False, optimizer, 0)
-    return jax.jit(train_step(ours, task, optimizer, seed=0, dtype=dtype)), state, head
+    return jax.jit(train_step(ours, task, optimizer, seed=0, dtype=dtype)), state
 
 
 def our_gradient(
@@ -260,22 +288,26 @@ def our_gradient(
     return grads, value
 
 
-def torch_loss(theirs: "torch.nn.Module", images: np.ndarray, labels: np.ndarray) -> "torch.Tensor":
-    """PyTorch's cross-entropy on a batch `[N, H, W, 3]`."""
+def torch_loss(
+    theirs: "torch.nn.Module", images: np.ndarray, labels: np.ndarray, auxiliary_weight: float
+) -> "torch.Tensor":
+    """PyTorch's cross-entropy on a batch `[N, H, W, 3]`, that of auxiliary heads added with their weight."""
     import torch
 
-    logits = theirs(torch.from_numpy(images).permute(0, 3, 1, 2))
-    return torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).long())
+    outputs = theirs(torch.from_numpy(images).permute(0, 3, 1, 2))
+    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss, target = torch.nn.functional.cross_entropy, torch.from_numpy(labels).long()
+    return loss(logits, target) + auxiliary_weight * sum(loss(extra, target) for extra in auxiliary)
 
 
-def torch_optimizer(theirs: "torch.nn.Module", head: str) -> "torch.optim.Optimizer":
-    """PyTorch's SGD with a higher rate for the head."""
+def torch_optimizer(theirs: "torch.nn.Module", heads: Sequence[str]) -> "torch.optim.Optimizer":
+    """PyTorch's SGD with a higher rate for the heads."""
     import torch
 
-    rate = OPTIMIZER.learning_rate
+    rate, prefixes = OPTIMIZER.learning_rate, tuple(f"{head}." for head in heads)
     groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in theirs.named_parameters() if not name.startswith(f"{head}.")]},
-        {"params": [p for name, p in theirs.named_parameters() if name.startswith(f"{head}.")], "lr": rate * HEAD_RATE},
+        {"params": [p for name, p in theirs.named_parameters() if not name.startswith(prefixes)]},
+        {"params": [p for name, p in theirs.named_parameters() if name.startswith(prefixes)], "lr": rate * HEAD_RATE},
     ]
     return torch.optim.SGD(groups, lr=rate, momentum=OPTIMIZER.momentum, weight_decay=OPTIMIZER.weight_decay)
 

@@ -10,27 +10,10 @@ from flax import nnx
 
 from jaxft.errors import UserError
 from jaxft.models import efficientnet_lite, resnet
+from jaxft.models.paths import values
 
-BUILDERS = {
-    builder.__name__: builder
-    for builder in (
-        resnet.resnet18,
-        resnet.resnet34,
-        resnet.resnet50,
-        resnet.resnet101,
-        resnet.resnet152,
-        resnet.resnext50_32x4d,
-        resnet.resnext101_32x8d,
-        resnet.resnext101_64x4d,
-        resnet.wide_resnet50_2,
-        resnet.wide_resnet101_2,
-        efficientnet_lite.efficientnet_lite0,
-        efficientnet_lite.efficientnet_lite1,
-        efficientnet_lite.efficientnet_lite2,
-        efficientnet_lite.efficientnet_lite3,
-        efficientnet_lite.efficientnet_lite4,
-    )
-}
+FAMILIES = (efficientnet_lite, resnet)
+BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
 
 
 def abstract_model(name: str, num_classes: int = 1000, **options: Any) -> nnx.Module:
@@ -66,6 +49,15 @@ def materialise(model: nnx.Module, builder: Callable[[], nnx.Module]) -> None:
     for path, value in draw().items():
         variables[path].set_value(value)
     nnx.update(model, nnx.from_flat_state(variables))
+
+
+def class_layers(build: Callable[[int], nnx.Module]) -> tuple[str, ...]:
+    """The paths of the layers that put out the classes of the models that `build(number of classes)` makes.
+
+    They are what changes with that number, whatever a family calls it; more than one where there are auxiliary heads.
+    """
+    two, three = ({path: value.shape for path, value in values(build(classes)).items()} for classes in (2, 3))
+    return tuple(dict.fromkeys(path.rpartition(".")[0] for path in two if two[path] != three[path]))
 
 
 def create_model(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:

@@ -150,3 +150,12 @@ def efficientnet_lite4(
     num_classes: int = 1000, *, dropout: float = 0.3, drop_path: float = 0.2, rngs: nnx.Rngs
 ) -> EfficientNetLite:
     return EfficientNetLite(num_classes, width=1.4, depth=1.8, dropout=dropout, drop_path=drop_path, rngs=rngs)
+
+
+PRESETS = (
+    efficientnet_lite0,
+    efficientnet_lite1,
+    efficientnet_lite2,
+    efficientnet_lite3,
+    efficientnet_lite4,
+)

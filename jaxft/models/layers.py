@@ -1,4 +1,4 @@
-"""Layers that all families share: convolution, batch normalisation, linear, drop-path, pooling.
+"""Layers that families share: convolution, linear, normalisation, drop-path, pooling, activations and the like.
 
 Activations are `[N, H, W, C]`. Defaults, initial values and training behaviour are PyTorch's, so that a model written
 with these layers under PyTorch's attribute names trains as its original does. Leaf names are Flax's (`kernel`, `scale`,
@@ -7,6 +7,7 @@ with these layers under PyTorch's attribute names trains as its original does. L
 
 import math
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,42 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
 
 
+class LinearOverMap(nnx.Module):
+    """`flatten` and `torch.nn.Linear` on a feature map: `[N, H, W, C]` -> `[N, outputs]`.
+
+    PyTorch flattens C, H, W. The kernel `[H, W, C, outputs]` keeps the axes apart, so that `converters/rules.py` orders
+    them and nothing is transposed at run time.
+    """
+
+    def __init__(self, inputs: tuple[int, int, int], outputs: int, *, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(fan_in_uniform(rngs.params(), (*inputs, outputs), math.prod(inputs)))
+        self.bias = nnx.Param(fan_in_uniform(rngs.params(), (outputs,), math.prod(inputs)))
+
+    def __call__(self, x: Array) -> Array:
+        y = jax.lax.dot_general(x, self.kernel[...], (((1, 2, 3), (0, 1, 2)), ((), ())))
+        return y + along_channels(self.bias[...].astype(y.dtype), y)
+
+
+class Buffer(nnx.BatchStat):
+    """A constant that PyTorch keeps in the state dict, such as a table of indices: neither trained nor tracked."""
+
+
+class LayerNorm(nnx.Module):
+    """`torch.nn.LayerNorm` over the last axis: `[..., C]` -> the same shape and dtype, in float32 (or wider) inside."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Array) -> Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - wide.mean(-1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        scale, bias = (along_channels(vector[...], x) for vector in (self.scale, self.bias))
+        return (centred * factor * scale + bias).astype(x.dtype)
+
+
 class BatchNorm(nnx.Module):
     """`torch.nn.BatchNorm2d` on `[N, H, W, C]`, its running estimates included.
 
@@ -170,8 +207,19 @@ class DropPath(nnx.Module):
         return jnp.where(keep, x / (1 - self.rate), 0)
 
 
+class Outputs(NamedTuple):
+    """What a classifier with auxiliary heads returns in training; in evaluation it returns the logits alone."""
+
+    logits: Array
+    auxiliary: tuple[Array, ...]
+    weight: float  # of each auxiliary head's loss
+
+
 class Sequential(nnx.List):
-    """Layers applied in order, at the paths `0`, `1`, ... as in `torch.nn.Sequential`."""
+    """Layers applied in order, at the paths `0`, `1`, ... as in `torch.nn.Sequential`.
+
+    What has no parameters, such as `relu` or a pooling, is a plain function at its place.
+    """
 
     def __init__(self, layers: Iterable[Callable[[Array], Array]]) -> None:
         super().__init__(layers)
@@ -183,9 +231,47 @@ class Sequential(nnx.List):
         return x
 
 
+class SqueezeExcitation(nnx.Module):
+    """Scales each channel by what two 1x1 convolutions make of the pooled map; Hu et al. 2017,
+    https://arxiv.org/abs/1709.01507, under the names of `torchvision.ops.SqueezeExcitation`."""
+
+    def __init__(
+        self,
+        channels: int,
+        squeezed: int,
+        *,
+        activation: Callable[[Array], Array] = nnx.relu,
+        gate: Callable[[Array], Array] = nnx.sigmoid,
+        init: Callable[[Array, tuple[int, ...]], Array] | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.activation, self.gate = activation, gate
+        self.fc1 = Conv(channels, squeezed, 1, init=init, rngs=rngs)
+        self.fc2 = Conv(squeezed, channels, 1, init=init, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        pooled = x.mean((1, 2), keepdims=True)
+        return x * self.gate(self.fc2(self.activation(self.fc1(pooled))))
+
+
 def relu6(x: Array) -> Array:
     """`torch.nn.ReLU6`: x cut to 0..6, with gradient 0 at the kinks as there, where `jax.nn.relu6` gives a half."""
     return jnp.where(x > 0, jnp.where(x < 6, x, 6), 0)
+
+
+def hard_sigmoid(x: Array) -> Array:
+    """`torch.nn.Hardsigmoid`: relu6(x + 3) / 6."""
+    return relu6(x + 3) / 6
+
+
+def hard_swish(x: Array) -> Array:
+    """`torch.nn.Hardswish`: x * relu6(x + 3) / 6; Howard et al. 2019, https://arxiv.org/abs/1905.02244."""
+    return x * hard_sigmoid(x)
+
+
+def gelu(x: Array) -> Array:
+    """`torch.nn.GELU`: x times the normal distribution's cumulative at x, exact."""
+    return jax.nn.gelu(x, approximate=False)
 
 
 def global_average_pool(x: Array) -> Array:

@@ -174,3 +174,17 @@ def wide_resnet50_2(num_classes: int = 1000, *, rngs: nnx.Rngs) -> ResNet:
 
 def wide_resnet101_2(num_classes: int = 1000, *, rngs: nnx.Rngs) -> ResNet:
     return ResNet(Bottleneck, (3, 4, 23, 3), num_classes, width_per_group=128, rngs=rngs)
+
+
+PRESETS = (
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    resnext101_32x8d,
+    resnext101_64x4d,
+    wide_resnet50_2,
+    wide_resnet101_2,
+)

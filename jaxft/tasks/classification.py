@@ -10,6 +10,7 @@ import optax
 from jax import Array
 
 from jaxft.data.transforms import normalize
+from jaxft.models.layers import Outputs
 
 Sums = dict[str, Array]
 
@@ -35,9 +36,8 @@ class Classification:
         return jnp.asarray(pixels if floating else normalize(pixels, self.mean, self.std), self.dtype)
 
     def logits(self, model: Any, pixels: Array) -> Array:
-        """uint8 `[N, H, W, 3]` -> float32 (or wider) `[N, classes]`."""
-        logits = model(self.images(pixels))
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        """uint8 `[N, H, W, 3]` -> float32 (or wider) `[N, classes]`, of a model in evaluation."""
+        return _wide(model(self.images(pixels)))
 
     def _losses(self, logits: Array, labels: Array) -> Array:
         classes = logits.shape[-1]
@@ -45,10 +45,17 @@ class Classification:
         return optax.softmax_cross_entropy(logits, targets)
 
     def loss(self, model: Any, batch: Mapping[str, Array]) -> tuple[Array, Sums]:
-        """The mean loss of a training batch `{image, label}`, and its metrics `loss` and `accuracy` (0..1)."""
-        logits = self.logits(model, batch["image"])
-        loss = self._losses(logits, batch["label"]).mean()
-        return loss, {"loss": loss, "accuracy": (logits.argmax(-1) == batch["label"]).mean()}
+        """The mean loss of a training batch `{image, label}`, and its metrics `loss` and `accuracy` (0..1).
+
+        Auxiliary heads add theirs with the weight that the model gives them.
+        """
+        outputs, labels = model(self.images(batch["image"])), batch["label"]
+        logits, auxiliary, weight = outputs if isinstance(outputs, Outputs) else Outputs(outputs, (), 0.0)
+        logits = _wide(logits)
+        loss = self._losses(logits, labels).mean()
+        for extra in auxiliary:
+            loss += weight * self._losses(_wide(extra), labels).mean()
+        return loss, {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean()}
 
     def evaluate(self, model: Any, batch: Mapping[str, Array]) -> Sums:
         """Sums over the examples of `{image, label, mask}` whose mask is 1: `loss`, `accuracy`, `count`."""
@@ -61,3 +68,7 @@ class Classification:
     def predict(self, model: Any, batch: Mapping[str, Array]) -> Array:
         """Probabilities `[N, classes]` of a batch `{image}`."""
         return jax.nn.softmax(self.logits(model, batch["image"]))
+
+
+def _wide(logits: Array) -> Array:
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
