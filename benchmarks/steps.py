@@ -17,7 +17,7 @@ import torch
 import tyro
 from flax import nnx
 from jax import Array
-from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from benchmarks.timing import interleaved
@@ -133,34 +133,34 @@ def main() -> None:
 
     title = f"batch {options.batch}, {options.size} px, {torch.get_num_threads()} threads, median of {options.rounds}"
     table = Table("model", "step", "PyTorch, s", "jaxft, s", "ratio", title=title)
-    for name in options.models:
-        model = create_model(name)
-        head = next(path for path, value in values(model).items() if value.ndim == 2).rpartition(".")[0]
-        theirs = dict(zip(("training", "evaluation"), their_steps(name, images, labels), strict=True))
-        everything, head_only = (
-            (config.Rule(pattern="*"),),
-            (
-                config.Rule(pattern=head),
-                config.Rule(pattern="*", frozen=True),
-            ),
-        )
-        ours = {
-            "training": our_training(create_model(name), everything, batch),
-            "evaluation": our_evaluation(create_model(name), batch),
-        }
-        for step in ("training", "evaluation"):
-            seconds = interleaved({"theirs": theirs[step], "ours": ours[step]}, options.rounds)
-            ratio = seconds["theirs"] / seconds["ours"]
-            table.add_row(name, step, f"{seconds['theirs']:.3f}", f"{seconds['ours']:.3f}", f"{ratio:.2f}")
-        parts = {
-            "step": our_training(create_model(name), head_only, batch),
-            "forward": ours["evaluation"],
-            "head": our_head_alone(create_model(name), head, batch),
-        }
-        seconds = interleaved(parts, options.rounds)
-        ratio = (seconds["forward"] + seconds["head"]) / seconds["step"]
-        table.add_row(name, "head only", "", f"{seconds['step']:.3f}", f"{ratio:.2f}")
-    Console().print(table)
+    with Live(table, refresh_per_second=1):
+        for name in options.models:
+            model = create_model(name)
+            head = next(path for path, value in values(model).items() if value.ndim == 2).rpartition(".")[0]
+            theirs = dict(zip(("training", "evaluation"), their_steps(name, images, labels), strict=True))
+            everything, head_only = (
+                (config.Rule(pattern="*"),),
+                (
+                    config.Rule(pattern=head),
+                    config.Rule(pattern="*", frozen=True),
+                ),
+            )
+            ours = {
+                "training": our_training(create_model(name), everything, batch),
+                "evaluation": our_evaluation(create_model(name), batch),
+            }
+            for step in ("training", "evaluation"):
+                seconds = interleaved({"theirs": theirs[step], "ours": ours[step]}, options.rounds)
+                ratio = seconds["theirs"] / seconds["ours"]
+                table.add_row(name, step, f"{seconds['theirs']:.3f}", f"{seconds['ours']:.3f}", f"{ratio:.2f}")
+            parts = {
+                "step": our_training(create_model(name), head_only, batch),
+                "forward": ours["evaluation"],
+                "head": our_head_alone(create_model(name), head, batch),
+            }
+            seconds = interleaved(parts, options.rounds)
+            ratio = (seconds["forward"] + seconds["head"]) / seconds["step"]
+            table.add_row(name, "head only", "", f"{seconds['step']:.3f}", f"{ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Handwritten digits from scikit-learn on EfficientNet-Lite0's ImageNet weights: nothing to download.
 
-python -m jaxft.train --config configs/digits.py
+    python -m jaxft.train --config configs/digits.py
 
 Expected on the test digits: 98.6 % (seed 0).
 """

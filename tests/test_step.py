@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxft.config import Optimizer, Phase, Rule
 from jaxft.distributed import AXIS, device_mesh, global_batch, state_shardings
 from jaxft.errors import UserError
-from jaxft.models.layers import BatchNorm
+from jaxft.models.layers import BatchNorm, Outputs
 from jaxft.models.paths import modules, values
 from jaxft.optim import Plan, plan, set_modes, transformation
 from jaxft.step import Compiled, RecompilationError, TrainState, eval_step, initial_state, reseed, train_step
@@ -165,6 +165,17 @@ def test_the_loss_is_pytorchs(smoothing: float) -> None:
     value, metrics = task.loss(model, jax.tree.map(jnp.asarray, data))
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
     assert float(metrics["accuracy"]) == pytest.approx((logits.argmax(-1) == data["label"]).mean())
+
+
+def test_auxiliary_heads_add_their_losses_by_weight() -> None:
+    logits = np.random.default_rng(0).standard_normal((3, ROWS, 5)).astype(np.float32)
+    data = batch()
+    target = torch.tensor(data["label"], dtype=torch.int64)
+    main, first, second = (float(torch.nn.functional.cross_entropy(torch.tensor(each), target)) for each in logits)
+    outputs = Outputs(jnp.asarray(logits[0]), (jnp.asarray(logits[1]), jnp.asarray(logits[2])), 0.3)
+    value, metrics = TASK.loss(lambda images: outputs, jax.tree.map(jnp.asarray, data))
+    assert float(value) == pytest.approx(main + 0.3 * (first + second), rel=1e-6)
+    assert float(metrics["accuracy"]) == pytest.approx((logits[0].argmax(-1) == data["label"]).mean())
 
 
 def test_masked_examples_do_not_count() -> None:

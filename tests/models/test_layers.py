@@ -8,11 +8,25 @@ import pytest
 from flax import nnx
 from jax import Array
 
-from converters import load_pretrained
+from converters import load_pretrained, to_torch
 from converters.rules import leaves
 from converters.verify import difference, precision, reference
 from jaxft.models import BUILDERS, abstract_model, materialise
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear, Sequential, adaptive_average_pool
+from jaxft.models.layers import (
+    BatchNorm,
+    Conv,
+    DropPath,
+    LayerNorm,
+    Linear,
+    LinearOverMap,
+    Sequential,
+    SqueezeExcitation,
+    adaptive_average_pool,
+    gelu,
+    hard_sigmoid,
+    hard_swish,
+    relu6,
+)
 from jaxft.models.paths import filled, values
 
 torch = pytest.importorskip("torch")
@@ -173,6 +187,58 @@ def test_linear_is_pytorchs(bias: bool) -> None:
         ours = Linear(5, 3, bias=bias, rngs=nnx.Rngs(0))
         load_pretrained(ours, state_of(theirs))
         check_gradients(ours, theirs, np.random.default_rng(0).standard_normal((2, 5)), 1e-9)
+
+
+def test_layer_norm_is_pytorchs() -> None:
+    ours, theirs = LayerNorm(6, eps=1e-3), torch.nn.LayerNorm(6, eps=1e-3)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter)
+    load_pretrained(ours, state_of(theirs))
+    check_gradients(ours, theirs, np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32), 1e-5)
+
+
+def test_a_linear_layer_over_a_map_is_flatten_and_linear_in_pytorch() -> None:
+    ours = LinearOverMap((3, 2, 4), 5, rngs=nnx.Rngs(0))
+    theirs = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 5))
+    state = {name.removeprefix("1."): value for name, value in state_of(theirs).items()}
+    load_pretrained(ours, state)
+    assert all(np.array_equal(value, state[key]) for key, value in to_torch(ours).items())
+    x = np.random.default_rng(0).standard_normal((2, 3, 2, 4)).astype(np.float32)
+    assert difference(ours(jnp.asarray(x)), theirs(as_nchw(x)).detach().numpy()) < 1e-6
+
+
+def test_squeeze_and_excitation_is_torchvisions() -> None:
+    theirs = pytest.importorskip("torchvision.ops").SqueezeExcitation(8, 3, scale_activation=torch.nn.Hardsigmoid)
+    ours = SqueezeExcitation(8, 3, gate=hard_sigmoid, rngs=nnx.Rngs(0))
+    load_pretrained(ours, state_of(theirs))
+    check_gradients(ours, theirs, np.random.default_rng(0).standard_normal((2, 5, 4, 8)).astype(np.float32), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (relu6, torch.nn.functional.relu6),
+        (hard_sigmoid, torch.nn.functional.hardsigmoid),
+        (hard_swish, torch.nn.functional.hardswish),
+        (gelu, torch.nn.functional.gelu),
+    ],
+)
+def test_activations_and_their_gradients_are_pytorchs(ours: Any, theirs: Any) -> None:
+    x = np.concatenate([np.linspace(-9, 9, 200), [-3.0, 0.0, 3.0, 6.0]]).astype(np.float32)
+    their_x = torch.from_numpy(x).requires_grad_()
+    their_y = theirs(their_x)
+    their_y.sum().backward()
+    np.testing.assert_allclose(ours(jnp.asarray(x)), their_y.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: ours(x).sum())(jnp.asarray(x)), their_x.grad.numpy(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_sequence_takes_plain_functions_at_their_places() -> None:
+    layers = Sequential([Linear(3, 4, rngs=nnx.Rngs(0)), nnx.relu, Linear(4, 2, rngs=nnx.Rngs(1))])
+    assert {leaf.key for leaf in leaves(layers)} == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    x = jnp.ones((1, 3))
+    np.testing.assert_array_equal(nnx.jit(lambda m, x: m(x))(layers, x), layers[2](nnx.relu(layers[0](x))))
 
 
 def test_drop_path_drops_whole_examples_and_scales_the_rest() -> None:

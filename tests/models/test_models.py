@@ -1,6 +1,6 @@
 """What every model promises, checked on shapes alone."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from flax import nnx
 import jaxft
 from converters.rules import leaves
 from jaxft.errors import UserError
-from jaxft.models import BUILDERS, abstract_model, create_model, list_models, materialise
+from jaxft.models import BUILDERS, abstract_model, class_layers, create_model, list_models, materialise
 from jaxft.models.efficientnet_lite import EfficientNetLite
 from jaxft.models.paths import matches, modules, values
 from jaxft.models.resnet import BasicBlock, ResNet
@@ -82,6 +82,11 @@ def test_unknown_names_and_options_are_refused(build: Any) -> None:
         build("efficientnet_lite0", droput=0.1)
     with pytest.raises(UserError, match=r"resnet18 has no option dropout; it has none\."):
         build("resnet18", dropout=0.1)
+
+
+def test_the_head_is_what_changes_with_the_number_of_classes() -> None:
+    assert class_layers(partial(abstract_model, "resnet18")) == ("fc",)
+    assert class_layers(partial(abstract_model, "efficientnet_lite0")) == ("_fc",)
 
 
 def small_lite() -> EfficientNetLite:
