@@ -1,4 +1,5 @@
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,6 @@ import pytest
 from converters.sources import hash_in_name, locate
 from converters.torchvision import WEIGHTS, weights_url
 from jaxft.errors import UserError
-from jaxft.models import list_models
 from tests.web import NOWHERE, served
 
 CONTENT = b"weights"
@@ -34,7 +34,7 @@ def test_a_file_inside_a_package() -> None:
         ("package://converters", "holds no file"),
         ("s3://bucket/a.pth", r"starts with s3://, which is no source of weights; use a path, http\(s\)://"),
         ("torchvision://resnet81", "no weights of 'resnet81' are known; the nearest are resnet18"),
-        ("torchvision://zzz", "the nearest are resnet101, resnet152"),
+        ("torchvision://zzz", "the nearest are alexnet, convnext_base"),
         ("torchvision://resnet50/V3", "resnet50 has the weights IMAGENET1K_V1, IMAGENET1K_V2"),
     ],
 )
@@ -43,16 +43,34 @@ def test_what_cannot_be_found_is_named(source: str, message: str) -> None:
         locate(source)
 
 
-def test_torchvisions_names_are_its_own() -> None:
+@pytest.fixture
+def no_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+
+
+def addresses(model: str) -> dict[str, str]:
+    return {weights: weights_url(f"{model}/{weights}") for weights in WEIGHTS[model]} | {"": weights_url(model)}
+
+
+def test_the_built_in_list_says_what_torchvision_says(monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
-    assert WEIGHTS.keys() == {name for name in list_models() if "resne" in name}
-    for name, files in WEIGHTS.items():
-        weights = models.get_model_weights(name)
-        urls = {key: member.url for key, member in weights.__members__.items() if key != "DEFAULT"}
-        assert {key: weights_url(f"{name}/{key}") for key in files} == urls
-        assert weights_url(name) == weights.DEFAULT.url
+    assert WEIGHTS.keys() == set(models.list_models(module=models))
+    asked = {model: addresses(model) for model in WEIGHTS}
+    for model in WEIGHTS:
+        weights = models.get_model_weights(model)
+        urls = {entry.name: entry.url for entry in weights} | {"": weights.DEFAULT.url}
+        assert asked[model] == urls
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    assert {model: addresses(model) for model in WEIGHTS} == asked
 
 
+def test_an_installed_torchvision_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    monkeypatch.setitem(WEIGHTS, "resnet18", {"OLD": "old.pth"})
+    assert weights_url("resnet18").endswith("/resnet18-f37072fd.pth")
+
+
+@pytest.mark.usefixtures("no_torchvision")
 def test_torchvisions_weights_come_from_its_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JAXFT_CACHE", str(tmp_path))
     monkeypatch.setattr("converters.torchvision.BASE", f"{NOWHERE}/models/")
