@@ -26,8 +26,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from converters.files import read
-from converters.sources import locate
+from converters.sources import load
 from jaxft import config
 from jaxft.models.paths import matches
 
@@ -80,7 +79,7 @@ def with_pytorch(file: Path, options: Options, seed: int) -> Result:
     phase, images = settings.phases[0], settings.images
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=2)
     if settings.pretrained.source is not None:
-        state = read(locate(settings.pretrained.source))
+        state = load(settings.pretrained.source)
         kept = {key: torch.from_numpy(value) for key, value in state.items() if not key.startswith("_fc.")}
         model.load_state_dict(kept, strict=False)
         torch.nn.init.xavier_uniform_(model._fc.weight)

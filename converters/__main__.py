@@ -9,9 +9,10 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from converters.files import read, write
-from converters.ledger import MismatchError, fitting_models, load_pretrained, to_torch
-from converters.sources import locate
+from converters.files import write
+from converters.ledger import MismatchError, load_pretrained, to_torch
+from converters.recognition import fitting_models
+from converters.sources import load
 from converters.verify import verify
 from jaxft.console import make_console
 from jaxft.errors import UserError, run_command
@@ -26,7 +27,7 @@ class Inspect:
     """Shows what is in a checkpoint and, for a model, where each tensor goes."""
 
     source: tyro.conf.Positional[str]
-    """A path, URL, package://MODULE/FILE or torchvision://NAME."""
+    """A path, URL, package://MODULE/FILE or torchvision://NAME; FILE#model_ema for one of several in a file."""
     model: str | None = None
     """A model's name; without it the checkpoint alone is shown, and which models it fits."""
     num_classes: int = 1000
@@ -40,7 +41,7 @@ class Inspect:
             model = abstract_model(self.model, self.num_classes)
             console.print(load_pretrained(model, self.source, skip=self.skip).table())
             return
-        state = read(locate(self.source))
+        state = load(self.source)
         table = Table("key", "shape", "dtype", title=self.source)
         for key, tensor in state.items():
             table.add_row(key, "x".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype))
@@ -74,7 +75,7 @@ class Convert:
             console.print(load_pretrained(model, self.source).summary(), highlight=False)
             write({path: np.asarray(value) for path, value in values(model).items()}, self.output)
         else:
-            arrays, wanted = read(locate(self.source)), values(model)
+            arrays, wanted = load(self.source), values(model)
             odd = sorted(
                 path
                 for path in arrays.keys() | wanted.keys()

@@ -1,10 +1,11 @@
-"""Reading and writing checkpoint files: `.pth`/`.pt` through PyTorch's data-only loader, and `.safetensors`.
+"""Reading and writing checkpoint files: `.pth` through PyTorch's data-only loader, and `.safetensors`, sharded or not.
 
 A checkpoint from a stranger is data. Nothing in it is ever executed: PyTorch's `weights_only` unpickler refuses
 everything that is not a tensor or a plain container, and safetensors holds nothing else.
 """
 
 import argparse
+import json
 import os
 import pickle
 import tempfile
@@ -23,34 +24,64 @@ from jaxft.errors import UserError
 
 State = dict[str, np.ndarray]
 WRAPPERS = ("state_dict", "model", "model_state_dict", "ema", "model_ema", "ema_state_dict", "state_dict_ema")
-PREFIXES = ("module.", "_orig_mod.")
+# Of DataParallel and AveragedModel, torch.compile, and a Lightning module that holds its network as `model`.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+AVERAGED = "n_averaged"  # how many updates a torch.optim.swa_utils.AveragedModel has seen
+INDEX = ".safetensors.index.json"
 
 
-def read(path: Path) -> State:
+def read(path: Path, entry: str | None = None) -> State:
     """The tensors of a checkpoint file by name, as NumPy arrays (memory-mapped where the format allows it).
 
-    Wrappings such as `{"state_dict": ..., "epoch": ...}` are opened and the prefixes of `DataParallel` and
-    `torch.compile` are taken off.
+    Wrappings such as `{"state_dict": ..., "epoch": ...}` are opened, and the prefixes of `DataParallel`,
+    `torch.compile` and Lightning are taken off.
+
+    Args:
+        path: a `.pth`, a `.safetensors`, or the `.safetensors.index.json` of a sharded one.
+        entry: which state dict of a `.pth` with several, such as `model_ema`; the plain weights where it is None.
 
     Raises:
-        UserError: the file is missing, empty, damaged, not a checkpoint, or holds code.
+        UserError: the file is missing, empty, damaged, not a checkpoint, or holds code; or it has no such entry.
     """
     if not path.is_file():
         raise UserError(f"{path} is {'a directory' if path.is_dir() else 'missing'}; a checkpoint file was expected.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; a checkpoint file was expected. Copy or download it again.")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if path.name.endswith((".safetensors", INDEX)):
+        if entry is not None:
+            raise UserError(f"{path} holds tensors alone and no entry {entry}; leave out #{entry}.")
+        tensors = _read_shards(path) if path.name.endswith(INDEX) else _read_safetensors(path)
+    else:
+        tensors = _read_torch(path, entry)
     return _without_prefixes(tensors)
 
 
 def _read_safetensors(path: Path) -> State:
     try:
         return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Copy or download it again.") from error
 
 
-def _read_torch(path: Path) -> State:
+def _read_shards(index: Path) -> State:
+    """The tensors that `{"weight_map": {name: file beside the index}}` lists."""
+    try:
+        places = json.loads(index.read_text())["weight_map"]
+        files = {name: {key for key, file in places.items() if file == name} for name in sorted(set(places.values()))}
+        if not all(Path(name).name == name for name in files):
+            raise ValueError("it names files of other folders")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is no index of sharded safetensors ({error}). Copy or download it again.") from error
+    tensors: State = {}
+    for name, keys in files.items():
+        shard = _read_safetensors(index.parent / name)
+        if odd := sorted(shard.keys() ^ keys):
+            raise UserError(f"{name} does not hold the tensors that {index} says; the first that differs is {odd[0]}.")
+        tensors |= shard
+    return tensors
+
+
+def _read_torch(path: Path, entry: str | None) -> State:
     try:
         import torch
     except ImportError as error:
@@ -58,6 +89,7 @@ def _read_torch(path: Path) -> State:
             f"Reading {path} needs PyTorch, which is not installed: pip install 'jaxft[torch]', or save the checkpoint "
             "as .safetensors."
         ) from error
+    _refuse_a_bomb(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             # PyTorch warns about its own storage classes when it reads files of before 2018.
@@ -69,12 +101,36 @@ def _read_torch(path: Path) -> State:
         raise UserError(
             f"{path} is damaged, truncated or no PyTorch checkpoint ({_first_line(error)}). Copy or download it again."
         ) from error
+    if entry is not None:
+        content = _entry(content, entry, path)
     tensors = _unwrap(content, lambda value: isinstance(value, torch.Tensor))
     if not tensors:
         raise UserError(
             f"{path} holds no state dict: tensors by name were expected, a {type(content).__name__} was found."
         )
     return {key: _to_numpy(value) for key, value in tensors.items()}
+
+
+def _refuse_a_bomb(path: Path) -> None:
+    """PyTorch stores what it saves as it is: an archive that would unpack to more than it weighs is not its own."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        size = sum(record.file_size for record in zipfile.ZipFile(path).infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # PyTorch says what is wrong with it
+    if size > path.stat().st_size:
+        raise UserError(
+            f"{path} would unpack to {size / 2**20:,.0f} MB, more than its own size; PyTorch never writes such a file. "
+            "It is damaged or hostile, and was not opened."
+        )
+
+
+def _entry(content: Any, entry: str, path: Path) -> Any:
+    entries = {key: value for key, value in content.items() if isinstance(value, Mapping)} if content else {}
+    if entry not in entries:
+        raise UserError(f"{path} has no entry {entry}; its entries are {', '.join(sorted(map(str, entries)))}.")
+    return entries[entry]
 
 
 def _refusal(path: Path, error: Exception) -> str:
@@ -114,8 +170,9 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _without_prefixes(tensors: State) -> State:
     for prefix in PREFIXES:
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            return _without_prefixes({key.removeprefix(prefix): value for key, value in tensors.items()})
+        named = [key for key in tensors if key != AVERAGED]
+        if named and all(key.startswith(prefix) for key in named):
+            return _without_prefixes({key.removeprefix(prefix): tensors[key] for key in named})
     return tensors
 
 

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +11,11 @@ import numpy as np
 from flax import nnx
 from rich.table import Table
 
-from converters.files import read
-from converters.rules import Leaf, leaves
-from converters.sources import locate
+from converters.recognition import fitting_models, nearest_model
+from converters.rules import COUNTER, Leaf, leaves
+from converters.sources import load
+from converters.torchvision import modern_key
 from jaxft.errors import UserError
-from jaxft.models import BUILDERS, abstract_model
 from jaxft.models.paths import matches
 
 
@@ -74,7 +73,8 @@ def load_pretrained(
 
     Args:
         model: concrete or abstract (`jaxft.models.abstract_model`), where the leaves that are skipped stay abstract.
-        source: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]`, or a state dict.
+        source: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]` (see
+            `converters.sources`), or a state dict. Where it counts no batches for any BatchNorm, all counts are 0.
         skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves
             of ours keep their initial values. The only way to leave anything out.
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
@@ -87,7 +87,7 @@ def load_pretrained(
     if isinstance(source, Mapping):
         name, state = "state dict", {key: np.asarray(tensor) for key, tensor in source.items()}
     else:
-        name, state = str(source), read(locate(str(source), sha256))
+        name, state = str(source), load(str(source), sha256)
     state, problems = _renamed(state, rename or {})
     targets = {leaf.key: leaf for leaf in leaves(model)}
     problems += _idle_patterns(skip, [*state, *targets, *(leaf.path for leaf in targets.values())])
@@ -96,6 +96,8 @@ def load_pretrained(
         names = (key, targets[key].path) if key in targets else (key,)
         return any(matches(pattern, name) for pattern in skip for name in names)
 
+    # Files of before PyTorch 0.4.1, among them torchvision's own, have no such counters; PyTorch takes them as 0, too.
+    counted = any(key.endswith(COUNTER) for key in state)
     rows, values = [], {}
     for key, tensor in state.items():
         leaf = targets.get(key)
@@ -112,6 +114,9 @@ def load_pretrained(
     for key, leaf in targets.items():
         if skipped(key):
             rows.append(Row("new", "", leaf.path, leaf.source_shape, str(leaf.variable.dtype)))
+        elif key.endswith(COUNTER) and not counted:
+            values[key] = np.zeros((), np.int32)
+            rows.append(Row("new", "", leaf.path, (), str(leaf.variable.dtype)))
         elif key not in state:
             problems.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
     if problems:
@@ -147,7 +152,7 @@ def _replace_prefix(key: str, rename: Mapping[str, str]) -> str:
 def _renamed(state: Mapping[str, np.ndarray], rename: Mapping[str, str]) -> tuple[dict[str, np.ndarray], list[str]]:
     problems, renamed = [], {}
     for key, tensor in state.items():
-        name = _replace_prefix(key, rename)
+        name = modern_key(_replace_prefix(key, rename))
         if name in renamed:
             problems.append(f"two source keys become {name} (the second is {key}); rename one of them otherwise")
         renamed[name] = tensor
@@ -188,28 +193,15 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], problems: Sequence[str]) -> str:
-    fits = fitting_models(state)
-    hint = f"Its keys and shapes are those of {' or '.join(fits)}." if fits else "Skip what is meant to differ by name."
+    hint = "Skip what is meant to differ by name."
+    if nearest := nearest_model(state):
+        fits = fitting_models(state)
+        hint = (
+            f"Its keys and shapes are those of {' or '.join(fits)}."
+            if fits
+            else f"{hint} Of all models, {nearest[0]} has most of its keys and shapes ({nearest[1]:.0%})."
+        )
     count = f"{len(problems)} reason" + "s" * (len(problems) > 1)
     return f"{source} does not fit this {type(model).__name__} ({count}); nothing was loaded. {hint}\n" + "\n".join(
         f"  - {problem}" for problem in problems
     )
-
-
-def fitting_models(state: Mapping[str, np.ndarray]) -> list[str]:
-    """The names of the models whose keys and shapes are exactly those of `state`, whatever the number of classes."""
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    fits = []
-    for name in BUILDERS:
-        ours = source_shapes(name)
-        same = sum(ours.get(key) == shape for key, shape in shapes.items())
-        # The last linear layer (two leaves) may have another number of classes.
-        if ours.keys() == shapes.keys() and same >= len(ours) - 2:
-            fits.append(name)
-    return fits
-
-
-@cache
-def source_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """The keys of PyTorch's state dict for a model of 1000 classes, and the shapes of its tensors."""
-    return {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name))}

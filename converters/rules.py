@@ -29,6 +29,7 @@ LEAVES: dict[type, dict[str, tuple[str, tuple[int, ...] | None]]] = {
         "num_batches_tracked": ("num_batches_tracked", None),
     },
 }
+COUNTER = ".num_batches_tracked"
 
 
 class Leaf(NamedTuple):

@@ -1,11 +1,24 @@
-"""From what a person writes as the source of weights to a file on this machine."""
+"""From what a person writes as the source of weights to a file on this machine, and to its tensors."""
 
 import importlib.util
 from pathlib import Path
 
+from converters.files import State, read
 from converters.torchvision import weights_url
 from jaxft.download import cache_folder, fetch
 from jaxft.errors import UserError
+
+
+def load(source: str, sha256: str | None = None) -> State:
+    """The tensors of what `locate` finds; `SOURCE#model_ema` chooses one of several state dicts in a `.pth`.
+
+    Raises:
+        UserError: it cannot be found or read.
+    """
+    place, mark, entry = source.partition("#")
+    if not mark or Path(source).exists():
+        return read(locate(source, sha256))
+    return read(locate(place, sha256), entry)
 
 
 def locate(source: str, sha256: str | None = None) -> Path:

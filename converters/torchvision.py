@@ -1,4 +1,4 @@
-"""What torchvision publishes: the weights of its models by name.
+"""What torchvision publishes: the weights of its models by name; and how it spelled keys of old.
 
 An installed torchvision is asked itself. Where there is none, or it does not know the name, the list below serves, read
 from `torchvision.models.get_model_weights` of torchvision 0.29.1; a test compares the two. File names end in the first
@@ -6,6 +6,7 @@ eight digits of the file's SHA-256.
 """
 
 import difflib
+import re
 
 from jaxft.errors import UserError
 
@@ -135,6 +136,14 @@ WEIGHTS = {
         "IMAGENET1K_V2": "wide_resnet50_2-9ba9bcbe.pth",
     },
 }
+
+
+def modern_key(key: str) -> str:
+    """A DenseNet's key as of 2018 on: `...denselayer1.norm.1.weight` -> `...denselayer1.norm1.weight`.
+
+    PyTorch 0.4 forbade dots in names; torchvision's `densenet.py` renames them at loading, and its files hold the old.
+    """
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
 
 
 def weights_url(name: str) -> str:

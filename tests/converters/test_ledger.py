@@ -7,9 +7,11 @@ import pytest
 from flax import nnx
 
 from converters import load_pretrained, to_torch
-from converters.ledger import MismatchError, fitting_models, source_shapes
+from converters.ledger import MismatchError
+from converters.recognition import fitting_models, source_shapes
 from converters.rules import leaves
 from jaxft.models import abstract_model, list_models, materialise
+from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import filled, values
 from tests.converters.tiny import Tiny, random_state, snapshot, tiny
 
@@ -289,6 +291,53 @@ def test_a_checkpoint_of_another_architecture_is_recognised() -> None:
     with pytest.raises(MismatchError, match=r"does not fit this ResNet .* Its keys and shapes are those of resnet34"):
         load_pretrained(model, state)
     assert all(isinstance(value, jax.ShapeDtypeStruct) for value in values(model).values())
+
+
+def test_the_nearest_architecture_is_named_where_none_fits() -> None:
+    state = random_state(abstract_model("resnet34", 7))
+    del state["layer4.2.conv2.weight"]
+    with pytest.raises(MismatchError, match=r"Of all models, resnet34 has most of its keys and shapes \(99%\)"):
+        load_pretrained(abstract_model("resnet18"), state)
+    with pytest.raises(MismatchError, match=r"nothing was loaded\. Skip what is meant to differ by name\.\n"):
+        load_pretrained(abstract_model("resnet18"), {"strange": np.zeros(3, np.float32)})
+
+
+def test_a_file_that_counts_no_batches_is_taken_as_pytorch_takes_it() -> None:
+    state = {key: value for key, value in random_state(tiny()).items() if not key.endswith("num_batches_tracked")}
+    model = tiny()
+    ledger = load_pretrained(model, state)
+    assert int(model.bn1.num_batches_tracked[...]) == 0
+    assert {row.path for row in ledger.having("new")} == {
+        "bn1.num_batches_tracked", "layer1.1.num_batches_tracked"
+    }  # fmt: skip
+    old = {key: value for key, value in random_state(abstract_model("resnet34")).items() if "num_batches" not in key}
+    assert fitting_models(old) == ["resnet34"]
+
+
+def test_one_missing_counter_among_others_is_an_error() -> None:
+    state = random_state(tiny())
+    del state["bn1.num_batches_tracked"]
+    assert refusal(tiny(), state) == [
+        "our bn1.num_batches_tracked is not filled: no source key bn1.num_batches_tracked "
+        "(nearest: layer1.1.num_batches_tracked)"
+    ]
+
+
+class OldNames(nnx.Module):
+    def __init__(self, num_classes: int = 2, *, rngs: nnx.Rngs) -> None:
+        self.denselayer1 = Normalised()
+
+
+class Normalised(nnx.Module):
+    def __init__(self) -> None:
+        self.norm1 = BatchNorm(3)
+
+
+def test_a_densenets_keys_of_old_are_understood() -> None:
+    model = OldNames(rngs=nnx.Rngs(0))
+    names = {"weight": 2, "bias": 3, "running_mean": 4, "running_var": 5}
+    load_pretrained(model, {f"denselayer1.norm.1.{key}": np.full(3, v, np.float32) for key, v in names.items()})
+    assert float(model.denselayer1.norm1.var[0]) == 5
 
 
 def test_no_two_models_are_confused() -> None:

@@ -1,0 +1,64 @@
+"""Which of our models a stranger's state dict is of, or nearest to."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+
+from converters.rules import COUNTER, leaves
+from jaxft.models import BUILDERS, abstract_model
+
+CLASSES = 1000
+Shapes = dict[str, tuple[int, ...]]
+
+
+def fitting_models(state: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of the models whose keys and shapes are exactly those of `state`, whatever the number of classes."""
+    return [name for name, agreement in _agreements(state).items() if agreement == 1]
+
+
+def nearest_model(state: Mapping[str, np.ndarray]) -> tuple[str, float] | None:
+    """The model with whose keys and shapes `state` agrees most, and the share that agrees; None below a tenth."""
+    agreements = _agreements(state)
+    name = max(agreements, key=lambda name: agreements[name], default=None)
+    return (name, agreements[name]) if name is not None and agreements[name] >= 0.1 else None
+
+
+def _agreements(state: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """For each model of the families whose keys are most alike: the share of keys with equal shapes on both sides."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
+    kinds = _kinds(shapes)
+    families: dict[str, list[str]] = {}
+    for name, builder in BUILDERS.items():
+        families.setdefault(builder.__module__, []).append(name)
+    alike = {family: _overlap(kinds, _kinds(source_shapes(names[0]))) for family, names in families.items()}
+    best = max(alike.values())
+    names = [name for family, overlap in alike.items() if overlap == best > 0 for name in families[family]]
+    return {name: _agreement(shapes, source_shapes(name)) for name in names}
+
+
+def _agreement(shapes: Shapes, ours: Shapes) -> float:
+    equal = sum(_same(shape, ours[key]) for key, shape in shapes.items() if key in ours)
+    return equal / len(shapes.keys() | ours.keys())
+
+
+def _same(shape: tuple[int, ...], ours: tuple[int, ...]) -> bool:
+    """Whether two shapes agree; where ours puts out classes, the other may have any number of them."""
+    return shape == ours or (len(shape) > 0 and ours[:1] == (CLASSES,) and shape[1:] == ours[1:])
+
+
+def _kinds(shapes: Shapes) -> set[str]:
+    """The keys without their numbers: what the models of a family have in common."""
+    return {re.sub(r"\d+", "#", key) for key in shapes}
+
+
+def _overlap(some: set[str], others: set[str]) -> float:
+    return len(some & others) / len(some | others)
+
+
+@cache
+def source_shapes(name: str) -> Shapes:
+    """The keys of PyTorch's state dict for a model of 1000 classes, and the shapes of its tensors; no counters."""
+    shapes = {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name, CLASSES))}
+    return {key: shape for key, shape in shapes.items() if not key.endswith(COUNTER)}
