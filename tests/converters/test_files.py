@@ -1,7 +1,9 @@
+import argparse
 import json
 import os
 import struct
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from converters.files import read, write
+from converters.sources import load
 from jaxft.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -65,18 +68,136 @@ def wrapped(kind: str) -> Any:
         "module": module,
         "module twice": {f"module.{key}": value for key, value in module.items()},
         "compiled": {f"module._orig_mod.{key}": value for key, value in inside.items()},
+        "Lightning": {"state_dict": {f"model.{key}": value for key, value in inside.items()}, "epoch": 3,
+                      "pytorch-lightning_version": "2.5.0", "hyper_parameters": {"lr": 0.1}},
+        "torchvision's references": {"model": inside, "optimizer": {"state": {}}, "epoch": 3,
+                                     "args": argparse.Namespace(lr=0.1), "model_ema": {"n_averaged": torch.tensor(7)}},
+        "averaged": {"model_ema": {"n_averaged": torch.tensor(7), **module}},
+        "timm": {"arch": "resnet18", "state_dict": inside, "state_dict_ema": {}, "args": argparse.Namespace()},
         "parameters": {key: torch.nn.Parameter(value) if value.is_floating_point() else value
                        for key, value in inside.items()},
     }[kind]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "kind", ["state_dict", "model", "ema", "nested", "module", "module twice", "compiled", "parameters"]
-)
+KINDS = ["state_dict", "model", "ema", "nested", "module", "module twice", "compiled", "Lightning",
+         "torchvision's references", "averaged", "timm", "parameters"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_training_scripts_wrap_around_a_state_dict_is_taken_off(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "weights.pth"
     torch.save(wrapped(kind), path)
     assert_same(read(path))
+
+
+def test_one_of_several_state_dicts_is_chosen_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    averaged = {f"module.{key}": value * 2 for key, value in tensors().items()}
+    torch.save({"model": tensors(), "model_ema": {"n_averaged": torch.tensor(7), **averaged}, "epoch": 3}, path)
+    assert_same(read(path))
+    assert_same(load(str(path)))
+    doubled = {key: array * 2 for key, array in ARRAYS.items()}
+    assert_same(read(path, "model_ema"), doubled)
+    assert_same(load(f"{path}#model_ema"), doubled)
+    with pytest.raises(UserError, match=r"has no entry ema; its entries are model, model_ema\."):
+        load(f"{path}#ema")
+    (tmp_path / "odd#name.pth").write_bytes(path.read_bytes())
+    assert_same(load(str(tmp_path / "odd#name.pth")))
+    write(ARRAYS, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="holds tensors alone and no entry model_ema; leave out #model_ema"):
+        load(f"{tmp_path / 'a.safetensors'}#model_ema")
+
+
+def sharded(folder: Path) -> Path:
+    """The tensors in two files and an index, as large models are published."""
+    names = sorted(ARRAYS)
+    parts = {"a-1.safetensors": names[:2], "a-2.safetensors": names[2:]}
+    for file, keys in parts.items():
+        write({key: ARRAYS[key] for key in keys}, folder / file)
+    index = folder / "a.safetensors.index.json"
+    places = {key: file for file, keys in parts.items() for key in keys}
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return index
+
+
+def test_sharded_safetensors_are_read_by_their_index(tmp_path: Path) -> None:
+    assert_same(read(sharded(tmp_path)))
+
+
+def a_missing_shard(index: Path) -> None:
+    (index.parent / "a-2.safetensors").unlink()
+
+
+def a_truncated_shard(index: Path) -> None:
+    shard = index.parent / "a-2.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-8])
+
+
+def a_tensor_of_no_shard(index: Path) -> None:
+    content = json.loads(index.read_text())
+    content["weight_map"]["more"] = "a-1.safetensors"
+    index.write_text(json.dumps(content))
+
+
+def a_tensor_in_two_shards(index: Path) -> None:
+    write({key: ARRAYS[key] for key in sorted(ARRAYS)[:3]}, index.parent / "a-1.safetensors")
+
+
+def a_file_elsewhere(index: Path) -> None:
+    index.write_text(json.dumps({"weight_map": {"half": "../a-1.safetensors"}}))
+
+
+def no_map(index: Path) -> None:
+    index.write_text("[1]")
+
+
+def no_json(index: Path) -> None:
+    index.write_text('{"weight_map": {')
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (a_missing_shard, r"a-2\.safetensors is not a readable safetensors file"),
+        (a_truncated_shard, r"a-2\.safetensors is not a readable safetensors file"),
+        (
+            a_tensor_of_no_shard,
+            r"a-1\.safetensors does not hold the tensors that .* says; .* is more",
+        ),
+        (
+            a_tensor_in_two_shards,
+            r"a-1\.safetensors does not hold .* the first that differs is conv\.weight",
+        ),
+        (a_file_elsewhere, r"is no index of sharded safetensors \(it names files of other folders\)"),
+        (no_map, "is no index of sharded safetensors"),
+        (no_json, "is no index of sharded safetensors"),
+    ],
+)
+def test_a_damaged_set_of_shards_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    index = sharded(tmp_path)
+    damage(index)
+    with pytest.raises(UserError, match=message):
+        read(index)
+
+
+def test_an_archive_that_would_unpack_to_more_than_it_weighs_is_not_opened(tmp_path: Path) -> None:
+    path, bomb = tmp_path / "weights.pth", tmp_path / "bomb.pth"
+    torch.save({"w": torch.zeros(3_000_000)}, path)
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for record in plain.infolist():
+            packed.writestr(record.filename, plain.read(record))
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(UserError, match=r"would unpack to 11 MB, more than its own size.*was not opened"):
+        read(bomb)
+
+
+def test_a_name_twice_in_a_safetensors_header_is_refused(tmp_path: Path) -> None:
+    place = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = f'{{"w": {json.dumps(place)}, "w": {json.dumps({**place, "data_offsets": [4, 8]})}}}'.encode()
+    path = tmp_path / "twice.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(UserError, match="is not a readable safetensors file"):
+        read(path)
 
 
 def test_a_prefix_that_not_every_key_has_stays(tmp_path: Path) -> None:
