@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from rich.table import Table
 
@@ -173,30 +174,25 @@ def compare(
 
     theirs.to(getattr(torch, dtype))
     without_chance(theirs, ours)
-    source = {key: tensor.numpy().copy() for key, tensor in theirs.state_dict().items()}
     ours = widened(ours, dtype)
     task = Classification(MEAN, STD, dtype=dtype)
     images = np.array(task.images(jnp.asarray(pixels)))
 
     stages, logits = evaluate_both(theirs, ours, images)
-    exported = to_torch(ours)
-    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in exported.items()}, strict=True)
-    round_trip = exported.keys() == source.keys() and all(
-        value.dtype == source[key].dtype and np.array_equal(value, source[key]) for key, value in exported.items()
-    )
+    round_trip = comes_back(theirs, to_torch(ours))
 
     batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
     step, state = training(ours, task, heads, dtype)
+    state, metrics = step(state, batch)
     theirs.train()
     optimizer = torch_optimizer(theirs, heads)
     auxiliary_weight = getattr(ours, "auxiliary_weight", 0.0)
     their_loss = torch_loss(theirs, images, labels, auxiliary_weight)
     their_loss.backward()
-    grads, loss = our_gradient(ours, state, task, batch)
-    gradients = worst(as_torch(ours, state, grads), {key: value.grad for key, value in theirs.named_parameters()}, 1e-2)
+    grads = as_torch(ours, state.opt_state[0])
+    gradients = worst(grads, {key: value.grad for key, value in theirs.named_parameters()}, 1e-2)
     optimizer.step()
-    state, _ = step(state, batch)
-    statistics = worst(as_torch(ours, state, state.stats), dict(theirs.named_buffers()), 0.0)
+    statistics = worst(as_torch(ours, state.stats), dict(theirs.named_buffers()), 0.0)
     for _ in range(STEPS - 1):
         optimizer.zero_grad()
         torch_loss(theirs, images, labels, auxiliary_weight).backward()
@@ -207,13 +203,25 @@ def compare(
         parameters=sum(parameter.numel() for parameter in theirs.parameters()),
         stages=stages,
         logits=logits,
-        loss=difference(loss, their_loss.detach().numpy()),
+        loss=difference(metrics["loss"], their_loss.detach().numpy()),
         gradients=gradients,
         statistics=statistics,
-        steps=worst(as_torch(ours, state, state.params), dict(theirs.named_parameters()), 0.0),
+        steps=worst(as_torch(ours, state.params), dict(theirs.named_parameters()), 0.0),
         round_trip=round_trip,
         seconds=time.perf_counter() - start,
     )
+
+
+def comes_back(theirs: "torch.nn.Module", exported: Mapping[str, np.ndarray]) -> bool:
+    """Whether an export is bit for bit the state dict of PyTorch's model, which loads it with `strict=True`."""
+    import torch
+
+    source = {key: tensor.numpy() for key, tensor in theirs.state_dict().items()}
+    same = exported.keys() == source.keys() and all(
+        value.dtype == source[key].dtype and np.array_equal(value, source[key]) for key, value in exported.items()
+    )
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in exported.items()}, strict=True)
+    return same
 
 
 def without_chance(theirs: "torch.nn.Module", ours: nnx.Module) -> None:
@@ -265,27 +273,22 @@ def channels_last(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def training(ours: nnx.Module, task: Classification, heads: Sequence[str], dtype: str) -> tuple[Any, TrainState]:
-    """Our compiled step with two groups of rates, and its first state."""
+    """Our compiled step with two groups of rates, and its first state; the optimizer's keeps each step's gradient."""
     parameters = values(ours, nnx.Param)
     rules = [config.Rule(pattern=head, rate=HEAD_RATE) for head in heads]
     phase = config.Phase(rules=(*rules, config.Rule(pattern="*")))
     groups = plan({path: value.shape for path, value in parameters.items()}, OPTIMIZER, phase, steps_per_epoch=1)
     set_modes(ours, groups, phase.batch_norm)
-    optimizer = transformation(groups, OPTIMIZER)
+    optimizer = optax.chain(recorder(), transformation(groups, OPTIMIZER))
     state = initial_state(ours, lambda _: False, optimizer, 0)
     return jax.jit(train_step(ours, task, optimizer, seed=0, dtype=dtype)), state
 
 
-def our_gradient(
-    ours: nnx.Module, state: TrainState, task: Classification, batch: Mapping[str, jax.Array]
-) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Gradients by path, and the loss."""
-
-    def loss(params: dict[str, jax.Array]) -> jax.Array:
-        return task.loss(filled(ours, params | state.stats), batch)[0]
-
-    value, grads = jax.jit(jax.value_and_grad(loss))(state.params)
-    return grads, value
+def recorder() -> optax.GradientTransformation:
+    """Passes gradients on unchanged and keeps them as its state."""
+    return optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, _, __=None: (grads, grads)
+    )
 
 
 def torch_loss(
@@ -327,7 +330,7 @@ def widened(model: nnx.Module, dtype: str) -> nnx.Module:
     )
 
 
-def as_torch(ours: nnx.Module, state: TrainState, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+def as_torch(ours: nnx.Module, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """Arrays by our path as arrays under PyTorch's names and in its order of axes."""
     return {leaf.key: leaf.to_torch(np.asarray(arrays[leaf.path])) for leaf in leaves(ours) if leaf.path in arrays}
 
