@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from rich.live import Live
 from rich.table import Table
 
+from converters import survey
 from converters.files import write
 from converters.ledger import MismatchError, load_pretrained, to_torch
 from converters.recognition import fitting_models
@@ -91,22 +93,39 @@ class Convert:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Runs PyTorch's model and ours on the same weights and images, in evaluation and training, and compares."""
+    """Runs PyTorch's model and ours on the same weights and images, in evaluation and training, and compares.
 
-    model: str
-    """The model's name."""
-    size: int = 64
-    """Side of the random images, pixels."""
-    batch: int = 8
-    """Number of random images."""
+    The exit code is 1 where a figure is beyond rounding.
+    """
+
+    model: tuple[str, ...] = ()
+    """Names of models; one alone is shown stage by stage."""
+    all: bool = False
+    """Every classifier of torchvision."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision on both sides."""
+    markdown: Path | None = None
+    """Where to write the table, too."""
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Prints the table."""
-        if self.model not in list_models():
-            abstract_model(self.model)  # raises with the nearest names
-        console.print(verify(self.model, size=self.size, batch=self.batch, dtype=self.dtype).table())
+        names = survey.torchvisions() if self.all else self.model
+        if not names:
+            raise UserError("There is nothing to verify; name models with --model, or take --all.")
+        for name in {*names} - {*list_models()}:
+            abstract_model(name)  # raises with the nearest names
+        if len(names) == 1:
+            size, batch = survey.images(names[0])
+            reports = [verify(names[0], size=size, batch=batch, dtype=self.dtype)]
+            console.print(reports[0].table())
+        else:
+            table = survey.table()
+            with Live(table, console=console, refresh_per_second=1, vertical_overflow="visible"):
+                reports = survey.survey(names, self.dtype, lambda report: table.add_row(*survey.row(report)))
+        console.print(survey.summary(reports), highlight=False)
+        if self.markdown is not None:
+            self.markdown.write_text(survey.markdown(reports, self.dtype))
+        return int(any(survey.misses(report) for report in reports))
 
 
 Command = (
@@ -116,9 +135,10 @@ Command = (
 )
 
 
-def main() -> None:
+def main() -> int | None:
     """The command."""
-    tyro.cli(Command, prog="python -m converters").run()
+    command: Inspect | Convert | Verify = tyro.cli(Command, prog="python -m converters")
+    return command.run()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from converters.__main__ import Convert, Inspect, Verify, main
 from converters.files import read, write
@@ -82,19 +83,49 @@ def test_an_output_is_refused_before_anything_is_read(tmp_path: Path, name: str,
     assert (tmp_path / "there.safetensors").read_text() == "precious"
 
 
-def test_verify_prints_the_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def two_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mine`, which is its reference, and `slow`, whose BatchNorm has another momentum."""
     pytest.importorskip("torch")
-    from tests.converters.test_verify import Ours, Theirs
+    from tests.converters.test_verify import Ours, Theirs, momentum
+
+    def slow(num_classes: int = 10, *, rngs: nnx.Rngs) -> Ours:
+        model = Ours(num_classes, rngs=rngs)
+        momentum(model)
+        return model
 
     monkeypatch.setitem(BUILDERS, "mine", Ours)  # type: ignore[arg-type]
+    monkeypatch.setitem(BUILDERS, "slow", slow)  # type: ignore[arg-type]
     monkeypatch.setattr("converters.verify.reference", lambda name, num_classes: Theirs())
-    Verify(model="mine", size=8, batch=2, dtype="float64").run()
+    monkeypatch.setattr("converters.survey.images", lambda name: (8, 2))
+
+
+@pytest.mark.usefixtures("two_models")
+def test_verify_shows_one_model_stage_by_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Verify(model=("mine",), dtype="float64").run() == 0
     printed = capsys.readouterr().out
     assert "mine: 166 parameters" in printed
     assert "evaluation: logits" in printed
-    assert "True" in printed
+    assert "1 of 1 models within the limits" in printed
     with pytest.raises(UserError, match="no model named 'resnet81'"):
-        Verify(model="resnet81").run()
+        Verify(model=("resnet81",)).run()
+    with pytest.raises(UserError, match="nothing to verify; name models with --model, or take --all"):
+        Verify().run()
+
+
+@pytest.mark.usefixtures("two_models")
+def test_verify_shows_many_models_a_line_each_and_fails_with_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Verify(model=("mine", "slow"), dtype="float64", markdown=tmp_path / "models.md").run() == 1
+    printed = capsys.readouterr().out
+    assert "1 of 2 models within the limits\n  slow: statistics" in printed
+    lines = (tmp_path / "models.md").read_text().splitlines()
+    assert "1 of 2 models within the limits" in lines
+    (mine,) = [line.split(" | ") for line in lines if line.startswith("| mine")]
+    assert mine[1] == "166"
+    assert mine[-2] == "exact"
+    assert all(float(figure) < 1e-12 for figure in mine[2:7])
 
 
 def test_the_command_line_reaches_the_command(

@@ -1,0 +1,110 @@
+"""`verify` over many models: which of them are PyTorch's to within the tolerances, as a table."""
+
+import gc
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import jax
+from rich.table import Table
+
+from converters.torchvision import WEIGHTS
+from converters.verify import Report, verify
+from jaxft.models import BUILDERS
+
+COLUMNS = ("model", "parameters", "logits", "loss", "gradients", "statistics", "3 steps", "round trip", "seconds")
+LIBRARIES = ("jax", "flax", "torch", "torchvision")
+ATTENTION = ("vit", "swin", "maxvit")
+# (side, images) of the models that take no 64 pixels: the smallest side, and few enough to fit into memory.
+IMAGES = {"inception_v3": (96, 8), "maxvit": (224, 2), "vit": (224, 2)}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest relative differences that are still rounding, in float32."""
+
+    logits: float
+    gradients: float = 1e-3
+    statistics: float = 1e-5
+    steps: float = 1e-4
+
+
+def limits(model: str) -> Limits:
+    """Attention sums products of activations, and its softmax is exponential in them: ten times the logits' limit."""
+    return Limits(logits=1e-4 if model.startswith(ATTENTION) else 1e-5)
+
+
+def misses(report: Report) -> list[str]:
+    """Names of the figures that are beyond the limits; empty where the proof holds."""
+    limit = limits(report.model)
+    figures = {
+        "logits": (report.logits, limit.logits),
+        "gradients": (report.gradients[0], limit.gradients),
+        "statistics": (report.statistics[0], limit.statistics),
+        "3 steps": (report.steps[0], limit.steps),
+    }
+    over = [name for name, (figure, most) in figures.items() if not figure <= most]
+    return over + ([] if report.round_trip else ["round trip"])
+
+
+def row(report: Report) -> list[str]:
+    """The cells of a model's line."""
+    figures = (report.logits, report.loss, report.gradients[0], report.statistics[0], report.steps[0])
+    trip = "exact" if report.round_trip else "DIFFERS"
+    shown = [f"{figure:.1e}" for figure in figures]
+    return [report.model, f"{report.parameters:,}", *shown, trip, f"{report.seconds:.0f}"]
+
+
+def images(model: str) -> tuple[int, int]:
+    """The side, and the number, of the images that a model is verified on."""
+    return next((images for prefix, images in IMAGES.items() if model.startswith(prefix)), (64, 8))
+
+
+def survey(names: Iterable[str], dtype: str, show: Callable[[Report], None]) -> list[Report]:
+    """Verifies models one after the other and shows each report."""
+    reports = []
+    for name in names:
+        size, batch = images(name)
+        reports.append(verify(name, size=size, batch=batch, dtype=dtype))
+        show(reports[-1])
+        jax.clear_caches()
+        gc.collect()
+    return reports
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """How many are within the limits, and what the others miss."""
+    missed = {report.model: misses(report) for report in reports if misses(report)}
+    lines = [f"{len(reports) - len(missed)} of {len(reports)} models within the limits"]
+    return "\n".join(lines + [f"  {model}: {', '.join(figures)}" for model, figures in missed.items()])
+
+
+def table() -> Table:
+    """The empty table for a terminal."""
+    return Table(*COLUMNS, title="largest differences, relative to PyTorch's largest magnitude")
+
+
+def markdown(reports: Sequence[Report], dtype: str) -> str:
+    """The table of supported models, with the day, the versions and the machine."""
+    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    head = f"""# Models
+
+Written by `python -m converters verify --all --markdown FILE` on {datetime.now(UTC):%Y-%m-%d}, with {versions}, on
+{platform.machine()} ({jax.default_backend()}), in {dtype}.
+
+Random weights, perturbed BatchNorm statistics, 8 random images of 64 pixels (models of a fixed or larger size: theirs).
+A figure is the largest difference from PyTorch relative to the largest magnitude of PyTorch's tensor; for gradients, to
+at least a hundredth of the largest gradient. The round trip is the export: the same bits, and loaded by PyTorch with
+`strict=True`.
+
+"""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row(report)) + " |" for report in reports]
+    return head + "\n".join(lines) + f"\n\n{summary(reports)}\n"
+
+
+def torchvisions() -> list[str]:
+    """The models whose reference is torchvision's."""
+    return [name for name in BUILDERS if name in WEIGHTS]
