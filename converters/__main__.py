@@ -87,7 +87,9 @@ class Convert:
                 raise MismatchError(
                     f"{self.source} does not hold the Flax parameters of {self.model}: {', '.join(odd)}."
                 )
-            write(to_torch(filled(model, {path: jnp.asarray(array) for path, array in arrays.items()})), self.output)
+            # One by one, so that a large model is in memory once.
+            model = filled(model, {path: jnp.array(arrays.pop(path)) for path in wanted})
+            write(to_torch(model), self.output)
         console.print(f"{self.output} written", highlight=False)
 
 

@@ -189,7 +189,7 @@ def write(state: Mapping[str, np.ndarray], path: Path) -> None:
         import torch
     except ImportError as error:
         raise UserError("Writing .pth needs PyTorch: pip install 'jaxft[torch]', or choose safetensors.") from error
-    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+    tensors = {key: torch.from_numpy(np.require(value, requirements=["C", "W"])) for key, value in state.items()}
     _atomically(path, lambda temporary: torch.save(tensors, temporary))
 
 
