@@ -21,9 +21,10 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks.timing import interleaved
-from converters.verify import MEAN, STD, reference
+from converters.verify import MEAN, STD, reference, torch_loss
 from jaxft import config, create_model
 from jaxft.distributed import device_mesh
+from jaxft.models import abstract_model
 from jaxft.models.paths import filled, values
 from jaxft.optim import Plan, plan, set_modes, transformation
 from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
@@ -105,19 +106,18 @@ def their_steps(name: str, images: np.ndarray, labels: np.ndarray) -> tuple[Call
     """PyTorch's training and evaluation step."""
     model = reference(name, 1000).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
-    x = torch.from_numpy(images).permute(0, 3, 1, 2)
-    y = torch.from_numpy(labels).long()
+    auxiliary_weight = getattr(abstract_model(name), "auxiliary_weight", 0.0)
 
     def training() -> None:
         model.train()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()
+        torch_loss(model, images, labels, auxiliary_weight).backward()
         optimizer.step()
 
     def evaluation() -> None:
         model.eval()
         with torch.inference_mode():
-            torch.nn.functional.cross_entropy(model(x), y)
+            torch_loss(model, images, labels, auxiliary_weight)
 
     return training, evaluation
 
