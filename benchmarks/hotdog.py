@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torchvision.transforms as T
 import tyro
 from efficientnet_lite_pytorch import EfficientNet
-from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -30,8 +31,7 @@ from converters.sources import load
 from jaxft import config
 from jaxft.models.paths import matches
 
-CONFIG = Path("configs/hotdog_lite0.py")
-SCRATCH = Path("configs/hotdog_lite0_scratch.py")
+CONFIGS = {"ImageNet": Path("configs/hotdog_lite0.py"), "random": Path("configs/hotdog_lite0_scratch.py")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,10 @@ class Options:
     """Runs of each kind."""
     epochs: int = 5
     """Passes over the training photos."""
-    torch: bool = True
-    """Whether to run PyTorch, too."""
+    programs: tuple[Literal["jaxft", "PyTorch"], ...] = ("jaxft", "PyTorch")
+    """Whose training to run."""
+    weights: tuple[Literal["ImageNet", "random"], ...] = ("ImageNet", "random")
+    """The first weights to start from."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def with_pytorch(file: Path, options: Options, seed: int) -> Result:
     settings = config.load(file)
     phase, images = settings.phases[0], settings.images
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = settings.model.options.get("momentum", module.momentum)
     if settings.pretrained.source is not None:
         state = load(settings.pretrained.source)
         kept = {key: torch.from_numpy(value) for key, value in state.items() if not key.startswith("_fc.")}
@@ -126,17 +131,15 @@ def main() -> None:
     """Prints the table."""
     options = tyro.cli(Options)
     table = Table("program", "first weights", "last epoch", "median", "best epoch", "median", "minutes a run")
-    programs: list[tuple[str, Callable[[Path, Options, int], Result]]] = [("jaxft", with_jaxft)]
-    programs += [("PyTorch", with_pytorch)] if options.torch else []
-    for program, run in programs:
-        for weights, file in (("ImageNet", CONFIG), ("random", SCRATCH)):
-            results = [run(file, options, seed) for seed in range(options.seeds)]
-            row = [program, weights]
-            for values in ([r.last for r in results], [r.best for r in results]):
-                row += [" ".join(f"{value:.3f}" for value in values), f"{statistics.median(values):.3f}"]
-            table.add_row(*row, f"{statistics.median(r.minutes for r in results):.1f}")
-            Console().print(" ".join(row))
-    Console().print(table)
+    runs: dict[str, Callable[[Path, Options, int], Result]] = {"jaxft": with_jaxft, "PyTorch": with_pytorch}
+    with Live(table, refresh_per_second=1):
+        for program in options.programs:
+            for weights in options.weights:
+                results = [runs[program](CONFIGS[weights], options, seed) for seed in range(options.seeds)]
+                row: list[str] = [program, weights]
+                for values in ([r.last for r in results], [r.best for r in results]):
+                    row += [" ".join(f"{value:.3f}" for value in values), f"{statistics.median(values):.3f}"]
+                table.add_row(*row, f"{statistics.median(r.minutes for r in results):.1f}")
 
 
 if __name__ == "__main__":

@@ -26,22 +26,31 @@ GROUPS = (
 STEM, HEAD = 32, 1280
 
 convolution = partial(Conv, bias=False, padding="same")
-normalisation = partial(BatchNorm, eps=1e-3, momentum=0.01)
+normalisation = partial(BatchNorm, eps=1e-3)
 
 
 class MBConv(nnx.Module):
     """Inverted bottleneck: 1x1 up (where it expands), depthwise, 1x1 down, and a shortcut where the shape stays."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, size: int, stride: int, expansion: int, drop_path: float, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        size: int,
+        stride: int,
+        expansion: int,
+        drop_path: float,
+        momentum: float,
+        rngs: nnx.Rngs,
     ) -> None:
         width = inputs * expansion
         self._expand_conv = convolution(inputs, width, 1, rngs=rngs) if expansion > 1 else None
-        self._bn0 = normalisation(width) if expansion > 1 else None
+        self._bn0 = normalisation(width, momentum=momentum) if expansion > 1 else None
         self._depthwise_conv = convolution(width, width, size, stride=stride, groups=width, rngs=rngs)
-        self._bn1 = normalisation(width)
+        self._bn1 = normalisation(width, momentum=momentum)
         self._project_conv = convolution(width, outputs, 1, rngs=rngs)
-        self._bn2 = normalisation(outputs)
+        self._bn2 = normalisation(outputs, momentum=momentum)
         self.drop_path = DropPath(drop_path, rngs=rngs) if stride == 1 and inputs == outputs else None
 
     def __call__(self, x: Array) -> Array:
@@ -60,6 +69,8 @@ class EfficientNetLite(nnx.Module):
         width, depth: the compound scaling of channels and repeats.
         dropout: before the last linear layer, in training.
         drop_path: stochastic depth of the last block, in training; it grows linearly from 0 at the first.
+        momentum: of every BatchNorm, in PyTorch's sense. At 0.01 some 500 steps must pass before the running estimates
+            are those of new data.
     """
 
     def __init__(
@@ -70,10 +81,11 @@ class EfficientNetLite(nnx.Module):
         depth: float,
         dropout: float,
         drop_path: float = 0.2,
+        momentum: float = 0.01,
         rngs: nnx.Rngs,
     ) -> None:
         self._conv_stem = convolution(3, STEM, 3, stride=2, rngs=rngs)
-        self._bn0 = normalisation(STEM)
+        self._bn0 = normalisation(STEM, momentum=momentum)
         repeats = [repeat if group in (0, len(GROUPS) - 1) else math.ceil(repeat * depth)
                    for group, (repeat, *_) in enumerate(GROUPS)]  # fmt: skip
         blocks: list[MBConv] = []
@@ -89,13 +101,14 @@ class EfficientNetLite(nnx.Module):
                         stride=stride if index == 0 else 1,
                         expansion=expansion,
                         drop_path=drop_path * len(blocks) / sum(repeats),
+                        momentum=momentum,
                         rngs=rngs,
                     )
                 )
                 inputs = outputs
         self._blocks = Sequential(blocks)
         self._conv_head = convolution(inputs, HEAD, 1, rngs=rngs)
-        self._bn1 = normalisation(HEAD)
+        self._bn1 = normalisation(HEAD, momentum=momentum)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self._fc = Linear(HEAD, num_classes, rngs=rngs)
 
@@ -123,33 +136,38 @@ def scaled(channels: int, width: float) -> int:
 
 
 def efficientnet_lite0(
-    num_classes: int = 1000, *, dropout: float = 0.2, drop_path: float = 0.2, rngs: nnx.Rngs
+    num_classes: int = 1000, *, dropout: float = 0.2, drop_path: float = 0.2, momentum: float = 0.01, rngs: nnx.Rngs
 ) -> EfficientNetLite:
-    return EfficientNetLite(num_classes, width=1.0, depth=1.0, dropout=dropout, drop_path=drop_path, rngs=rngs)
+    options = {"dropout": dropout, "drop_path": drop_path, "momentum": momentum}
+    return EfficientNetLite(num_classes, width=1.0, depth=1.0, **options, rngs=rngs)
 
 
 def efficientnet_lite1(
-    num_classes: int = 1000, *, dropout: float = 0.2, drop_path: float = 0.2, rngs: nnx.Rngs
+    num_classes: int = 1000, *, dropout: float = 0.2, drop_path: float = 0.2, momentum: float = 0.01, rngs: nnx.Rngs
 ) -> EfficientNetLite:
-    return EfficientNetLite(num_classes, width=1.0, depth=1.1, dropout=dropout, drop_path=drop_path, rngs=rngs)
+    options = {"dropout": dropout, "drop_path": drop_path, "momentum": momentum}
+    return EfficientNetLite(num_classes, width=1.0, depth=1.1, **options, rngs=rngs)
 
 
 def efficientnet_lite2(
-    num_classes: int = 1000, *, dropout: float = 0.3, drop_path: float = 0.2, rngs: nnx.Rngs
+    num_classes: int = 1000, *, dropout: float = 0.3, drop_path: float = 0.2, momentum: float = 0.01, rngs: nnx.Rngs
 ) -> EfficientNetLite:
-    return EfficientNetLite(num_classes, width=1.1, depth=1.2, dropout=dropout, drop_path=drop_path, rngs=rngs)
+    options = {"dropout": dropout, "drop_path": drop_path, "momentum": momentum}
+    return EfficientNetLite(num_classes, width=1.1, depth=1.2, **options, rngs=rngs)
 
 
 def efficientnet_lite3(
-    num_classes: int = 1000, *, dropout: float = 0.3, drop_path: float = 0.2, rngs: nnx.Rngs
+    num_classes: int = 1000, *, dropout: float = 0.3, drop_path: float = 0.2, momentum: float = 0.01, rngs: nnx.Rngs
 ) -> EfficientNetLite:
-    return EfficientNetLite(num_classes, width=1.2, depth=1.4, dropout=dropout, drop_path=drop_path, rngs=rngs)
+    options = {"dropout": dropout, "drop_path": drop_path, "momentum": momentum}
+    return EfficientNetLite(num_classes, width=1.2, depth=1.4, **options, rngs=rngs)
 
 
 def efficientnet_lite4(
-    num_classes: int = 1000, *, dropout: float = 0.3, drop_path: float = 0.2, rngs: nnx.Rngs
+    num_classes: int = 1000, *, dropout: float = 0.3, drop_path: float = 0.2, momentum: float = 0.01, rngs: nnx.Rngs
 ) -> EfficientNetLite:
-    return EfficientNetLite(num_classes, width=1.4, depth=1.8, dropout=dropout, drop_path=drop_path, rngs=rngs)
+    options = {"dropout": dropout, "drop_path": drop_path, "momentum": momentum}
+    return EfficientNetLite(num_classes, width=1.4, depth=1.8, **options, rngs=rngs)
 
 
 PRESETS = (
