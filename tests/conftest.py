@@ -1,4 +1,7 @@
-"""What every test runs under: two CPU devices, no silent rank promotion, a compile cache of the tests' own."""
+"""What every test runs under: two CPU devices, no silent rank promotion, a compile cache of the tests' own.
+
+Each worker of pytest-xdist has its own cache: JAX writes entries in place, and another could read half of one.
+"""
 
 import os
 from pathlib import Path
@@ -6,7 +9,9 @@ from pathlib import Path
 # Before JAX is imported, and inherited by the commands that tests start.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(__file__).parent.parent / ".pytest_cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
