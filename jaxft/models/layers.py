@@ -130,9 +130,18 @@ class LinearOverMap(nnx.Module):
     them and nothing is transposed at run time.
     """
 
-    def __init__(self, inputs: tuple[int, int, int], outputs: int, *, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(fan_in_uniform(rngs.params(), (*inputs, outputs), math.prod(inputs)))
-        self.bias = nnx.Param(fan_in_uniform(rngs.params(), (outputs,), math.prod(inputs)))
+    def __init__(
+        self,
+        inputs: tuple[int, int, int],
+        outputs: int,
+        *,
+        init: Init | None = None,
+        bias_init: Init | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        default = partial(fan_in_uniform, fan_in=math.prod(inputs))
+        self.kernel = nnx.Param((init or default)(rngs.params(), (*inputs, outputs)))
+        self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,)))
 
     def __call__(self, x: Array) -> Array:
         y = jax.lax.dot_general(x, self.kernel[...], (((1, 2, 3), (0, 1, 2)), ((), ())))

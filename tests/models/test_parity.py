@@ -32,6 +32,7 @@ class Pair(NamedTuple):
 
     ours: Callable[[int], nnx.Module]
     theirs: Callable[[], Any]
+    size: int = 64
 
 
 SHALLOW = {
@@ -74,7 +75,7 @@ def test_a_shallow_model_is_pytorchs(pair: Pair, dtype: str) -> None:
     with torch.no_grad():
         perturb(theirs, 0)
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    pixels = random.integers(0, 256, (8, pair.size, pair.size, 3), dtype=np.uint8)
     labels = random.integers(0, CLASSES, 8).astype(np.int32)
     with precision(dtype):
         ours = nnx.eval_shape(lambda: pair.ours(CLASSES))
