@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.models.convolution import conv
+from jaxft.models.convolution import conv, max_pool
 
 Size = int | tuple[int, int]
 Init = Callable[[Array, tuple[int, ...]], Array]
@@ -301,6 +301,12 @@ def gelu(x: Array) -> Array:
 def global_average_pool(x: Array) -> Array:
     """`[N, H, W, C]` -> `[N, C]`: `AdaptiveAvgPool2d(1)` and `flatten`."""
     return x.mean((1, 2))
+
+
+def max_pool_ceil(x: Array, size: int, stride: int) -> Array:
+    """`torch.nn.MaxPool2d(size, stride, ceil_mode=True)`, size >= stride: the last windows may reach over the edge."""
+    bottom, right = (-(length - size) % stride for length in x.shape[1:3])
+    return max_pool(x, (size, size), (stride, stride), ((0, bottom), (0, right)))
 
 
 def adaptive_average_pool(x: Array, size: Size) -> Array:
