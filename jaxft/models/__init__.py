@@ -9,10 +9,10 @@ import jax
 from flax import nnx
 
 from jaxft.errors import UserError
-from jaxft.models import efficientnet_lite, resnet
+from jaxft.models import alexnet, efficientnet_lite, mobilenet_v2, resnet, squeezenet, vgg
 from jaxft.models.paths import values
 
-FAMILIES = (efficientnet_lite, resnet)
+FAMILIES = (alexnet, efficientnet_lite, mobilenet_v2, resnet, squeezenet, vgg)
 BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
 
 

@@ -1,8 +1,10 @@
 """Whole models against live PyTorch; the full ones by hand, `pytest -m zoo`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -12,11 +14,17 @@ from flax import nnx
 from converters import load_pretrained
 from converters.verify import Report, compare, perturb, precision, verify
 from jaxft.models import class_layers, list_models, materialise
+from jaxft.models.alexnet import AlexNet
 from jaxft.models.efficientnet_lite import EfficientNetLite
+from jaxft.models.mobilenet_v2 import MobileNetV2
 from jaxft.models.resnet import BasicBlock, Bottleneck, ResNet
+from jaxft.models.squeezenet import squeezenet1_0
+from jaxft.models.vgg import VGG
 
 torch = pytest.importorskip("torch")
 resnet = pytest.importorskip("torchvision.models.resnet")
+vgg = pytest.importorskip("torchvision.models.vgg")
+models = pytest.importorskip("torchvision.models")
 
 CLASSES = 5
 
@@ -27,6 +35,28 @@ def shallow_lite() -> Any:
     return lite.from_name("efficientnet-lite0", num_classes=CLASSES, **changes)
 
 
+@contextmanager
+def linear(sizes: Mapping[int, int]) -> Iterator[None]:
+    """Within it, PyTorch's linear layers have other sizes than they are given: sizes[inputs], sizes[outputs]."""
+
+    class Resized(torch.nn.Linear):
+        def __init__(self, inputs: int, outputs: int, **rest: Any) -> None:
+            super().__init__(sizes.get(inputs, inputs), sizes.get(outputs, outputs), **rest)
+
+    with mock.patch.object(torch.nn, "Linear", Resized):
+        yield
+
+
+def shallow_vgg(batch_norm: bool) -> Any:
+    with linear({512 * 49: 16 * 49, 4096: 32}):
+        return vgg.VGG(vgg.make_layers([8, "M", 16, "M"], batch_norm), CLASSES)
+
+
+def narrow_alexnet() -> Any:
+    with linear({4096: 32}):
+        return models.AlexNet(CLASSES)
+
+
 class Pair(NamedTuple):
     """One architecture, small, on both sides."""
 
@@ -34,6 +64,9 @@ class Pair(NamedTuple):
     theirs: Callable[[], Any]
     size: int = 64
 
+
+# (expansion, channels, repeats, stride)
+INVERTED = ((1, 32, 1, 1), (6, 64, 2, 2), (6, 96, 1, 1))
 
 SHALLOW = {
     "basic": Pair(
@@ -44,9 +77,31 @@ SHALLOW = {
         lambda n: ResNet(Bottleneck, (1, 1, 1, 1), n, groups=32, width_per_group=4, rngs=nnx.Rngs(0)),
         lambda: resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], CLASSES, groups=32, width_per_group=4),
     ),
+    "alexnet": Pair(
+        lambda n: AlexNet(n, hidden=32, rngs=nnx.Rngs(0)),
+        narrow_alexnet,
+        size=80,
+    ),
+    "squeezenet1_0": Pair(
+        lambda n: squeezenet1_0(n, rngs=nnx.Rngs(0)),
+        lambda: models.squeezenet1_0(num_classes=CLASSES),
+        size=48,
+    ),
+    "vgg": Pair(
+        lambda n: VGG((1, 1), n, batch_norm=False, widths=(8, 16), hidden=32, rngs=nnx.Rngs(0)),
+        lambda: shallow_vgg(False),
+    ),
+    "vgg_bn": Pair(
+        lambda n: VGG((1, 1), n, batch_norm=True, widths=(8, 16), hidden=32, rngs=nnx.Rngs(0)),
+        lambda: shallow_vgg(True),
+    ),
     "lite": Pair(
         lambda n: EfficientNetLite(n, width=1.0, depth=0.3, dropout=0.2, drop_path=0.2, rngs=nnx.Rngs(0)),
         shallow_lite,
+    ),
+    "mobilenet_v2": Pair(
+        lambda n: MobileNetV2(n, groups=INVERTED, width=0.25, rngs=nnx.Rngs(0)),
+        lambda: models.MobileNetV2(CLASSES, 0.25, INVERTED),
     ),
 }
 
