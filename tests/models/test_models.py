@@ -52,7 +52,7 @@ def test_a_model_keeps_the_contract(name: str) -> None:
     assert (features.shape[1], CLASSES) in {values(model)[f"{head}.kernel"].shape[-2:] for head in heads}
     assert stages
     assert all(stage.ndim in (3, 4) and stage.shape[0] == 2 for stage in stages.values())
-    assert {str(value.dtype) for value in values(model).values()} == {"float32", "int32"}
+    assert {str(value.dtype) for value in values(model).values()} - {"int32"} == {"float32"}
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -16,7 +16,9 @@ from converters.verify import Report, compare, perturb, precision, verify
 from jaxft.models import class_layers, list_models, materialise
 from jaxft.models.alexnet import AlexNet
 from jaxft.models.efficientnet_lite import EfficientNetLite
+from jaxft.models.mnasnet import MNASNet
 from jaxft.models.mobilenet_v2 import MobileNetV2
+from jaxft.models.mobilenet_v3 import Block, MobileNetV3, hard_swish
 from jaxft.models.resnet import BasicBlock, Bottleneck, ResNet
 from jaxft.models.squeezenet import squeezenet1_0
 from jaxft.models.vgg import VGG
@@ -55,6 +57,36 @@ def shallow_vgg(batch_norm: bool) -> Any:
 def narrow_alexnet() -> Any:
     with linear({4096: 32}):
         return models.AlexNet(CLASSES)
+
+
+STACKS = ((24, 3, 2, 3, 1), (40, 5, 2, 3, 2))
+
+
+def shallow_mnasnet() -> Any:
+    theirs = models.MNASNet(0.25, CLASSES)
+    head = torch.nn.Conv2d(16, 1280, 1, bias=False)
+    torch.nn.init.kaiming_normal_(head.weight, mode="fan_out")
+    stem, first, second, last = theirs.layers[:8], theirs.layers[8][:1], theirs.layers[9][:2], theirs.layers[15:]
+    theirs.layers = torch.nn.Sequential(*stem, first, second, head, *last)
+    return theirs
+
+
+# (kernel, width inside, channels out, squeeze-and-excitation, hard swish, stride)
+ROWS = (
+    Block(3, 16, 16, True, nnx.relu, 2),
+    Block(5, 48, 24, True, hard_swish, 2),
+    Block(3, 72, 24, False, hard_swish, 1),
+)
+
+
+def shallow_mobilenet_v3() -> Any:
+    row = models.mobilenetv3.InvertedResidualConfig
+    rows = [
+        row(16, 3, 16, 16, True, "RE", 2, 1, 1.0),
+        row(16, 5, 48, 24, True, "HS", 2, 1, 1.0),
+        row(24, 3, 72, 24, False, "HS", 1, 1, 1.0),
+    ]
+    return models.MobileNetV3(rows, 64, CLASSES)
 
 
 class Pair(NamedTuple):
@@ -99,9 +131,17 @@ SHALLOW = {
         lambda n: EfficientNetLite(n, width=1.0, depth=0.3, dropout=0.2, drop_path=0.2, rngs=nnx.Rngs(0)),
         shallow_lite,
     ),
+    "mnasnet": Pair(
+        lambda n: MNASNet(0.25, n, stacks=STACKS, rngs=nnx.Rngs(0)),
+        shallow_mnasnet,
+    ),
     "mobilenet_v2": Pair(
         lambda n: MobileNetV2(n, groups=INVERTED, width=0.25, rngs=nnx.Rngs(0)),
         lambda: models.MobileNetV2(CLASSES, 0.25, INVERTED),
+    ),
+    "mobilenet_v3": Pair(
+        lambda n: MobileNetV3(ROWS, 64, n, rngs=nnx.Rngs(0)),
+        shallow_mobilenet_v3,
     ),
 }
 
