@@ -9,10 +9,20 @@ import jax
 from flax import nnx
 
 from jaxft.errors import UserError
-from jaxft.models import alexnet, efficientnet_lite, mnasnet, mobilenet_v2, mobilenet_v3, resnet, squeezenet, vgg
+from jaxft.models import (
+    alexnet,
+    densenet,
+    efficientnet_lite,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    squeezenet,
+    vgg,
+)
 from jaxft.models.paths import values
 
-FAMILIES = (alexnet, efficientnet_lite, mnasnet, mobilenet_v2, mobilenet_v3, resnet, squeezenet, vgg)
+FAMILIES = (alexnet, densenet, efficientnet_lite, mnasnet, mobilenet_v2, mobilenet_v3, resnet, squeezenet, vgg)
 BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
 
 
