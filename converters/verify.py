@@ -4,6 +4,7 @@ Every figure is the largest absolute difference divided by the largest magnitude
 are compared, by at least a hundredth of the largest gradient.
 """
 
+import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,8 +72,8 @@ class Report:
         return table
 
 
-def reference(name: str, num_classes: int) -> "torch.nn.Module":
-    """PyTorch's own model of that name, freshly initialised.
+def reference(name: str, num_classes: int, image_size: int | None = None) -> "torch.nn.Module":
+    """PyTorch's own model of that name, freshly initialised; some must know the size of their images.
 
     Raises:
         UserError: the package that has it is not installed.
@@ -86,7 +87,10 @@ def reference(name: str, num_classes: int) -> "torch.nn.Module":
             return EfficientNet.from_name(name.replace("_", "-"), num_classes=num_classes, **changes)
         import torchvision
 
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+        options: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        if image_size is not None:
+            options |= {"input_size": (image_size,) * 2} if name == "maxvit_t" else {"image_size": image_size}
+        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     except ImportError as error:
         raise UserError(f"verify needs PyTorch's {name} ({error}): pip install 'jaxft[test]'.") from error
 
@@ -94,11 +98,13 @@ def reference(name: str, num_classes: int) -> "torch.nn.Module":
 def perturb(model: "torch.nn.Module", seed: int) -> None:
     """Draws running statistics and affine parameters of every BatchNorm anew, so that none is the neutral 0 or 1.
 
-    Other parameters of one value throughout, such as biases of 0, get noise: behind a head of zeros no gradient tells
-    anything, and a bias of 0 before a BatchNorm stays 0 but for rounding. The biases of a BatchNorm are about +1.6 in even channels and -1.6 in odd ones, at a scale of about 0.5: most values of half of the
+    Biases are about +1.6 in even channels and -1.6 in odd ones, at a scale of about 0.5: most values of half of the
     channels pass a ReLU, most of the others do not, also after a shortcut is added, and few lie so near the kink that
     the rounding of float32 decides whether they have a gradient. (With biases about 0, PyTorch's own float32 gradients
     of a ResNet-50 differ from its float64 ones by 20 % in the worst tensor.)
+
+    Other parameters of one value throughout, such as biases of 0, get noise: behind a head of zeros no gradient tells
+    anything, and a bias of 0 before a BatchNorm stays 0 but for rounding.
     """
     import torch
 
@@ -145,17 +151,18 @@ def verify(
 
     start = time.perf_counter()
     torch.manual_seed(seed)
-    theirs = theirs or reference(name, num_classes)
+    options = {"image_size": size} if "image_size" in inspect.signature(BUILDERS[name]).parameters else {}
+    theirs = theirs or reference(name, num_classes, **options)
     with torch.no_grad():
         perturb(theirs, seed)
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, num_classes, batch).astype(np.int32)
     with precision(dtype):
-        ours = abstract_model(name, num_classes)
+        ours = abstract_model(name, num_classes, **options)
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(seed)))
-        heads = class_layers(partial(abstract_model, name))
+        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(seed), **options))
+        heads = class_layers(partial(abstract_model, name, **options))
         return compare(name, theirs, ours, heads, pixels, labels, dtype, start)
 
 

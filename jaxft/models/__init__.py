@@ -19,10 +19,11 @@ from jaxft.models import (
     resnet,
     squeezenet,
     vgg,
+    vit,
 )
 from jaxft.models.paths import values
 
-FAMILIES = (alexnet, densenet, efficientnet_lite, mnasnet, mobilenet_v2, mobilenet_v3, resnet, squeezenet, vgg)
+FAMILIES = (alexnet, densenet, efficientnet_lite, mnasnet, mobilenet_v2, mobilenet_v3, resnet, squeezenet, vgg, vit)
 BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
 
 

@@ -28,7 +28,11 @@ def model_of(name: str) -> Any:
 
 
 # The images of models that take no 64 by 48.
-IMAGE = {"alexnet": (80, 64)}
+IMAGE = {
+    "alexnet": (80, 64),
+    **{name: (224, 224) for name in list_models() if name.startswith(("vit", "maxvit"))},
+    "inception_v3": (96, 80),
+}
 # Half a minute each to trace, and the same code as resnext50_32x4d.
 DEEP = ("resnext101_32x8d", "resnext101_64x4d")
 

@@ -23,6 +23,7 @@ from jaxft.models.mobilenet_v3 import Block, MobileNetV3, hard_swish
 from jaxft.models.resnet import BasicBlock, Bottleneck, ResNet
 from jaxft.models.squeezenet import squeezenet1_0
 from jaxft.models.vgg import VGG
+from jaxft.models.vit import VisionTransformer
 
 torch = pytest.importorskip("torch")
 resnet = pytest.importorskip("torchvision.models.resnet")
@@ -119,6 +120,11 @@ SHALLOW = {
     "densenet": Pair(
         lambda n: DenseNet(8, (2, 2), 16, n, rngs=nnx.Rngs(0)),
         lambda: models.DenseNet(8, (2, 2), 16, num_classes=CLASSES),
+    ),
+    "vit": Pair(
+        lambda n: VisionTransformer(8, 2, 16, 2, 32, n, image_size=32, rngs=nnx.Rngs(0)),
+        lambda: models.VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=CLASSES),
+        size=32,
     ),
     "squeezenet1_0": Pair(
         lambda n: squeezenet1_0(n, rngs=nnx.Rngs(0)),
