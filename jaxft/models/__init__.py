@@ -11,19 +11,40 @@ from flax import nnx
 from jaxft.errors import UserError
 from jaxft.models import (
     alexnet,
+    convnext,
     densenet,
+    efficientnet,
     efficientnet_lite,
     mnasnet,
     mobilenet_v2,
     mobilenet_v3,
+    regnet,
     resnet,
+    shufflenet_v2,
     squeezenet,
+    swin,
     vgg,
     vit,
 )
 from jaxft.models.paths import values
 
-FAMILIES = (alexnet, densenet, efficientnet_lite, mnasnet, mobilenet_v2, mobilenet_v3, resnet, squeezenet, vgg, vit)
+FAMILIES = (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnet_lite,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    regnet,
+    resnet,
+    shufflenet_v2,
+    squeezenet,
+    swin,
+    vgg,
+    vit,
+)
 BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
 
 
