@@ -18,7 +18,7 @@ def attend(
 
     Args:
         queries, keys, values: `[..., tokens, heads, channels]`, the queries scaled already.
-        bias: what is added to the logits `[..., heads, tokens, tokens]`.
+        bias: what is added to the logits `[..., heads, tokens, tokens]`; it may lack leading axes.
         dropout: of the weights, in training.
 
     Returns:
@@ -26,7 +26,9 @@ def attend(
     """
     logits = jnp.einsum("...qhc,...khc->...hqk", queries, keys)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    weights = jax.nn.softmax(logits if bias is None else logits + bias)
+    if bias is not None:
+        logits += bias.reshape((1,) * (logits.ndim - bias.ndim) + bias.shape)
+    weights = jax.nn.softmax(logits)
     if dropout is not None:
         weights = dropout(weights)
     mixed = jnp.einsum("...hqk,...khc->...qhc", weights.astype(values.dtype), values)
@@ -85,6 +87,6 @@ def relative_position_index(height: int, width: int) -> Array:
 
 
 def position_bias(table: Array, index: Array) -> Array:
-    """A row a relative position `[positions, heads]` -> what the logits get `[heads, tokens, tokens]`, float32."""
+    """A row a relative position `[positions, heads]` -> what the logits get `[1, heads, tokens, tokens]`."""
     tokens = round(index.size**0.5)
-    return jnp.moveaxis(table[index.reshape(tokens, tokens)], -1, 0)
+    return jnp.moveaxis(table[index.reshape(tokens, tokens)], -1, 0)[None]
