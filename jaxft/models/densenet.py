@@ -12,7 +12,7 @@ from jax import Array
 from jax.nn.initializers import variance_scaling, zeros
 
 from jaxft.models.convolution import max_pool
-from jaxft.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxft.models.layers import BatchNorm, Conv, Linear, average_pool, global_average_pool
 
 BOTTLENECK = 4  # the channels between the two convolutions of a layer, in multiples of the growth
 
@@ -59,10 +59,7 @@ class Transition(nnx.Module):
         self.conv = convolution(inputs, inputs // 2, 1, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = self.conv(nnx.relu(self.norm(x)))
-        n, height, width, channels = x.shape
-        whole = x[:, : height // 2 * 2, : width // 2 * 2]
-        return whole.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+        return average_pool(self.conv(nnx.relu(self.norm(x))), 2, 2)
 
 
 class DenseNet(nnx.Module):

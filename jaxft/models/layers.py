@@ -303,6 +303,14 @@ def global_average_pool(x: Array) -> Array:
     return x.mean((1, 2))
 
 
+def average_pool(x: Array, size: int, stride: int, padding: int = 0) -> Array:
+    """`torch.nn.AvgPool2d(size, stride, padding)`, which counts the zeros of the padding; float32 or wider inside."""
+    border = (padding, padding)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), border, border, (0, 0))
+    return (jax.lax.reduce_window(wide, 0.0, jax.lax.add, window, strides, pads) / size**2).astype(x.dtype)
+
+
 def max_pool_ceil(x: Array, size: int, stride: int) -> Array:
     """`torch.nn.MaxPool2d(size, stride, ceil_mode=True)`, size >= stride: the last windows may reach over the edge."""
     bottom, right = (-(length - size) % stride for length in x.shape[1:3])
