@@ -11,9 +11,10 @@ import pickle
 import tempfile
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -21,6 +22,9 @@ import safetensors
 import safetensors.numpy
 
 from jaxft.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 State = dict[str, np.ndarray]
 WRAPPERS = ("state_dict", "model", "model_state_dict", "ema", "model_ema", "ema_state_dict", "state_dict_ema")
@@ -189,8 +193,22 @@ def write(state: Mapping[str, np.ndarray], path: Path) -> None:
         import torch
     except ImportError as error:
         raise UserError("Writing .pth needs PyTorch: pip install 'jaxft[torch]', or choose safetensors.") from error
-    tensors = {key: torch.from_numpy(np.require(value, requirements=["C", "W"])) for key, value in state.items()}
-    _atomically(path, lambda temporary: torch.save(tensors, temporary))
+    _atomically(path, lambda temporary: torch.save(state_dict(state), temporary))
+
+
+def state_dict(state: Mapping[str, np.ndarray]) -> "OrderedDict[str, torch.Tensor]":
+    """Tensors by name as PyTorch's `load_state_dict` takes them, without a copy where the arrays allow it.
+
+    It says that it is of a network's second version, because torchvision's MNASNet accepts no state dict that says
+    nothing; the first versions had other keys and shapes, so that no network mistakes it.
+    """
+    import torch
+
+    tensors = OrderedDict(
+        (key, torch.from_numpy(np.require(value, requirements=["C", "W"]))) for key, value in state.items()
+    )
+    tensors._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]
+    return tensors
 
 
 def _atomically(path: Path, save: Callable[[Path], None]) -> None:

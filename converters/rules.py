@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from flax import nnx
 
+from jaxft.models.attention import MultiheadAttention
 from jaxft.models.layers import BatchNorm, Conv, LayerNorm, Linear, LinearOverMap
 from jaxft.models.paths import walk
 
@@ -20,6 +21,7 @@ LEAVES: dict[type, dict[str, tuple[str, tuple[int, ...] | None]]] = {
     Conv: {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)},
     Linear: {"kernel": ("weight", (1, 0)), "bias": ("bias", None)},
     LinearOverMap: {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)},
+    MultiheadAttention: {"in_proj_kernel": ("in_proj_weight", (1, 0))},
     LayerNorm: {"scale": ("weight", None), "bias": ("bias", None)},
     BatchNorm: {
         "scale": ("weight", None),

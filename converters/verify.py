@@ -4,6 +4,7 @@ Every figure is the largest absolute difference divided by the largest magnitude
 are compared, by at least a hundredth of the largest gradient.
 """
 
+import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import optax
 from flax import nnx
 from rich.table import Table
 
+from converters.files import state_dict
 from converters.ledger import load_pretrained, to_torch
 from converters.rules import leaves
 from jaxft import config
@@ -72,8 +74,8 @@ class Report:
         return table
 
 
-def reference(name: str, num_classes: int) -> "torch.nn.Module":
-    """PyTorch's own model of that name, freshly initialised.
+def reference(name: str, num_classes: int, image_size: int | None = None) -> "torch.nn.Module":
+    """PyTorch's own model of that name, freshly initialised; some must know the size of their images.
 
     Raises:
         UserError: the package that has it is not installed.
@@ -87,7 +89,10 @@ def reference(name: str, num_classes: int) -> "torch.nn.Module":
             return EfficientNet.from_name(name.replace("_", "-"), num_classes=num_classes, **changes)
         import torchvision
 
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+        options: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        if image_size is not None:
+            options |= {"input_size": (image_size,) * 2} if name == "maxvit_t" else {"image_size": image_size}
+        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     except ImportError as error:
         raise UserError(f"verify needs PyTorch's {name} ({error}): pip install 'jaxft[test]'.") from error
 
@@ -99,6 +104,9 @@ def perturb(model: "torch.nn.Module", seed: int) -> None:
     channels pass a ReLU, most of the others do not, also after a shortcut is added, and few lie so near the kink that
     the rounding of float32 decides whether they have a gradient. (With biases about 0, PyTorch's own float32 gradients
     of a ResNet-50 differ from its float64 ones by 20 % in the worst tensor.)
+
+    Other parameters of one value throughout, such as biases of 0, get noise: behind a head of zeros no gradient tells
+    anything, and a bias of 0 before a BatchNorm stays 0 but for rounding.
     """
     import torch
 
@@ -113,6 +121,9 @@ def perturb(model: "torch.nn.Module", seed: int) -> None:
             module.running_var.copy_(0.5 + torch.rand(shape, generator=random))
             module.weight.data.copy_(0.4 + 0.2 * torch.rand(shape, generator=random))
             module.bias.data.copy_(signs * (1.5 + 0.25 * torch.rand(shape, generator=random)))
+    for parameter in model.parameters():
+        if parameter.min() == parameter.max():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
 
 
 def verify(
@@ -142,17 +153,18 @@ def verify(
 
     start = time.perf_counter()
     torch.manual_seed(seed)
-    theirs = theirs or reference(name, num_classes)
+    options = {"image_size": size} if "image_size" in inspect.signature(BUILDERS[name]).parameters else {}
+    theirs = theirs or reference(name, num_classes, **options)
     with torch.no_grad():
         perturb(theirs, seed)
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, num_classes, batch).astype(np.int32)
     with precision(dtype):
-        ours = abstract_model(name, num_classes)
+        ours = abstract_model(name, num_classes, **options)
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(seed)))
-        heads = class_layers(partial(abstract_model, name))
+        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(seed), **options))
+        heads = class_layers(partial(abstract_model, name, **options))
         return compare(name, theirs, ours, heads, pixels, labels, dtype, start)
 
 
@@ -214,13 +226,11 @@ def compare(
 
 def comes_back(theirs: "torch.nn.Module", exported: Mapping[str, np.ndarray]) -> bool:
     """Whether an export is bit for bit the state dict of PyTorch's model, which loads it with `strict=True`."""
-    import torch
-
     source = {key: tensor.numpy() for key, tensor in theirs.state_dict().items()}
     same = exported.keys() == source.keys() and all(
         value.dtype == source[key].dtype and np.array_equal(value, source[key]) for key, value in exported.items()
     )
-    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in exported.items()}, strict=True)
+    theirs.load_state_dict(state_dict(exported), strict=True)
     return same
 
 
@@ -344,8 +354,8 @@ def worst(ours: Mapping[str, np.ndarray], theirs: Mapping[str, Any], share: floa
     if ours.keys() != theirs.keys():
         raise AssertionError(f"tensors of one side only: {sorted(ours.keys() ^ theirs.keys())}")
     arrays = {key: tensor.detach().numpy() for key, tensor in theirs.items()}
-    floor = share * max(np.abs(array).max() for array in arrays.values())
-    return max((difference(ours[key], array, floor), key) for key, array in arrays.items())
+    floor = share * max((np.abs(array).max() for array in arrays.values()), default=0.0)
+    return max(((difference(ours[key], array, floor), key) for key, array in arrays.items()), default=(0.0, ""))
 
 
 def difference(ours: Any, theirs: np.ndarray, floor: float = 0.0) -> float:

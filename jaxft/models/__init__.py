@@ -9,10 +9,42 @@ import jax
 from flax import nnx
 
 from jaxft.errors import UserError
-from jaxft.models import efficientnet_lite, resnet
+from jaxft.models import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnet_lite,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    regnet,
+    resnet,
+    shufflenet_v2,
+    squeezenet,
+    swin,
+    vgg,
+    vit,
+)
 from jaxft.models.paths import values
 
-FAMILIES = (efficientnet_lite, resnet)
+FAMILIES = (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnet_lite,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    regnet,
+    resnet,
+    shufflenet_v2,
+    squeezenet,
+    swin,
+    vgg,
+    vit,
+)
 BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
 
 

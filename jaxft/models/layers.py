@@ -7,6 +7,7 @@ with these layers under PyTorch's attribute names trains as its original does. L
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.models.convolution import conv
+from jaxft.models.convolution import conv, max_pool
 
 Size = int | tuple[int, int]
+Init = Callable[[Array, tuple[int, ...]], Array]
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -52,6 +54,7 @@ class Conv(nnx.Module):
         padding: pixels at each side, or `"same"`: TensorFlow's, output = ceil(input / stride), odd pixels at the end.
         groups: as in PyTorch; `groups == inputs` is a depthwise convolution.
         init: draws the kernel `[kh, kw, inputs/groups, outputs]` from a key; PyTorch's default where it is None.
+        bias_init: draws the bias `[outputs]`, likewise.
     """
 
     def __init__(
@@ -65,15 +68,16 @@ class Conv(nnx.Module):
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
-        init: Callable[[Array, tuple[int, ...]], Array] | None = None,
+        init: Init | None = None,
+        bias_init: Init | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         self.size, self.stride, self.dilation, self.groups = pair(size), pair(stride), pair(dilation), groups
         self.padding = padding if isinstance(padding, str) else pair(padding)
         shape = (*self.size, inputs // groups, outputs)
-        fan_in = math.prod(shape[:3])
-        self.kernel = nnx.Param(init(rngs.params(), shape) if init else fan_in_uniform(rngs.params(), shape, fan_in))
-        self.bias = nnx.Param(fan_in_uniform(rngs.params(), (outputs,), fan_in)) if bias else None
+        default = partial(fan_in_uniform, fan_in=math.prod(shape[:3]))
+        self.kernel = nnx.Param((init or default)(rngs.params(), shape))
+        self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,))) if bias else None
 
     def _pads(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         if isinstance(self.padding, str):
@@ -97,11 +101,21 @@ class Conv(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """`torch.nn.Linear`: `[..., inputs] @ kernel [inputs, outputs] + bias`."""
+    """`torch.nn.Linear`: `[..., inputs] @ kernel [inputs, outputs] + bias`; `init` and `bias_init` as of `Conv`."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(fan_in_uniform(rngs.params(), (inputs, outputs), inputs))
-        self.bias = nnx.Param(fan_in_uniform(rngs.params(), (outputs,), inputs)) if bias else None
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        init: Init | None = None,
+        bias_init: Init | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        default = partial(fan_in_uniform, fan_in=inputs)
+        self.kernel = nnx.Param((init or default)(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,))) if bias else None
 
     def __call__(self, x: Array) -> Array:
         """`[..., inputs]` -> `[..., outputs]`."""
@@ -116,9 +130,18 @@ class LinearOverMap(nnx.Module):
     them and nothing is transposed at run time.
     """
 
-    def __init__(self, inputs: tuple[int, int, int], outputs: int, *, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(fan_in_uniform(rngs.params(), (*inputs, outputs), math.prod(inputs)))
-        self.bias = nnx.Param(fan_in_uniform(rngs.params(), (outputs,), math.prod(inputs)))
+    def __init__(
+        self,
+        inputs: tuple[int, int, int],
+        outputs: int,
+        *,
+        init: Init | None = None,
+        bias_init: Init | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        default = partial(fan_in_uniform, fan_in=math.prod(inputs))
+        self.kernel = nnx.Param((init or default)(rngs.params(), (*inputs, outputs)))
+        self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,)))
 
     def __call__(self, x: Array) -> Array:
         y = jax.lax.dot_general(x, self.kernel[...], (((1, 2, 3), (0, 1, 2)), ((), ())))
@@ -242,12 +265,13 @@ class SqueezeExcitation(nnx.Module):
         *,
         activation: Callable[[Array], Array] = nnx.relu,
         gate: Callable[[Array], Array] = nnx.sigmoid,
-        init: Callable[[Array, tuple[int, ...]], Array] | None = None,
+        init: Init | None = None,
+        bias_init: Init | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         self.activation, self.gate = activation, gate
-        self.fc1 = Conv(channels, squeezed, 1, init=init, rngs=rngs)
-        self.fc2 = Conv(squeezed, channels, 1, init=init, rngs=rngs)
+        self.fc1 = Conv(channels, squeezed, 1, init=init, bias_init=bias_init, rngs=rngs)
+        self.fc2 = Conv(squeezed, channels, 1, init=init, bias_init=bias_init, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         pooled = x.mean((1, 2), keepdims=True)
@@ -277,6 +301,20 @@ def gelu(x: Array) -> Array:
 def global_average_pool(x: Array) -> Array:
     """`[N, H, W, C]` -> `[N, C]`: `AdaptiveAvgPool2d(1)` and `flatten`."""
     return x.mean((1, 2))
+
+
+def average_pool(x: Array, size: int, stride: int, padding: int = 0) -> Array:
+    """`torch.nn.AvgPool2d(size, stride, padding)`, which counts the zeros of the padding; float32 or wider inside."""
+    border = (padding, padding)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), border, border, (0, 0))
+    return (jax.lax.reduce_window(wide, 0.0, jax.lax.add, window, strides, pads) / size**2).astype(x.dtype)
+
+
+def max_pool_ceil(x: Array, size: int, stride: int) -> Array:
+    """`torch.nn.MaxPool2d(size, stride, ceil_mode=True)`, size >= stride: the last windows may reach over the edge."""
+    bottom, right = (-(length - size) % stride for length in x.shape[1:3])
+    return max_pool(x, (size, size), (stride, stride), ((0, bottom), (0, right)))
 
 
 def adaptive_average_pool(x: Array, size: Size) -> Array:

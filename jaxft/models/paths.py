@@ -16,13 +16,18 @@ def matches(pattern: str, path: str) -> bool:
     return any(fnmatch.fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
 
 
+def path_name(attribute: str) -> str:
+    """What an attribute is called in paths: without the `_` that ends names taken by a method, as in `features_`."""
+    return attribute.removesuffix("_")
+
+
 def walk(module: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Module, str, nnx.Variable]]:
     """Every parameter and statistic of a model, sorted by name: (path, owner, leaf name, variable)."""
     for name, value in vars(module).items():
         if isinstance(value, nnx.Param | nnx.BatchStat):
             yield prefix + name, module, name, value
         elif isinstance(value, nnx.Module):
-            yield from walk(value, f"{prefix}{name}.")
+            yield from walk(value, f"{prefix}{path_name(name)}.")
 
 
 def modules(module: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Module]]:
@@ -30,7 +35,7 @@ def modules(module: nnx.Module, prefix: str = "") -> Iterator[tuple[str, nnx.Mod
     yield prefix.removesuffix("."), module
     for name, value in vars(module).items():
         if isinstance(value, nnx.Module):
-            yield from modules(value, f"{prefix}{name}.")
+            yield from modules(value, f"{prefix}{path_name(name)}.")
 
 
 def values(module: nnx.Module, kind: type[nnx.Variable] = nnx.Variable) -> dict[str, Array]:
