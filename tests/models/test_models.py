@@ -13,9 +13,11 @@ import pytest
 from flax import nnx
 
 import jaxft
+from converters import survey
 from converters.rules import leaves
+from converters.torchvision import WEIGHTS
 from jaxft.errors import UserError
-from jaxft.models import BUILDERS, abstract_model, class_layers, create_model, list_models, materialise
+from jaxft.models import BUILDERS, FAMILIES, abstract_model, class_layers, create_model, list_models, materialise
 from jaxft.models.efficientnet_lite import EfficientNetLite
 from jaxft.models.paths import matches, modules, values
 from jaxft.models.resnet import BasicBlock, ResNet
@@ -30,22 +32,17 @@ def model_of(name: str) -> Any:
     return model
 
 
-# The images of models that take no 64 by 48.
-IMAGE = {
-    "alexnet": (80, 64),
-    **{name: (224, 224) for name in list_models() if name.startswith(("vit", "maxvit"))},
-    "inception_v3": (96, 80),
-}
-# Half a minute each to trace, and the same code as resnext50_32x4d.
-DEEP = ("resnext101_32x8d", "resnext101_64x4d")
+FIRST = {family.PRESETS[0].__name__ for family in FAMILIES}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.zoo] if name in DEEP else []) for name in list_models()]
+    "name", [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.zoo]) for name in list_models()]
 )
 def test_a_model_keeps_the_contract(name: str) -> None:
     model = model_of(name)
-    images = jax.ShapeDtypeStruct((2, *IMAGE.get(name, (64, 48)), 3), jnp.float32)
+    width, _ = survey.images(name)
+    height = width if width == 224 else width + 16  # 224: the models that take no other size
+    images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
 
     def everything(model: Any, images: jax.Array) -> Any:
         return model(images), model.features(images), model.stages(images)
@@ -77,7 +74,7 @@ def regnet_designed_on_cpu() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_names_and_shapes_are_pytorchs(name: str) -> None:
+def test_names_shapes_and_chances_are_pytorchs(name: str) -> None:
     torch = pytest.importorskip("torch")
     from converters.verify import reference
 
@@ -88,6 +85,10 @@ def test_names_and_shapes_are_pytorchs(name: str) -> None:
     parameters = {key for key, _ in theirs.named_parameters()}
     trained = {leaf.key for leaf in leaves(model_of(name)) if isinstance(leaf.variable, nnx.Param)}
     assert trained == parameters
+    if name in WEIGHTS:
+        chances = [module.p for module in theirs.modules() if hasattr(module, "p")]
+        rates = [module.rate for _, module in modules(model_of(name)) if hasattr(module, "rate")]
+        assert sorted(filter(None, rates)) == pytest.approx(sorted(filter(None, chances)))
 
 
 def test_the_public_names() -> None:
