@@ -135,10 +135,13 @@ def eval_step(
 
 
 def narrowed(arrays: Mapping[str, Array], dtype: str) -> Arrays:
-    """Kernels in the dtype of the arithmetic; one-dimensional parameters and statistics as they are."""
+    """Kernels in the dtype of the arithmetic; one-dimensional parameters, statistics and indices as they are."""
     if dtype == "float32":
         return dict(arrays)
-    return {path: value.astype(dtype) if value.ndim > 1 else value for path, value in arrays.items()}
+    return {
+        path: value.astype(dtype) if value.ndim > 1 and jnp.issubdtype(value.dtype, jnp.floating) else value
+        for path, value in arrays.items()
+    }
 
 
 def reseed(model: nnx.Module, key: Array) -> None:
