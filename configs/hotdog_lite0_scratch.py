@@ -4,6 +4,8 @@
 
 BatchNorm's momentum is PyTorch's default: at the network's own, 0.01, the running statistics of 155 steps are not yet
 those of the photos, and every test photo gets the same class.
+
+Expected on the test photos: 75.5 % (median of seeds 0, 1, 2: 75.5, 73.0, 75.8).
 """
 
 from configs.hotdog_lite0 import config as base
