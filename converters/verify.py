@@ -91,7 +91,7 @@ def reference(name: str, num_classes: int, image_size: int | None = None) -> "to
 
         options: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
         if image_size is not None:
-            options |= {"input_size": (image_size,) * 2} if name == "maxvit_t" else {"image_size": image_size}
+            options["image_size"] = image_size
         return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     except ImportError as error:
         raise UserError(f"verify needs PyTorch's {name} ({error}): pip install 'jaxft[test]'.") from error
