@@ -178,7 +178,7 @@ class Inception3(nnx.Module):
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
-        maps = {}
+        maps: dict[str, Array] = {}
         for name in PARTS:
             x = maps[name] = getattr(self, name)(scaled_to_one(x) if self.transform_input and not maps else x)
         return maps

@@ -228,7 +228,7 @@ SHALLOW = {
             IDLE_INCEPTION,
         ),
         size=79,
-        gradients=1e-3,
+        slack={"float32": 10},  # gradients through eleven blocks of ReLUs, some of which sit on their kinks
     ),
     "maxvit": Pair(
         lambda n: MaxViT(16, (32,), (2,), n, partition=2, drop_path=0.2, rngs=nnx.Rngs(0)),
@@ -315,7 +315,7 @@ def check(report: Report, dtype: str, slack: float = 1.0) -> None:
         **{stage: (value, 1e-5 if single else 1e-9) for stage, value in report.stages.items()},
         "logits": (report.logits, 1e-5 if single else 1e-9),
         "loss": (report.loss, 1e-5 if single else 1e-9),
-        f"gradient of {report.gradients[1]}": (report.gradients[0], gradients if single else 1e-9),
+        f"gradient of {report.gradients[1]}": (report.gradients[0], 1e-4 if single else 1e-9),
         f"statistics {report.statistics[1]}": (report.statistics[0], 1e-5 if single else 1e-9),
         f"three steps, {report.steps[1]}": (report.steps[0], 1e-5 if single else 1e-9),
     }
