@@ -348,6 +348,12 @@ def test_pytorch_loads_what_is_written_strictly(tmp_path: Path) -> None:
     assert_same({key: tensor.numpy() for key, tensor in model.state_dict().items()}, state)
 
 
+def test_a_network_that_asks_for_a_version_loads_what_is_written(tmp_path: Path) -> None:
+    net = pytest.importorskip("torchvision.models").mnasnet0_5(num_classes=3)
+    write({key: tensor.numpy() for key, tensor in net.state_dict().items()}, tmp_path / "net.pth")
+    net.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True), strict=True)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / f"weights{suffix}"
