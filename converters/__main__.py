@@ -1,6 +1,7 @@
 """`python -m converters inspect|convert|verify`."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ from converters.sources import load
 from converters.verify import verify
 from jaxft.console import make_console
 from jaxft.errors import UserError, run_command
-from jaxft.models import abstract_model, list_models
+from jaxft.models import abstract_model, list_models, with_head
 from jaxft.models.paths import filled, values
 
 console = make_console()
@@ -35,13 +36,14 @@ class Inspect:
     num_classes: int = 1000
     """Outputs of the model's last layer."""
     skip: tuple[str, ...] = ()
-    """Patterns of names to leave out."""
+    """Patterns of names to leave out; @head is the layers that put out the classes."""
 
     def run(self) -> None:
         """Prints the table."""
         if self.model is not None:
             model = abstract_model(self.model, self.num_classes)
-            console.print(load_pretrained(model, self.source, skip=self.skip).table())
+            skip = with_head(self.skip, partial(abstract_model, self.model))
+            console.print(load_pretrained(model, self.source, skip=skip).table())
             return
         state = load(self.source)
         table = Table("key", "shape", "dtype", title=self.source)

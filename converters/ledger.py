@@ -174,7 +174,8 @@ def _objection(leaf: Leaf, tensor: np.ndarray) -> str | None:
     dtype = np.dtype(leaf.variable.dtype)
     counts = np.issubdtype(dtype, np.integer)
     if tuple(tensor.shape) != leaf.source_shape:
-        return f"{leaf.key} has shape {tuple(tensor.shape)}, the model wants {leaf.source_shape}"
+        turned = " in this order of axes" if sorted(tensor.shape) == sorted(leaf.source_shape) else ""
+        return f"{leaf.key} has shape {tuple(tensor.shape)}, the model wants {leaf.source_shape}{turned}"
     if counts != np.issubdtype(tensor.dtype, np.integer):
         return f"{leaf.key} is {tensor.dtype}, the model wants {dtype}"
     if counts:

@@ -1,6 +1,8 @@
 """Orbax checkpoints of a run: the last state to go on from, and the best model."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,6 +49,9 @@ class Checkpoints:
             notes=ocp.args.JsonSave(dict(notes)),
         )
         try:
+            if jax.process_count() > 1:
+                # Both managers number their barriers among the processes alike; a save beside another's end once hung.
+                self.wait()
             manager.save(step, args=arguments)
         except OSError as error:
             raise UserError(
@@ -86,7 +91,8 @@ class Checkpoints:
         if step is None:
             raise UserError(f"{self._folder} holds no {which} checkpoint; train first.")
         try:
-            return self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
+            with _mute_unless_done():
+                return self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).splitlines()[0][:200]
             raise UserError(
@@ -109,3 +115,21 @@ class Checkpoints:
     ) -> None:
         for manager in self._managers.values():
             manager.close()
+
+
+@contextmanager
+def _mute_unless_done() -> Iterator[None]:
+    """Keeps one complaint from the screen: within, and from then on if what is within fails.
+
+    When an array cannot be read, Orbax ends its event loop with the reads of the others still under way. Each of them
+    then reports the closed loop with a traceback, before or after the one message that a person needs.
+    """
+    shown = sys.unraisablehook
+
+    def hook(complaint: "sys.UnraisableHookArgs") -> None:
+        if not (isinstance(complaint.exc_value, RuntimeError) and "Event loop is closed" in str(complaint.exc_value)):
+            shown(complaint)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = shown

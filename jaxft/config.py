@@ -43,7 +43,8 @@ class Pretrained:
     sha256: str | None = None
     """Expected hash of the file, or its first digits."""
     skip: tuple[str, ...] = ()
-    """Patterns of names to leave out of the checkpoint; these parts start fresh. A new head must be named here."""
+    """Patterns of names to leave out of the checkpoint; these parts start fresh. A new head must be named here, by its
+    path or as @head, which is the layers that put out the classes, whatever the model calls them."""
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
     """Prefixes of the checkpoint's names to replace."""
     new_kernels: Literal["default", "xavier_uniform"] = "default"
@@ -123,7 +124,7 @@ class Rule:
     """What one part of the model gets. The first rule that matches a parameter counts."""
 
     pattern: str
-    """A path or shell-style pattern: fc, layer[34], *.bn1, *."""
+    """A path or shell-style pattern: fc, layer[34], *.bn1, *; or @head, the layers that put out the classes."""
     rate: float = pydantic.Field(default=1.0, ge=0)
     """Multiplies the learning rate."""
     decay: float = pydantic.Field(default=1.0, ge=0)

@@ -1,11 +1,13 @@
 """From a configuration to the model, its first weights, and the task."""
 
+from dataclasses import replace
+
 import jax
 from flax import nnx
 
 from converters import Ledger, load_pretrained
 from jaxft import config
-from jaxft.models import BUILDERS, abstract_model, materialise
+from jaxft.models import BUILDERS, abstract_model, materialise, with_head
 from jaxft.models.layers import Linear
 from jaxft.models.paths import walk
 from jaxft.tasks.classification import Classification
@@ -19,6 +21,20 @@ def task(settings: config.Config) -> Classification:
 def build(settings: config.Config, classes: int) -> nnx.Module:
     """The abstract model of a configuration."""
     return abstract_model(settings.model.name, classes, **settings.model.options)
+
+
+def head_named(settings: config.Config) -> config.Config:
+    """The configuration with the paths of this model's head in the place of the pattern `@head`."""
+
+    def named(pattern: str) -> tuple[str, ...]:
+        return with_head((pattern,), lambda classes: build(settings, classes))
+
+    phases = tuple(
+        replace(phase, rules=tuple(replace(rule, pattern=name) for rule in phase.rules for name in named(rule.pattern)))
+        for phase in settings.phases
+    )
+    skip = tuple(name for pattern in settings.pretrained.skip for name in named(pattern))
+    return replace(settings, pretrained=replace(settings.pretrained, skip=skip), phases=phases)
 
 
 def fill_in(model: nnx.Module, settings: config.Config, classes: int) -> None:

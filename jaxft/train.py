@@ -34,7 +34,7 @@ from jaxft.predict import predict, predict_step
 from jaxft.process import prepare
 from jaxft.report import Reporter
 from jaxft.run import RunDirectory
-from jaxft.setup import pretrained, task
+from jaxft.setup import head_named, pretrained, task
 from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
 
 GRID = 24  # test photos in the picture of predictions
@@ -238,6 +238,7 @@ def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool
             "lower --data.batch-size."
         )
     mesh = device_mesh(settings.data.batch_size, settings.optimizer.accumulate)
+    written, settings = settings, head_named(settings)
     model, ledger = pretrained(settings, len(classes))
     if ledger is not None:
         console.print(ledger.summary(), highlight=False)
@@ -247,7 +248,7 @@ def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool
     for index in range(len(settings.phases)):
         phase_plan(settings, index, model, steps_per_epoch)
     if not resume and jax.process_index() == 0:
-        run.create(settings, classes)
+        run.create(written, classes)
     multihost_utils.sync_global_devices("the run directory is there")
 
     step, best = 0, -1.0

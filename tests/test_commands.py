@@ -23,7 +23,7 @@ from jaxft.data.splits import center_crop, open_splits
 from jaxft.models.paths import values, walk
 from jaxft.run import FinishedRun, open_run
 from jaxft.setup import task
-from tests.small import CLASSES, TEST_EACH, call, lines, user_error
+from tests.small import CLASSES, ROOT, TEST_EACH, call, lines, user_error
 
 pytest_plugins = ("tests.runs",)
 
@@ -213,6 +213,25 @@ def test_a_dry_run_shows_every_parameter_and_writes_nothing(two_phases: Path, tm
     assert "0.0001" in trained  # the decay
     (kept,) = [line for line in first.splitlines() if "bn1.mean" in line]
     assert "kept" in kept
+
+
+def test_the_head_goes_by_its_role_in_any_model(photos: Path, tmp_path: Path) -> None:
+    """The recipe written for a ResNet's `fc` on a network whose head is a convolution, `classifier.1`."""
+    write(to_torch(create_model("squeezenet1_1")), tmp_path / "squeezenet.pth")
+    model = ("--model.name", "squeezenet1_1", "--pretrained.source", tmp_path / "squeezenet.pth")
+    data = ("--data.root", photos, "--data.batch-size", 8)
+    recipe = ("--config", ROOT / "configs" / "hotdog.py", "--workdir", tmp_path / "run", "--dry-run")
+    result = call(train.main, *recipe, *data, *model)
+    assert result.code == 0, result
+    rows = [[cell.strip() for cell in line.strip("│┃| ").split("│")] for line in result.out.splitlines()]
+    rates = {row[0]: (row[1] == "(new)", row[3]) for row in rows if row[0].endswith((".kernel", ".bias"))}
+    assert {path for path, (new, rate) in rates.items() if new and rate == "0.1"} == {
+        "classifier.1.kernel",
+        "classifier.1.bias",
+    }
+    assert {(new, rate) for path, (new, rate) in rates.items() if not path.startswith("classifier")} == {
+        (False, "0.01")
+    }
 
 
 def torch_name(path: str) -> str:

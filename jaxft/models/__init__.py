@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -52,6 +52,7 @@ FAMILIES = (
     vit,
 )
 BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
+HEAD = "@head"  # as a pattern: the layers that put out the classes, whatever a family calls them
 
 
 def abstract_model(name: str, num_classes: int = 1000, **options: Any) -> nnx.Module:
@@ -96,6 +97,11 @@ def class_layers(build: Callable[[int], nnx.Module]) -> tuple[str, ...]:
     """
     two, three = ({path: value.shape for path, value in values(build(classes)).items()} for classes in (2, 3))
     return tuple(dict.fromkeys(path.rpartition(".")[0] for path in two if two[path] != three[path]))
+
+
+def with_head(patterns: Iterable[str], build: Callable[[int], nnx.Module]) -> tuple[str, ...]:
+    """The patterns with the paths of `class_layers(build)` in the place of `@head`."""
+    return tuple(name for pattern in patterns for name in (class_layers(build) if pattern == HEAD else (pattern,)))
 
 
 def create_model(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:

@@ -51,6 +51,10 @@ def mis_shaped(state: State) -> None:
     state["conv1.weight"] = state["conv1.weight"].transpose(0, 1, 3, 2)
 
 
+def transposed(state: State) -> None:
+    state["fc.weight"] = state["fc.weight"].T
+
+
 def scalar_bias(state: State) -> None:
     state["conv1.bias"] = np.float32(1).reshape(())
 
@@ -100,7 +104,8 @@ DAMAGE: dict[Callable[[State], None], list[str]] = {
     extra: ["source key layer2.0.weight has no place in the model (nearest: layer1.0.weight)"],
     misspelt: ["source key fc.weights has no place in the model (nearest: fc.weight)",
                "our fc.kernel is not filled: no source key fc.weight (nearest: fc.weights)"],
-    mis_shaped: ["conv1.weight has shape (4, 3, 2, 3), the model wants (4, 3, 3, 2)"],
+    mis_shaped: ["conv1.weight has shape (4, 3, 2, 3), the model wants (4, 3, 3, 2) in this order of axes"],
+    transposed: ["fc.weight has shape (6, 2), the model wants (2, 6) in this order of axes"],
     scalar_bias: ["conv1.bias has shape (), the model wants (4,)"],
     integer_weights: ["fc.weight is int32, the model wants float32"],
     boolean_weights: ["fc.weight is bool, the model wants float32"],

@@ -1,32 +1,29 @@
 """Writes the outputs of PyTorch that `test_stored.py` compares with: `python -m tests.models.make_stored`."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from efficientnet_lite_pytorch import EfficientNet
-from torchvision.models import resnet
 
-from tests.models.stored_nets import CLASSES, STORED, images, weights
-
-THEIRS = {
-    "resnet": lambda: resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], CLASSES),
-    "lite": lambda: EfficientNet.from_name("efficientnet-lite0", num_classes=CLASSES, image_size=None),
-}
+from converters.files import state_dict
+from tests.models import shallow, shallow_torch
+from tests.models.stored import LOGITS, images, weights
 
 
-def logits(model: Any) -> np.ndarray:
-    """float64 logits of a PyTorch model filled with the common weights."""
-    state = weights((key, tuple(tensor.shape)) for key, tensor in model.state_dict().items())
-    model.load_state_dict({key: torch.from_numpy(array) for key, array in state.items()}, strict=True)
+def logits(model: Any, size: int) -> np.ndarray:
+    """float64 logits of a PyTorch model filled with the common weights; its tables stay what they are."""
+    state = model.state_dict()
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    tables = {key for key, _ in model.named_buffers() if not key.endswith(statistics)}
+    drawn = weights((key, tuple(tensor.shape)) for key, tensor in state.items() if key not in tables)
+    kept = {key: tensor.numpy() for key, tensor in state.items() if key in tables}
+    model.load_state_dict(state_dict(drawn | kept), strict=True)
     model.eval().double()
     with torch.no_grad():
-        return model(torch.from_numpy(images()).permute(0, 3, 1, 2).double()).numpy()
+        return model(torch.from_numpy(images(size)).permute(0, 3, 1, 2).double()).numpy()
 
 
 if __name__ == "__main__":
-    path = Path(__file__).parent / STORED
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, **{name: logits(build()) for name, build in THEIRS.items()})
-    print(f"{path} written")
+    LOGITS.parent.mkdir(exist_ok=True)
+    np.savez(LOGITS, **{name: logits(build(), shallow.NETS[name].size) for name, build in shallow_torch.NETS.items()})
+    print(f"{LOGITS} written")

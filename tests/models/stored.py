@@ -1,20 +1,16 @@
-"""The two small nets whose outputs are stored, and the weights and images that belong to them, drawn by NumPy."""
+"""The images of the nets whose outputs are stored, and their weights, drawn by NumPy."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
-from flax import nnx
 
-from jaxft.models.efficientnet_lite import EfficientNetLite
-from jaxft.models.resnet import BasicBlock, ResNet
-
-CLASSES = 5
-STORED = "stored/logits.npz"
+LOGITS = Path(__file__).parent / "stored" / "logits.npz"
 
 
-def images() -> np.ndarray:
-    """`[2, 32, 32, 3]`, normalised."""
-    return np.random.default_rng(1).standard_normal((2, 32, 32, 3)).astype(np.float32)
+def images(size: int) -> np.ndarray:
+    """`[2, size, size, 3]`, normalised."""
+    return np.random.default_rng(1).standard_normal((2, size, size, 3)).astype(np.float32)
 
 
 def weights(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
@@ -31,9 +27,3 @@ def weights(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarr
             positive = key.endswith(("running_var", "weight"))
             state[key] = random.uniform(0.5 if positive else -0.5, 1.5 if positive else 0.5, shape).astype(np.float32)
     return state
-
-
-OURS = {
-    "resnet": lambda: ResNet(BasicBlock, (1, 1, 1, 1), CLASSES, rngs=nnx.Rngs(0)),
-    "lite": lambda: EfficientNetLite(CLASSES, width=1.0, depth=1.0, dropout=0.2, drop_path=0.2, rngs=nnx.Rngs(0)),
-}
