@@ -111,12 +111,14 @@ def perturb(model: "torch.nn.Module", seed: int) -> None:
     import torch
 
     random = torch.Generator().manual_seed(seed)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    depthwise = any(1 < module.groups == module.in_channels for module in convolutions)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
             shape = module.running_mean.shape
-            signs = 1 - 2 * (torch.arange(*shape) % 2)
+            signs = torch.ones(shape) if depthwise else 1 - 2 * (torch.arange(*shape) % 2)
             module.running_mean.copy_(0.1 * torch.randn(shape, generator=random))
             module.running_var.copy_(0.5 + torch.rand(shape, generator=random))
             module.weight.data.copy_(0.4 + 0.2 * torch.rand(shape, generator=random))
