@@ -1,5 +1,6 @@
 """`python -m converters inspect|convert|verify`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from converters.files import write
 from converters.ledger import MismatchError, load_pretrained, to_torch
 from converters.recognition import fitting_models
 from converters.sources import load
-from converters.verify import verify
+from converters.verify import Report, verify
 from jaxft.console import make_console
 from jaxft.errors import UserError, run_command
 from jaxft.models import abstract_model, list_models, with_head
@@ -118,18 +119,26 @@ class Verify:
             raise UserError("There is nothing to verify; name models with --model, or take --all.")
         for name in {*names} - {*list_models()}:
             abstract_model(name)  # raises with the nearest names
+        reports: list[Report] = []
         if len(names) == 1:
             size, batch = survey.images(names[0])
-            reports = [verify(names[0], size=size, batch=batch, dtype=self.dtype)]
+            reports.append(verify(names[0], size=size, batch=batch, dtype=self.dtype))
             console.print(reports[0].table())
+            self.write(reports)
         else:
             table = survey.table()
             with Live(table, console=console, refresh_per_second=1, vertical_overflow="visible"):
-                reports = survey.survey(names, self.dtype, lambda report: table.add_row(*survey.row(report)))
+                for report in survey.survey(names, self.dtype):
+                    reports.append(report)
+                    table.add_row(*survey.row(report))
+                    self.write(reports)
         console.print(survey.summary(reports), highlight=False)
+        return int(any(survey.misses(report) for report in reports))
+
+    def write(self, reports: Sequence[Report]) -> None:
+        """Writes the table of what is done so far, so that a survey that is stopped has not been in vain."""
         if self.markdown is not None:
             self.markdown.write_text(survey.markdown(reports, self.dtype))
-        return int(any(survey.misses(report) for report in reports))
 
 
 Command = (

@@ -2,7 +2,7 @@
 
 import gc
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -62,16 +62,13 @@ def images(model: str) -> tuple[int, int]:
     return next((images for prefix, images in IMAGES.items() if model.startswith(prefix)), (64, 8))
 
 
-def survey(names: Iterable[str], dtype: str, show: Callable[[Report], None]) -> list[Report]:
-    """Verifies models one after the other and shows each report."""
-    reports = []
+def survey(names: Iterable[str], dtype: str) -> Iterator[Report]:
+    """Verifies models one after the other."""
     for name in names:
         size, batch = images(name)
-        reports.append(verify(name, size=size, batch=batch, dtype=dtype))
-        show(reports[-1])
+        yield verify(name, size=size, batch=batch, dtype=dtype)
         jax.clear_caches()
         gc.collect()
-    return reports
 
 
 def summary(reports: Sequence[Report]) -> str:
