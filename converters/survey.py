@@ -17,8 +17,15 @@ from jaxft.models import BUILDERS
 COLUMNS = ("model", "parameters", "logits", "loss", "gradients", "statistics", "3 steps", "round trip", "seconds")
 LIBRARIES = ("jax", "flax", "torch", "torchvision")
 ATTENTION = ("vit", "swin", "maxvit")
-# (side, images) of the models that take no 64 pixels: the smallest side, and few enough to fit into memory.
-IMAGES = {"inception_v3": (96, 8), "maxvit": (224, 2), "vit": (224, 2)}
+# (side, images) of the models that take no 64 pixels: the smallest side, and few enough to fit into memory. The last
+# maps of an EfficientNet would have 2 x 2 pixels of 64, where PyTorch's own float32 steps of a B7 are off by 1.5e-4.
+IMAGES = {
+    "inception_v3": (96, 8),
+    "maxvit": (224, 2),
+    "vit": (224, 2),
+    "efficientnet_b": (96, 8),
+    "efficientnet_v2": (96, 8),
+}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS, abstract_model, class_layers, materialise
 from jaxft.models.paths import filled, modules, values
+from jaxft.models.streams import initial_rngs
 from jaxft.optim import plan, set_modes, transformation
 from jaxft.step import TrainState, initial_state, train_step
 from jaxft.tasks.classification import Classification
@@ -37,6 +38,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEPS = 3
 OPTIMIZER = config.Optimizer(learning_rate=0.001, momentum=0.9, weight_decay=1e-3)
 HEAD_RATE = 10.0
+# Of what runs one to three times, the compiler's last optimizations (LLVM's) would take longer than they save.
+QUICK = {"xla_backend_optimization_level": 0}
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def verify(
     with precision(dtype):
         ours = abstract_model(name, num_classes, **options)
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(seed), **options))
+        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=initial_rngs(seed), **options))
         heads = class_layers(partial(abstract_model, name, **options))
         return compare(name, theirs, ours, heads, pixels, labels, dtype, start)
 
@@ -251,13 +254,14 @@ def evaluate_both(theirs: "torch.nn.Module", ours: Any, images: np.ndarray) -> t
     """The differences in evaluation mode: after each stage that our model names, and of the logits."""
     import torch
 
-    @nnx.jit
-    def forward(model: Any, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+    @partial(jax.jit, compiler_options=QUICK)
+    def forward(arrays: dict[str, jax.Array], images: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        model: Any = filled(ours, arrays)
         return model.stages(images), model(images)
 
     ours.eval()
     theirs.eval()
-    our_stages, our_logits = forward(ours, jnp.asarray(images))
+    our_stages, our_logits = forward(values(ours), jnp.asarray(images))
     seen: dict[str, torch.Tensor] = {}
     hooks = [
         theirs.get_submodule(stage).register_forward_hook(
@@ -294,7 +298,8 @@ def training(ours: nnx.Module, task: Classification, heads: Sequence[str], dtype
     optimizer = optax.chain(recorder(), transformation(groups, OPTIMIZER))
     state = initial_state(ours, lambda _: False, optimizer, 0)
     # The old state's memory goes to the new one: the largest models fill the memory of a laptop.
-    return jax.jit(train_step(ours, task, optimizer, seed=0, dtype=dtype), donate_argnums=0), state
+    step = train_step(ours, task, optimizer, seed=0, dtype=dtype)
+    return jax.jit(step, donate_argnums=0, compiler_options=QUICK), state
 
 
 def recorder() -> optax.GradientTransformation:

@@ -10,6 +10,7 @@ from jaxft import config
 from jaxft.models import BUILDERS, abstract_model, materialise, with_head
 from jaxft.models.layers import Linear
 from jaxft.models.paths import walk
+from jaxft.models.streams import initial_rngs
 from jaxft.tasks.classification import Classification
 
 
@@ -40,7 +41,7 @@ def head_named(settings: config.Config) -> config.Config:
 def fill_in(model: nnx.Module, settings: config.Config, classes: int) -> None:
     """Draws what no checkpoint filled, from the configuration's seed, in place."""
     builder = BUILDERS[settings.model.name]
-    materialise(model, lambda: builder(classes, rngs=nnx.Rngs(settings.seed), **settings.model.options))
+    materialise(model, lambda: builder(classes, rngs=initial_rngs(settings.seed), **settings.model.options))
 
 
 def pretrained(settings: config.Config, classes: int) -> tuple[nnx.Module, Ledger | None]:

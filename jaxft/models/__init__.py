@@ -30,6 +30,7 @@ from jaxft.models import (
     vit,
 )
 from jaxft.models.paths import values
+from jaxft.models.streams import initial_rngs
 
 FAMILIES = (
     alexnet,
@@ -69,7 +70,7 @@ def abstract_model(name: str, num_classes: int = 1000, **options: Any) -> nnx.Mo
         raise UserError(
             f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}."
         )
-    return nnx.eval_shape(lambda: BUILDERS[name](num_classes, rngs=nnx.Rngs(0), **options))
+    return nnx.eval_shape(lambda: BUILDERS[name](num_classes, rngs=initial_rngs(0), **options))
 
 
 def materialise(model: nnx.Module, builder: Callable[[], nnx.Module]) -> None:
