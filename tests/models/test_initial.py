@@ -8,18 +8,19 @@ from flax import nnx
 
 from converters.rules import leaves
 from jaxft.models import materialise
-from tests.models.test_parity import CLASSES, SHALLOW, Pair
+from tests.models.shallow import CLASSES, NETS
 
 torch = pytest.importorskip("torch")
+shallow_torch = pytest.importorskip("tests.models.shallow_torch")
 
 
-@pytest.mark.parametrize("pair", SHALLOW.values(), ids=SHALLOW.keys())
-def test_initial_values_are_drawn_as_pytorch_draws_them(pair: Pair) -> None:
+@pytest.mark.parametrize("name", NETS)
+def test_initial_values_are_drawn_as_pytorch_draws_them(name: str) -> None:
     torch.manual_seed(0)
-    theirs = pair.theirs()
+    theirs = shallow_torch.NETS[name]()
     parameters = {name for name, _ in theirs.named_parameters()}
-    ours = nnx.eval_shape(lambda: pair.ours(CLASSES))
-    materialise(ours, lambda: pair.ours(CLASSES))
+    ours = nnx.eval_shape(lambda: NETS[name].build(CLASSES))
+    materialise(ours, lambda: NETS[name].build(CLASSES))
     arrays = {leaf.key: leaf.to_torch(np.asarray(leaf.variable[...])) for leaf in leaves(ours)}
     assert arrays.keys() == theirs.state_dict().keys()
     for key, tensor in theirs.state_dict().items():
