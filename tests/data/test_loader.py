@@ -169,11 +169,12 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path, workers: int) -> None:
 
 
 SCRIPT = """
-    import sys, time
+    import signal, sys, time
     from pathlib import Path
     from jaxft.data import Augment, ImageFolder, train_batches
 
     if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
         batches = train_batches(ImageFolder(Path(sys.argv[1])), Augment(size=8), batch_size=4, seed=0, workers=2)
         kept = [next(batches) for _ in range(3)]
         print("ready", flush=True)
