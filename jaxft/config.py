@@ -12,14 +12,17 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
+import tyro
 from pydantic.dataclasses import dataclass
 
 from jaxft.errors import UserError
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+Option = bool | int | float | str | tuple[int | float, ...]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -30,8 +33,10 @@ class Model:
     """One of `jaxft.list_models()`."""
     num_classes: int | None = None
     """Outputs of the last layer; None takes the number of classes in the data, any other number must equal it."""
-    options: dict[str, float] = dataclasses.field(default_factory=dict)
+    options: dict[str, Option] = dataclasses.field(default_factory=dict)
     """Further arguments of the model's builder, such as dropout."""
+    mmdet: Annotated[dict[str, Any] | None, tyro.conf.Suppress] = None
+    """A detector as the `model` of an MMDetection configuration describes it, instead of a name."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -55,10 +60,17 @@ class Pretrained:
 class Data:
     """Which examples, and how many at a time."""
 
-    source: Literal["folder", "tfds", "digits"] = "folder"
-    """A folder a class (root/train/CLASS/*.jpg), a TFDS data set, or scikit-learn's handwritten digits."""
+    source: Literal["folder", "tfds", "digits", "coco", "voc"] = "folder"
+    """A folder a class (root/train/CLASS/*.jpg), a TFDS data set, scikit-learn's handwritten digits; or photos with
+    objects, for detectors: COCO JSON, or PASCAL VOC (root/Annotations, root/ImageSets/Main, root/JPEGImages)."""
     root: str = "data"
-    """The folder with the splits (folder), or TFDS' data_dir (tfds)."""
+    """The folder with the splits (folder) or with everything (coco, voc), or TFDS' data_dir (tfds)."""
+    annotation_file: str = "annotations/instances_{split}.json"
+    """coco: the JSON file of a split, below root."""
+    image_folder: str = "{split}"
+    """coco: the folder of a split's photos, below root."""
+    classes: tuple[str, ...] = ()
+    """coco, voc: the classes to find, in this order; empty for all that the annotations name."""
     url: str | None = None
     """A zip archive with the folder, downloaded to the cache where root does not exist."""
     sha1: str | None = None
@@ -92,9 +104,48 @@ class Images:
     flip: float = pydantic.Field(default=0.5, ge=0, le=1)
     """Training: probability of a horizontal flip."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from channels R, G, B scaled to 0..1."""
+    """Subtracted from the channels scaled to 0..1, in the order that the model sees."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Divides the channels after that."""
+    bgr: bool = False
+    """Detection: the model sees B, G, R instead of R, G, B."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Detection:
+    """How a photo with objects becomes arrays of fixed shapes. A scale is the longest side and the shortest side that
+    a photo may have after resizing, in pixels and either order; the ratio of the sides stays."""
+
+    scales: tuple[Size, ...] = ((1333, 800),)
+    """Training: the scales to draw from."""
+    scale_draw: Literal["choice", "range"] = "choice"
+    """Training: one of the scales, or each side anywhere between the smallest and the largest."""
+    test_scale: Size = (1333, 800)
+    """Evaluation and prediction: the scale."""
+    rounding: Literal["nearest", "down"] = "nearest"
+    """How a resized side becomes whole pixels: as MMDetection or as torchvision does it."""
+    canvases: tuple[Size, ...] = ()
+    """Height and width of the arrays that photos are laid on; each is one compilation. Empty takes what the scales and
+    the crop need, one for landscape and one for portrait."""
+    divisor: int = pydantic.Field(default=32, ge=1)
+    """Sides of canvases that are not given are multiples of this."""
+    cap: int = pydantic.Field(default=100, ge=1)
+    """Rows for the objects of a photo; more are dropped, and a report says how many that would be."""
+    masks: bool = False
+    """Read the objects' masks too, for models that find masks."""
+    keep_empty: bool = True
+    """Train on photos without objects, too."""
+    min_side: int = pydantic.Field(default=0, ge=0)
+    """Do not train on photos with a shorter side, pixels."""
+    distort: bool = False
+    """Training: change brightness, contrast, saturation and hue at random, as SSD does."""
+    crop: tuple[float, float] | None = None
+    """Training: cut a part out of the resized photo; its numbers mean what crop_kind says."""
+    crop_kind: Literal["absolute", "absolute_range", "relative", "relative_range"] = "absolute"
+    """Width and height in pixels; least and greatest side; width and height as shares; least height and width as
+    shares. The names and meanings are MMDetection's."""
+    show_above: float = pydantic.Field(default=0.3, ge=0, le=1)
+    """Drawings show objects with at least this score."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -131,6 +182,8 @@ class Rule:
     """Multiplies the weight decay."""
     frozen: bool = False
     """No gradient, no optimizer state, no decay; BatchNorm uses and keeps its running statistics."""
+    batch_norm: Literal["inherit", "batch", "running"] = "inherit"
+    """What BatchNorm does here, frozen or not; inherit: running statistics where frozen, else what the phase says."""
     schedule: Schedule = Schedule(decay="inherit")
     """A schedule of its own, or the phase's."""
 
@@ -185,6 +238,7 @@ class Config:
     pretrained: Pretrained = Pretrained()
     data: Data = Data()
     images: Images = Images()
+    detection: Detection = Detection()
     optimizer: Optimizer = Optimizer()
     phases: tuple[Phase, ...] = (Phase(),)
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
