@@ -109,6 +109,8 @@ class Verify:
     """Every classifier of torchvision."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision on both sides."""
+    jobs: int = 1
+    """How many models at a time, each in a process of its own."""
     markdown: Path | None = None
     """Where to write the table, too."""
 
@@ -128,7 +130,7 @@ class Verify:
         else:
             table = survey.table()
             with Live(table, console=console, refresh_per_second=1, vertical_overflow="visible"):
-                for report in survey.survey(names, self.dtype):
+                for report in survey.survey(names, self.dtype, self.jobs):
                     reports.append(report)
                     table.add_row(*survey.row(report))
                     self.write(reports)

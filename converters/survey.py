@@ -1,8 +1,10 @@
 """`verify` over many models: which of them are PyTorch's to within the tolerances, as a table."""
 
 import gc
+import multiprocessing
 import platform
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -69,13 +71,22 @@ def images(model: str) -> tuple[int, int]:
     return next((images for prefix, images in IMAGES.items() if model.startswith(prefix)), (64, 8))
 
 
-def survey(names: Iterable[str], dtype: str) -> Iterator[Report]:
-    """Verifies models one after the other."""
-    for name in names:
-        size, batch = images(name)
-        yield verify(name, size=size, batch=batch, dtype=dtype)
-        jax.clear_caches()
-        gc.collect()
+def survey(names: Iterable[str], dtype: str, jobs: int = 1) -> Iterator[Report]:
+    """Verifies models in so many processes, one model at a time in each; the reports come as they are done."""
+    if jobs == 1:
+        yield from (_one(name, dtype) for name in names)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_one, name, dtype) for name in names]):
+            yield done.result()
+
+
+def _one(name: str, dtype: str) -> Report:
+    size, batch = images(name)
+    report = verify(name, size=size, batch=batch, dtype=dtype)
+    jax.clear_caches()
+    gc.collect()
+    return report
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -105,7 +116,7 @@ at least a hundredth of the largest gradient. The round trip is the export: the 
 
 """
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(row(report)) + " |" for report in reports]
+    lines += ["| " + " | ".join(row(report)) + " |" for report in sorted(reports, key=lambda report: report.model)]
     return head + "\n".join(lines) + f"\n\n{summary(reports)}\n"
 
 
