@@ -1,7 +1,8 @@
 """Reading and writing checkpoint files: `.pth` through PyTorch's data-only loader, and `.safetensors`, sharded or not.
 
 A checkpoint from a stranger is data. Nothing in it is ever executed: PyTorch's `weights_only` unpickler refuses
-everything that is not a tensor or a plain container, and safetensors holds nothing else.
+everything that is not a tensor or a plain container, and safetensors holds nothing else. What MMEngine writes beside
+the weights (the history of its log, times, NumPy's numbers) is read as objects that do nothing.
 """
 
 import argparse
@@ -30,8 +31,40 @@ State = dict[str, np.ndarray]
 WRAPPERS = ("state_dict", "model", "model_state_dict", "ema", "model_ema", "ema_state_dict", "state_dict_ema")
 # Of DataParallel and AveragedModel, torch.compile, and a Lightning module that holds its network as `model`.
 PREFIXES = ("module.", "_orig_mod.", "model.")
-AVERAGED = "n_averaged"  # how many updates a torch.optim.swa_utils.AveragedModel has seen
+# How many updates an averaged model has seen: torch.optim.swa_utils.AveragedModel and MMEngine's.
+AVERAGED = {"n_averaged", "steps"}
 INDEX = ".safetensors.index.json"
+# What MMEngine's runner pickles beside the weights, by the names it has under NumPy 1 and 2.
+BESIDE_WEIGHTS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "mmengine.logging.message_hub.MessageHub",
+    "builtins.getattr",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "pathlib.PosixPath",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+)
+
+
+class Inert:
+    """Stands for an object, or for the result of a call, that a checkpoint holds beside its weights. It does nothing.
+
+    So `getattr(HistoryBuffer, "min")`, which MMEngine pickles, looks nothing up.
+    """
+
+    def __new__(cls, *_: Any) -> "Inert":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
 def read(path: Path, entry: str | None = None) -> State:
@@ -85,7 +118,39 @@ def _read_shards(index: Path) -> State:
     return tensors
 
 
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The names of the classes that a checkpoint of MMDetection was trained on, in order; empty where it has none.
+
+    Raises:
+        UserError: the file is damaged or no PyTorch checkpoint.
+    """
+    if path.name.endswith((".safetensors", INDEX)):
+        return ()
+    content = _load(path)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return ()
+    places = [data for data in (meta.get("dataset_meta"), meta) if isinstance(data, Mapping)]
+    found = next((data[key] for data in places for key in ("classes", "CLASSES") if data.get(key)), ())
+    if isinstance(found, str):
+        return (found,)
+    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
+
+
 def _read_torch(path: Path, entry: str | None) -> State:
+    content = _load(path)
+    if entry is not None:
+        content = _entry(content, entry, path)
+    tensors = _unwrap(content)
+    if not tensors:
+        raise UserError(
+            f"{path} holds no state dict: tensors by name were expected, a {type(content).__name__} was found."
+        )
+    return {key: _to_numpy(value) for key, value in tensors.items()}
+
+
+def _load(path: Path) -> Any:
+    """What `torch.save` put into a file, as tensors, plain containers and `Inert`s."""
     try:
         import torch
     except ImportError as error:
@@ -94,25 +159,19 @@ def _read_torch(path: Path, entry: str | None) -> State:
             "as .safetensors."
         ) from error
     _refuse_a_bomb(path)
+    allowed: list[Any] = [argparse.Namespace, (dict, "mmengine.config.config.ConfigDict")]
+    allowed += [(Inert, name) for name in BESIDE_WEIGHTS]
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             # PyTorch warns about its own storage classes when it reads files of before 2018.
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError, IndexError) as error:
         raise UserError(
             f"{path} is damaged, truncated or no PyTorch checkpoint ({_first_line(error)}). Copy or download it again."
         ) from error
-    if entry is not None:
-        content = _entry(content, entry, path)
-    tensors = _unwrap(content, lambda value: isinstance(value, torch.Tensor))
-    if not tensors:
-        raise UserError(
-            f"{path} holds no state dict: tensors by name were expected, a {type(content).__name__} was found."
-        )
-    return {key: _to_numpy(value) for key, value in tensors.items()}
 
 
 def _refuse_a_bomb(path: Path) -> None:
@@ -153,14 +212,16 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or ["it ends early"])[0][:150]
 
 
-def _unwrap(content: Any, is_tensor: Callable[[Any], bool]) -> dict[str, Any]:
+def _unwrap(content: Any) -> "dict[str, torch.Tensor]":
     """The mapping of names to tensors inside what a training script saved; empty where there is none."""
+    import torch
+
     if not isinstance(content, Mapping):
         return {}
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
-            return _unwrap(content[wrapper], is_tensor)
-    return {str(key): value for key, value in content.items() if is_tensor(value)}
+            return _unwrap(content[wrapper])
+    return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:
@@ -174,7 +235,7 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _without_prefixes(tensors: State) -> State:
     for prefix in PREFIXES:
-        named = [key for key in tensors if key != AVERAGED]
+        named = [key for key in tensors if key not in AVERAGED]
         if named and all(key.startswith(prefix) for key in named):
             return _without_prefixes({key.removeprefix(prefix): tensors[key] for key in named})
     return tensors

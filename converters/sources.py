@@ -1,6 +1,8 @@
 """From what a person writes as the source of weights to a file on this machine, and to its tensors."""
 
+import difflib
 import importlib.util
+import json
 from pathlib import Path
 
 from converters.files import State, read
@@ -25,8 +27,8 @@ def locate(source: str, sha256: str | None = None) -> Path:
     """The local file that `source` names, downloaded into the cache if need be.
 
     Args:
-        source: a path; `http(s)://...`; `package://MODULE/FILE`, a file inside an installed package; or
-            `torchvision://NAME[/WEIGHTS]`.
+        source: a path; `http(s)://...`; `package://MODULE/FILE`, a file inside an installed package;
+            `torchvision://NAME[/WEIGHTS]`; or `open-mmlab://NAME`, by the list of addresses that MMEngine brings.
         sha256: expected hash or its first digits; a URL that ends in `-0123abcd.pth` carries its own, as PyTorch's do.
 
     Raises:
@@ -39,11 +41,13 @@ def locate(source: str, sha256: str | None = None) -> Path:
         return _in_package(rest)
     if scheme == "torchvision":
         return locate(weights_url(rest), sha256)
+    if scheme in ("open-mmlab", "openmmlab"):
+        return locate(_open_mmlab(rest), sha256)
     if scheme in ("http", "https"):
         return fetch(source, cache_folder() / "weights", sha256 or hash_in_name(source))
     raise UserError(
         f"{source} starts with {scheme}://, which is no source of weights; "
-        "use a path, http(s)://, package://MODULE/FILE or torchvision://NAME."
+        "use a path, http(s)://, package://MODULE/FILE, torchvision://NAME or open-mmlab://NAME."
     )
 
 
@@ -64,3 +68,14 @@ def _in_package(rest: str) -> Path:
     if not path.is_file():
         raise UserError(f"package://{rest}: the installed package {package} holds no file {file}.")
     return path
+
+
+def _open_mmlab(name: str) -> str:
+    """The address of one of OpenMMLab's backbones: `detectron2/resnet50_caffe`."""
+    hub = _in_package("mmengine/hub/openmmlab.json").parent
+    places = json.loads((hub / "openmmlab.json").read_text())
+    name = json.loads((hub / "deprecated.json").read_text()).get(name, name)
+    if name not in places:
+        near = difflib.get_close_matches(name, places, n=3) or sorted(places)
+        raise UserError(f"open-mmlab://{name}: MMEngine knows no such weights; the nearest are {', '.join(near)}.")
+    return str(places[name])
