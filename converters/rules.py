@@ -12,7 +12,16 @@ import numpy as np
 from flax import nnx
 
 from jaxft.models.attention import MultiheadAttention
-from jaxft.models.layers import BatchNorm, Conv, LayerNorm, Linear, LinearOverMap
+from jaxft.models.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    FrozenBatchNorm,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    LinearOverMap,
+)
 from jaxft.models.paths import walk
 
 # Layer -> our leaf -> (PyTorch's leaf, the axes of PyTorch's tensor in our order; None where the order is the same).
@@ -22,7 +31,15 @@ LEAVES: dict[type, dict[str, tuple[str, tuple[int, ...] | None]]] = {
     Linear: {"kernel": ("weight", (1, 0)), "bias": ("bias", None)},
     LinearOverMap: {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)},
     MultiheadAttention: {"in_proj_kernel": ("in_proj_weight", (1, 0))},
+    ConvTranspose: {"kernel": ("weight", (2, 3, 0, 1)), "bias": ("bias", None)},
     LayerNorm: {"scale": ("weight", None), "bias": ("bias", None)},
+    GroupNorm: {"scale": ("weight", None), "bias": ("bias", None)},
+    FrozenBatchNorm: {
+        "scale": ("weight", None),
+        "bias": ("bias", None),
+        "mean": ("running_mean", None),
+        "var": ("running_var", None),
+    },
     BatchNorm: {
         "scale": ("weight", None),
         "bias": ("bias", None),

@@ -211,6 +211,65 @@ class BatchNorm(nnx.Module):
         self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
 
 
+class FrozenBatchNorm(nnx.Module):
+    """`torchvision.ops.FrozenBatchNorm2d`: batch norm whose four vectors are constants, in training as well."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        self.eps = eps
+        self.scale, self.bias = Buffer(jnp.ones(channels)), Buffer(jnp.zeros(channels))
+        self.mean, self.var = Buffer(jnp.zeros(channels)), Buffer(jnp.ones(channels))
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, C]` -> the same shape and dtype."""
+        factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.eps)
+        shift = self.bias[...] - self.mean[...] * factor
+        return (x * along_channels(factor, x) + along_channels(shift, x)).astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """`torch.nn.GroupNorm` on `[N, H, W, C]`: each image's groups of channels alone; float32 or wider inside."""
+
+    def __init__(self, groups: int, channels: int, *, eps: float = 1e-5) -> None:
+        self.groups, self.eps = groups, eps
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, C]` -> the same shape and dtype."""
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(*x.shape[:3], self.groups, -1)
+        centred = wide - wide.mean((1, 2, 4), keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(centred).mean((1, 2, 4), keepdims=True) + self.eps)
+        scale, bias = (along_channels(vector[...], x) for vector in (self.scale, self.bias))
+        return ((centred * factor).reshape(x.shape) * scale + bias).astype(x.dtype)
+
+
+class ConvTranspose(nnx.Module):
+    """`torch.nn.ConvTranspose2d` whose windows touch and do not overlap: stride is the size, no padding."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, init: Init | None = None, rngs: nnx.Rngs) -> None:
+        shape = (size, size, inputs, outputs)
+        default = partial(fan_in_uniform, fan_in=size * size * outputs)
+        self.kernel = nnx.Param((init or default)(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(outputs) if init else default(rngs.params(), (outputs,)))
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, inputs]` -> `[N, size * H, size * W, outputs]`."""
+        kernel, (n, height, width, _) = self.kernel[...], x.shape
+        y = jnp.einsum("nhwi,abio->nhawbo", x, kernel)
+        y = y.reshape(n, height * kernel.shape[0], width * kernel.shape[1], kernel.shape[3])
+        return y + along_channels(self.bias[...].astype(y.dtype), y)
+
+
+class Scale(nnx.Module):
+    """One learned factor."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.scale = nnx.Param(jnp.asarray(value, jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        return x * self.scale[...].astype(x.dtype)
+
+
 class DropPath(nnx.Module):
     """Stochastic depth: in training, drops a whole example's branch with probability `rate` and scales up the rest.
 
