@@ -82,7 +82,9 @@ def with_pytorch(file: Path, options: Options, seed: int) -> Result:
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=2)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = settings.model.options.get("momentum", module.momentum)
+            momentum = settings.model.options.get("momentum", module.momentum)
+            assert isinstance(momentum, float)
+            module.momentum = momentum
     if settings.pretrained.source is not None:
         state = load(settings.pretrained.source)
         kept = {key: torch.from_numpy(value) for key, value in state.items() if not key.startswith("_fc.")}

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torchvision import datasets, transforms
 
-from jaxft.data import Augment, ImageFolder, train_batches
+from jaxft.data import Augment, CenterCrop, ImageFolder, LabelledRows, train_batches
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WARM_UP = 10
@@ -62,7 +62,9 @@ def main(
 
 def jaxft_rate(root: Path, batch_size: int, batches: int, workers: int) -> Rate:
     """Time jaxft's loader; `workers` 0 means threads."""
-    with train_batches(ImageFolder(root), Augment(), batch_size=batch_size, seed=0, workers=workers) as loader:
+    with train_batches(
+        LabelledRows(ImageFolder(root), Augment(), CenterCrop()), batch_size=batch_size, seed=0, workers=workers
+    ) as loader:
         return timed(loader, batch_size, batches)
 
 

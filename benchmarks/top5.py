@@ -13,14 +13,13 @@ import tyro
 
 from converters import load_pretrained
 from jaxft import config
+from jaxft.classifying import Classifying
 from jaxft.console import make_console
 from jaxft.data import ImageFolder
 from jaxft.distributed import device_mesh
 from jaxft.models import abstract_model
 from jaxft.models.paths import values
-from jaxft.predict import predict, predict_step
 from jaxft.process import prepare
-from jaxft.step import Compiled
 
 HOTDOG = 934  # ImageNet's class "hotdog, hot dog, red hot"
 
@@ -44,8 +43,7 @@ def main() -> None:
     model.eval()
     mesh = device_mesh(settings.data.batch_size, 1)
     photos = ImageFolder(options.root)
-    step = Compiled(predict_step(model, settings), mesh)
-    _, probabilities = predict(step, values(model), photos, settings, mesh)
+    _, probabilities = Classifying(settings, model, photos.classes, mesh).probabilities(values(model), photos)
     found = (np.argsort(-probabilities, axis=1)[:, :5] == HOTDOG).any(1)
     labels = np.array([photos[index].label for index in range(len(photos))])
     for label, name in enumerate(photos.classes):

@@ -88,6 +88,11 @@ class Data:
     workers: int = pydantic.Field(default=0, ge=0)
     """Processes that decode photos; 0 decodes in threads of the main process."""
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether these are photos with objects, for detectors."""
+        return self.source in ("coco", "voc")
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Images:

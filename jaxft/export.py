@@ -15,7 +15,7 @@ from converters.files import write
 from jaxft.console import make_console
 from jaxft.errors import UserError, run_command
 from jaxft.run import FinishedRun, open_run
-from jaxft.setup import task
+from jaxft.setup import classification
 
 
 def stablehlo(run: FinishedRun) -> bytes:
@@ -24,11 +24,11 @@ def stablehlo(run: FinishedRun) -> bytes:
     It maps uint8 photos `[N, crop, crop, 3]`, any N, to float32 logits `[N, classes]`; normalisation is inside. Load it
     with `jax.export.deserialize(data).call(photos)`.
     """
-    classification = task(run.config)
+    task = classification(run.config)
 
     @jax.jit
     def logits(pixels: Array) -> Array:
-        return classification.logits(run.model, pixels)
+        return task.logits(run.model, pixels)
 
     side = run.config.images.crop
     (count,) = jax.export.symbolic_shape("n")
@@ -58,6 +58,8 @@ def main() -> None:
     if (options.output.suffix == ".safetensors") != (options.format == "safetensors"):
         raise UserError(f"The format {options.format} and the name {options.output.name} do not go together.")
     run = open_run(options.run, options.checkpoint)
+    if options.format == "stablehlo" and run.config.data.has_objects:
+        raise UserError("StableHLO is for classifiers; export a detector with --format torch or safetensors.")
     if options.format == "stablehlo":
         _write_bytes(stablehlo(run), options.output)
     else:

@@ -22,6 +22,7 @@ class Group:
     rate: optax.Schedule
     weight_decay: float
     frozen: bool
+    batch_norm: str = "inherit"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def plan(
         assert index is not None
         rule = phase.rules[index]
         spared = len(shapes[path]) < 2 and not optimizer.decay_bias_and_norm
-        label = FROZEN if rule.frozen else f"{index}: {rule.pattern}" + (" (no decay)" if spared else "")
+        label = f"{index}: {rule.pattern}" + (" (no decay)" if spared else "")
+        if rule.frozen:
+            label = FROZEN if rule.batch_norm == "inherit" else f"{FROZEN}, {rule.batch_norm} statistics"
         labels[path] = label
         groups[label] = Group(
             label=label,
@@ -79,6 +82,7 @@ def plan(
             ),
             weight_decay=0.0 if rule.frozen or spared else optimizer.weight_decay * rule.decay,
             frozen=rule.frozen,
+            batch_norm=rule.batch_norm,
         )
     return Plan(labels, groups)
 
@@ -155,9 +159,12 @@ def set_modes(model: nnx.Module, groups: Plan, batch_norm: str) -> None:
     """Puts a model into training as a phase wants it; `model.train()` and `model.eval()` do not undo the frozen part.
 
     A BatchNorm whose scale is frozen, or every one where `batch_norm` is `"running"`, uses and keeps its running
-    statistics. Dropout and drop-path go on in frozen parts, as they do in PyTorch.
+    statistics; unless its rule says itself what it does. Dropout and drop-path go on in frozen parts, as they do in
+    PyTorch.
     """
     model.train()
     for path, module in modules(model):
         if isinstance(module, BatchNorm):
-            module.running_only = batch_norm == "running" or groups.group(f"{path}.scale").frozen
+            group = groups.group(f"{path}.scale")
+            inherited = "running" if group.frozen else batch_norm
+            module.running_only = (inherited if group.batch_norm == "inherit" else group.batch_norm) == "running"

@@ -1,25 +1,30 @@
-"""PNG pictures of a run: its learning curves, and test photos with what the model says of them."""
+"""Pictures of a run: its learning curves, and photos with what the model says of them."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+_COLOURS = [tuple(round(255 * part) for part in colour) for colour in matplotlib.colormaps["tab10"].colors]  # type: ignore[attr-defined]
 
 
-def learning_curves(metrics: Path, picture: Path) -> None:
-    """Draws loss and accuracy over epochs from `metrics.jsonl`, training and evaluation side by side."""
+def learning_curves(metrics: Path, picture: Path, score: str) -> None:
+    """Draws loss and `score` over steps from `metrics.jsonl`, training and evaluation side by side."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split in dict.fromkeys(line["split"] for line in lines):
+    for axes, name in zip(figure.subplots(1, 2), ("loss", score), strict=True):
+        for split in dict.fromkeys(line["split"] for line in lines if name in line):
             points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
             axes.plot(*zip(*points, strict=True), label=split, marker="o" if split != "train" else None, markersize=4)
         axes.set_xlabel("step")
         axes.set_title(name)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     _save(figure, picture)
 
 
@@ -51,6 +56,61 @@ def predictions(
             title += "" if guess == truth else f"\n(is {classes[truth]})"
         axes.set_title(title, fontsize=8, color=colour)
     _save(figure, picture)
+
+
+def objects(
+    pixels: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    masks: Sequence[np.ndarray],
+    truth: np.ndarray | None,
+    classes: Sequence[str],
+) -> np.ndarray:
+    """A photo uint8 `[H, W, 3]` with a frame, a name and a score for each object, and its mask tinted.
+
+    Args:
+        boxes: `[K, 4]`, corners in pixels; with `labels` and `scores` `[K]`.
+        masks: `[H, W]` of 0 and 1 each; none where the model has none.
+        truth: boxes `[T, 4]` that are drawn thin and white below all else, or None.
+    """
+    tinted = pixels.astype(np.float32)
+    for mask, label in zip(masks, labels, strict=False):
+        inside = mask.astype(bool)
+        tinted[inside] = 0.5 * tinted[inside] + 0.5 * np.array([_COLOURS[label % len(_COLOURS)]], np.float32)
+    image = Image.fromarray(tinted.astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    thick = max(round(max(image.size) / 400), 1)
+    font = ImageFont.load_default(max(10.0, max(image.size) / 45))
+    for box in () if truth is None else truth.tolist():
+        draw.rectangle(box, outline="white", width=1)
+    order = np.argsort(scores)  # the best lie on top
+    for box, label, score in zip(boxes[order].tolist(), labels[order].tolist(), scores[order].tolist(), strict=True):
+        colour = _COLOURS[label % len(_COLOURS)]
+        draw.rectangle(box, outline=colour, width=thick)
+        text = f"{classes[label]} {score:.2f}"
+        corner = (box[0], max(box[1] - font.getbbox(text)[3] - 2, 0))
+        draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
+        draw.text(corner, text, fill="white", font=font)
+    return np.asarray(image)
+
+
+def grid(drawings: Sequence[np.ndarray], names: Sequence[str], picture: Path) -> None:
+    """Draws photos uint8 `[H, W, 3]` of any sizes in a grid, three in a row, each under its name."""
+    columns = min(len(drawings), 3)
+    rows = -(-len(drawings) // columns)
+    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if index < len(drawings):
+            axes.imshow(drawings[index])
+            axes.set_title(names[index].replace("$", "\\$"), fontsize=8)
+    _save(figure, picture)
+
+
+def save_pixels(pixels: np.ndarray, picture: Path) -> None:
+    """Writes uint8 `[H, W, 3]` as an image file."""
+    Image.fromarray(pixels).save(picture)
 
 
 def _save(figure: Figure, picture: Path) -> None:

@@ -95,7 +95,8 @@ class Reporter:
     def evaluation(self, step: int, epoch: int, metrics: Mapping[str, float], best: bool) -> None:
         """Logs the metrics of an evaluation and prints them as a line that stays."""
         self._write(step, epoch, "test", metrics)
-        text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        # Figures of one class, NAME/CLASS, are many; they are in the files.
+        text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
         self.console.print(f"epoch {epoch}  step {step}  test: {text}{'  (best)' if best else ''}", highlight=False)
 
     def _write(self, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:

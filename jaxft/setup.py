@@ -1,5 +1,6 @@
 """From a configuration to the model, its first weights, and the task."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -7,21 +8,68 @@ from flax import nnx
 
 from converters import Ledger, load_pretrained
 from jaxft import config
+from jaxft.errors import UserError
 from jaxft.models import BUILDERS, abstract_model, materialise, with_head
 from jaxft.models.layers import Linear
 from jaxft.models.paths import walk
 from jaxft.models.streams import initial_rngs
 from jaxft.tasks.classification import Classification
+from jaxft.tasks.detection import Detection
 
 
-def task(settings: config.Config) -> Classification:
+def task(settings: config.Config) -> Classification | Detection:
     """The task of a configuration."""
+    return detection(settings) if settings.data.has_objects else classification(settings)
+
+
+def classification(settings: config.Config) -> Classification:
+    """One class an image."""
     return Classification(settings.images.mean, settings.images.std, settings.label_smoothing, settings.precision)
 
 
+def detection(settings: config.Config) -> Detection:
+    """Objects in photos."""
+    images = settings.images
+    return Detection(images.mean, images.std, images.bgr, settings.precision)
+
+
 def build(settings: config.Config, classes: int) -> nnx.Module:
-    """The abstract model of a configuration."""
-    return abstract_model(settings.model.name, classes, **settings.model.options)
+    """The abstract model of a configuration.
+
+    Raises:
+        UserError: there is no such model, or it does not do what the data ask for.
+    """
+    if settings.model.mmdet is not None:
+        model = nnx.eval_shape(_builder(settings, classes))
+    else:
+        model = abstract_model(settings.model.name, classes, **settings.model.options)
+    _check_purpose(model, settings)
+    return model
+
+
+def _builder(settings: config.Config, classes: int) -> Callable[[], nnx.Module]:
+    """What makes the model of a configuration with its first values."""
+    description, options = settings.model.mmdet, settings.model.options
+    if description is not None:
+        from converters.mmdet import create_model
+
+        return lambda: create_model(description, num_classes=classes, rngs=initial_rngs(settings.seed))
+    builder = BUILDERS[settings.model.name]
+    return lambda: builder(classes, rngs=initial_rngs(settings.seed), **options)
+
+
+def _check_purpose(model: nnx.Module, settings: config.Config) -> None:
+    finds = hasattr(model, "loss") and hasattr(model, "predict")
+    name = settings.model.name if settings.model.mmdet is None else "The model"
+    if settings.data.has_objects and not finds:
+        raise UserError(f"{name} is a classifier, but the data source {settings.data.source!r} is for detectors.")
+    if finds and not settings.data.has_objects:
+        raise UserError(
+            f"{name} is a detector, but the data source {settings.data.source!r} has one class a photo; use "
+            "--data.source coco or voc."
+        )
+    if finds and not settings.detection.masks and any(".mask_head." in f".{path}" for path, *_ in walk(model)):
+        raise UserError(f"{name} learns masks, so the data must have them; set --detection.masks.")
 
 
 def head_named(settings: config.Config) -> config.Config:
@@ -40,8 +88,7 @@ def head_named(settings: config.Config) -> config.Config:
 
 def fill_in(model: nnx.Module, settings: config.Config, classes: int) -> None:
     """Draws what no checkpoint filled, from the configuration's seed, in place."""
-    builder = BUILDERS[settings.model.name]
-    materialise(model, lambda: builder(classes, rngs=initial_rngs(settings.seed), **settings.model.options))
+    materialise(model, _builder(settings, classes))
 
 
 def pretrained(settings: config.Config, classes: int) -> tuple[nnx.Module, Ledger | None]:

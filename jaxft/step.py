@@ -24,6 +24,12 @@ class Task(Protocol):
 
     def loss(self, model: Any, batch: Batch) -> tuple[Array, Arrays]: ...
 
+    def predict(self, model: Any, batch: Batch) -> Any: ...
+
+
+class Summed(Protocol):
+    """What `eval_step` needs of a task."""
+
     def evaluate(self, model: Any, batch: Batch) -> Arrays: ...
 
 
@@ -124,12 +130,23 @@ def train_step(
 
 
 def eval_step(
-    template: nnx.Module, task: Task, dtype: str = "float32"
+    template: nnx.Module, task: Summed, dtype: str = "float32"
 ) -> Callable[[Mapping[str, Array], Batch], Arrays]:
     """A function (model's arrays, batch) -> sums over the batch, to be compiled. `template` is in evaluation mode."""
 
     def step(arrays: Mapping[str, Array], batch: Batch) -> Arrays:
         return task.evaluate(filled(template, narrowed(arrays, dtype)), batch)
+
+    return step
+
+
+def predict_step(
+    template: nnx.Module, task: Task, dtype: str = "float32"
+) -> Callable[[Mapping[str, Array], Batch], Any]:
+    """A function (model's arrays, batch) -> the task's prediction, to be compiled. `template` is in evaluation mode."""
+
+    def step(arrays: Mapping[str, Array], batch: Batch) -> Any:
+        return task.predict(filled(template, narrowed(arrays, dtype)), batch)
 
     return step
 

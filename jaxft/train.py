@@ -5,11 +5,9 @@ checkpoints. `Trainer` holds what the phases share; its methods stand in the ord
 """
 
 import dataclasses
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -23,46 +21,19 @@ from jaxft import config, dry_run, pictures
 from jaxft.checkpoint import Checkpoints
 from jaxft.command import parse
 from jaxft.console import make_console
-from jaxft.data import Source, Subset, train_batches
-from jaxft.data.splits import augment, open_splits
+from jaxft.data import Rows, steps_per_epoch, train_batches
+from jaxft.data.splits import open_splits
 from jaxft.distributed import device_mesh, global_batch, join_processes, replicated, state_shardings
 from jaxft.errors import UserError, run_command
-from jaxft.evaluate import evaluate
+from jaxft.inference import Inference, inference
 from jaxft.models.paths import filled, values
 from jaxft.optim import Plan, plan, set_modes, transformation
-from jaxft.predict import predict, predict_step
 from jaxft.process import prepare
 from jaxft.report import Reporter
 from jaxft.run import RunDirectory
 from jaxft.setup import head_named, pretrained, task
-from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
-
-GRID = 24  # test photos in the picture of predictions
-
-
-class Stopped(Exception):
-    """A signal asked the run to end; everything is saved."""
-
-    def __init__(self, number: int, step: int) -> None:
-        self.number, self.step = number, step
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that receives the first Ctrl-C or SIGTERM; the second one interrupts at once."""
-    received: list[int] = []
-
-    def receive(number: int, _: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+from jaxft.signals import Stopped, stop_signals
+from jaxft.step import Compiled, TrainState, initial_state, train_step
 
 
 @dataclasses.dataclass
@@ -71,18 +42,17 @@ class Trainer:
 
     settings: config.Config
     run: RunDirectory
-    train: Source
-    test: Source
+    train: Rows
+    test: Rows
     mesh: jax.sharding.Mesh
     checkpoints: Checkpoints
     reporter: Reporter
-    evaluation: Compiled
-    prediction: Compiled
+    inference: Inference
     best: float
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.train) // self.settings.data.batch_size
+        return steps_per_epoch(self.train.groups, self.settings.data.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -109,7 +79,8 @@ class Trainer:
             dtype=settings.precision,
             parts=settings.optimizer.accumulate,
         )
-        compiled = Compiled(function, self.mesh, fsdp=settings.fsdp, updates_state=True)
+        shapes = len(np.unique(self.train.groups))
+        compiled = Compiled(function, self.mesh, fsdp=settings.fsdp, updates_state=True, budget=shapes)
         state = self.steps(index, compiled, state, step, last, lambda at: groups.highest_rate(at - first))
         return filled(model, state.model), last
 
@@ -120,7 +91,6 @@ class Trainer:
         settings = self.settings
         batches = train_batches(
             self.train,
-            augment(settings),
             batch_size=settings.data.batch_size,
             seed=settings.seed,
             start_step=step,
@@ -179,10 +149,10 @@ class Trainer:
 
     def evaluate(self, index: int, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""
-        metrics = evaluate(self.evaluation, state.model, self.test, self.settings, self.mesh)
-        better = metrics["accuracy"] > self.best
+        metrics = self.inference.evaluate(state.model, self.test)
+        better = metrics[self.inference.score] > self.best
         if better:
-            self.best = metrics["accuracy"]
+            self.best = metrics[self.inference.score]
             self.checkpoints.save(state, self.notes(index), best=True)
         self.reporter.evaluation(step, step // self.steps_per_epoch, metrics, better)
         self.draw(state)
@@ -190,63 +160,62 @@ class Trainer:
 
     def draw(self, state: TrainState) -> None:
         """The learning curves, and some test photos with what the model says of them now."""
-        some = np.linspace(0, len(self.test) - 1, min(GRID, len(self.test))).astype(int).tolist()
-        images, probabilities = predict(self.prediction, state.model, Subset(self.test, some), self.settings, self.mesh)
+        folder = self.run.pictures
         if jax.process_index() == 0:
-            labels = [self.test[index].label for index in some]
-            folder, classes = self.run.pictures, self.test.classes
-            pictures.learning_curves(self.run.metrics_file, folder / "learning_curves.png")
-            pictures.predictions(images, labels, probabilities, classes, folder / "predictions.png")
+            pictures.learning_curves(self.run.metrics_file, folder / "learning_curves.png", self.inference.score)
+        self.inference.draw(state.model, self.test, folder / "predictions.png")
 
     def notes(self, index: int) -> dict[str, float]:
         """What a checkpoint says besides its arrays."""
         return {"phase": index, "best": self.best}
 
 
-def phase_plan(settings: config.Config, index: int, model: nnx.Module, steps_per_epoch: int) -> Plan:
+def phase_plan(settings: config.Config, index: int, model: nnx.Module, steps: int) -> Plan:
     """Applies the rules of a phase: which parameter gets what, and the modes of the model's layers."""
     phase = settings.phases[index]
     shapes = {path: value.shape for path, value in values(model, nnx.Param).items()}
-    groups = plan(shapes, settings.optimizer, phase, steps_per_epoch)
+    groups = plan(shapes, settings.optimizer, phase, steps)
     set_modes(model, groups, phase.batch_norm)
     return groups
 
 
-def show_plan(
-    settings: config.Config, model: nnx.Module, ledger: Ledger | None, steps_per_epoch: int, console: Console
-) -> None:
+def show_plan(settings: config.Config, model: nnx.Module, ledger: Ledger | None, steps: int, console: Console) -> None:
     """What each phase does to every parameter."""
     sources = {row.path: row.key for row in ledger.having("mapped")} if ledger else {}
     for index, phase in enumerate(settings.phases):
-        groups = phase_plan(settings, index, model, steps_per_epoch)
-        dry_run.print_plan(console, model, sources, groups, phase, steps_per_epoch)
+        groups = phase_plan(settings, index, model, steps)
+        dry_run.print_plan(console, model, sources, groups, phase, steps)
 
 
 def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool, console: Console) -> None:
     """The whole run."""
-    train_source, test_source = open_splits(settings)
-    classes = train_source.classes
+    train_rows, test_rows = open_splits(settings)
+    classes = train_rows.classes
     if settings.model.num_classes not in (None, len(classes)):
         raise UserError(
             f"model.num_classes is {settings.model.num_classes}, but the data have the {len(classes)} classes "
             f"{', '.join(classes[:10])}; leave it out or correct it."
         )
-    steps_per_epoch = len(train_source) // settings.data.batch_size
-    if steps_per_epoch == 0:
+    if resume and run.classes() != classes:
+        raise UserError(f"The data have the classes {classes}, but {run.path} was started with {run.classes()}.")
+    if settings.data.batch_size > len(train_rows):
         raise UserError(
-            f"A batch of {settings.data.batch_size} is larger than the {len(train_source)} training examples; "
+            f"A batch of {settings.data.batch_size} is larger than the {len(train_rows)} training examples; "
             "lower --data.batch-size."
         )
+    for rows in (train_rows, test_rows):
+        console.print(rows.report(settings.data.batch_size), highlight=False, markup=False)
+    steps = steps_per_epoch(train_rows.groups, settings.data.batch_size)
     mesh = device_mesh(settings.data.batch_size, settings.optimizer.accumulate)
     written, settings = settings, head_named(settings)
     model, ledger = pretrained(settings, len(classes))
     if ledger is not None:
         console.print(ledger.summary(), highlight=False)
     if dry:
-        return show_plan(settings, model, ledger, steps_per_epoch, console)
+        return show_plan(settings, model, ledger, steps, console)
     # Every phase's rules are tried before the first one runs, and before anything is written.
     for index in range(len(settings.phases)):
-        phase_plan(settings, index, model, steps_per_epoch)
+        phase_plan(settings, index, model, steps)
     if not resume and jax.process_index() == 0:
         run.create(written, classes)
     multihost_utils.sync_global_devices("the run directory is there")
@@ -257,20 +226,18 @@ def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool
         if resume:
             step, best = checkpoints.step() or 0, checkpoints.notes()["best"]
             model = filled(model, checkpoints.model(replicated(values(model), mesh), "last"))
-        total = sum(phase.epochs for phase in settings.phases) * steps_per_epoch
-        inference = nnx.clone(model)
-        inference.eval()
-        evaluation = Compiled(eval_step(inference, task(settings), settings.precision), mesh)
-        prediction = Compiled(predict_step(inference, settings), mesh)
+        total = sum(phase.epochs for phase in settings.phases) * steps
+        template = nnx.clone(model)
+        template.eval()
+        at_work = inference(settings, template, classes, mesh)
         with Reporter(run.path, start_step=step, total_steps=total, console=console) as reporter:
-            trainer = Trainer(
-                settings, run, train_source, test_source, mesh, checkpoints, reporter, evaluation, prediction, best
-            )
+            trainer = Trainer(settings, run, train_rows, test_rows, mesh, checkpoints, reporter, at_work, best)
             for index in range(len(settings.phases)):
                 model, step = trainer.phase(index, model, step, resume)
         checkpoints.wait()
     console.print(
-        f"Finished: best test accuracy {trainer.best:.4f}. Checkpoints, metrics and pictures are in {run.path}; next:\n"
+        f"Finished: best test {at_work.score} {trainer.best:.4f}. Checkpoints, metrics and pictures are in {run.path}; "
+        "next:\n"
         f"  python -m jaxft.export --run {run.path} --format torch --output {run.path.name}.pth",
         highlight=False,
     )

@@ -111,7 +111,8 @@ def finished(resnet_run: Path) -> FinishedRun:
 
 @pytest.fixture(scope="module")
 def pixels_of_test(finished: FinishedRun) -> np.ndarray:
-    _, source = open_splits(finished.config)
+    _, rows = open_splits(finished.config)
+    source = rows.source  # type: ignore[attr-defined]
     return np.stack([center_crop(finished.config)(source[index].image) for index in range(sum(TEST_EACH))])
 
 

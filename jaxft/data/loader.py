@@ -5,33 +5,21 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import grain
 import numpy as np
 from absl import flags
 
-from jaxft.data.photo import ImageData
-from jaxft.data.source import Source
+from jaxft.data.rows import Row, Rows
 from jaxft.errors import UserError
 
 Batch = dict[str, np.ndarray]
-Row = dict[str, np.ndarray | np.generic]
-TrainTransform = Callable[[ImageData, np.random.Generator], np.ndarray]
 _MAX_THREADS = 16
-
-
-class EvalTransform(Protocol):
-    """From an image to uint8 `[size, size, 3]`, without chance."""
-
-    @property
-    def size(self) -> int: ...
-
-    def __call__(self, image: ImageData) -> np.ndarray: ...
 
 
 class Batches(Iterator[Batch]):
@@ -72,8 +60,7 @@ class Batches(Iterator[Batch]):
 
 
 def train_batches(
-    source: Source,
-    transform: TrainTransform,
+    rows: Rows,
     *,
     batch_size: int,
     seed: int,
@@ -84,12 +71,11 @@ def train_batches(
 ) -> Batches:
     """Endless training batches. Order and augmentation depend on the seed and the epoch alone.
 
-    An epoch is one permutation of the source, less the last incomplete batch. Neither the number of workers or hosts
-    nor the step at which a run resumes changes what any example looks like or where it stands.
+    An epoch is one permutation of the rows; see `epoch_order`. Neither the number of workers or hosts nor the step at
+    which a run resumes changes what any example looks like or where it stands.
 
     Args:
-        source: the examples.
-        transform: from an image and a random generator to uint8 `[H, W, 3]`, the same shape for all images.
+        rows: the examples.
         batch_size: examples in a batch, over all hosts.
         seed: non-negative.
         start_step: number of batches to leave out at the beginning, to resume.
@@ -99,60 +85,81 @@ def train_batches(
         hosts: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-        An iterator over `{"image": uint8 [B, H, W, 3], "label": int32 [B]}` with `B = batch_size / hosts`. When an
-        image cannot be read, it raises a UserError that names the image.
+        An iterator over the rows' arrays, stacked: `B = batch_size / hosts` of one group.
 
     Raises:
-        UserError: the batch size is not a multiple of the hosts, or larger than the source.
+        UserError: the batch size is not a multiple of the hosts, or larger than the number of rows.
     """
     _check_batch_size(batch_size, hosts)
-    if batch_size > len(source):
-        raise UserError(
-            f"The batch size is {batch_size}, but there are only {len(source)} training examples; lower it."
-        )
-    return Batches(_TrainExamples(source, transform, seed, batch_size, host, hosts), start_step, workers)
+    if batch_size > len(rows):
+        raise UserError(f"The batch size is {batch_size}, but there are only {len(rows)} training examples; lower it.")
+    return Batches(_TrainExamples(rows, rows.groups, seed, batch_size, host, hosts), start_step, workers)
 
 
 def eval_batches(
-    source: Source,
-    transform: EvalTransform,
+    rows: Rows,
     *,
     batch_size: int,
     workers: int = 0,
     host: int = 0,
     hosts: int = 1,
 ) -> Batches:
-    """All examples once, in order; the last batch is filled up and masked, so that every host gets equal batches.
+    """All rows once, group by group, each in order; the last batch of a group is filled up and masked.
 
     Args:
-        source: the examples.
-        transform: from an image to uint8 `[size, size, 3]`.
+        rows: the examples.
         batch_size: examples in a batch, over all hosts.
         workers: number of worker processes; 0 uses threads of this process.
         host: which of the hosts this is.
         hosts: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-        An iterator over `{"image": uint8 [B, size, size, 3], "label", "index": int32 [B], "mask": float32 [B]}` with
-        `B = batch_size / hosts`. For an example the mask is 1 and the index its position in the source; for filling
-        they are 0 and -1, the image is black and the label 0. When an image cannot be read, it raises a UserError that
-        names the image.
+        An iterator over the rows' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and `"index"`
+        int32 `[B]`. For an example the mask is 1 and the index its position; for filling they are 0 and -1.
 
     Raises:
-        UserError: the batch size is not a multiple of the hosts, or the source is empty.
+        UserError: the batch size is not a multiple of the hosts, or there are no rows.
     """
     _check_batch_size(batch_size, hosts)
-    if len(source) == 0:
+    if len(rows) == 0:
         raise UserError("There are no examples to evaluate; check the folder or the split.")
-    return Batches(_EvalExamples(source, transform, batch_size, host, hosts), 0, workers)
+    members = [np.flatnonzero(rows.groups == group) for group in np.unique(rows.groups)]
+    places = [np.pad(found, (0, -len(found) % batch_size), constant_values=-1) for found in members]
+    kinds = [np.full(len(place), rows.groups[found[0]]) for place, found in zip(places, members, strict=True)]
+    examples = _EvalExamples(rows, np.concatenate(places), np.concatenate(kinds), batch_size, host, hosts)
+    return Batches(examples, 0, workers)
 
 
-@dataclass(frozen=True)
+def steps_per_epoch(groups: np.ndarray, batch_size: int) -> int:
+    """Batches in an epoch: what is whole of every group, and one of a group that is smaller than a batch."""
+    counts = np.unique(groups, return_counts=True)[1]
+    return int(np.maximum(counts // batch_size, 1).sum())
+
+
+def epoch_order(groups: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Which row stands where in an epoch: int `[steps_per_epoch * batch_size]`, batches of one group each.
+
+    One permutation of all rows is dealt out by group. The last incomplete batch of a group is left out, another one in
+    each epoch; a group that is smaller than a batch is repeated until it fills one. Batches follow each other as their
+    first rows do in the permutation.
+    """
+    permutation = _permutation(seed, epoch, len(groups))
+    place = np.argsort(permutation)
+    batches = []
+    for group in np.unique(groups):
+        members = permutation[groups[permutation] == group]
+        count = max(len(members) // batch_size, 1) * batch_size
+        batches.append(np.resize(members, count).reshape(-1, batch_size))
+    together = np.concatenate(batches)
+    return together[np.argsort(place[together[:, 0]], kind="stable")].ravel()
+
+
+@dataclass(frozen=True, eq=False)
 class _TrainExamples:
     """All rows of one host's training batches, one after the other, as a source for Grain."""
 
-    source: Source
-    transform: TrainTransform
+    examples: Rows
+    groups: np.ndarray
     seed: int
     batch_size: int
     host: int
@@ -166,20 +173,19 @@ class _TrainExamples:
         return 2**60  # endless, as far as Grain can count
 
     def __getitem__(self, row: int) -> Row:
-        size = len(self.source)
         position = _global_position(row, self.rows, self.host, self.hosts)
-        epoch, place = divmod(position, size - size % self.batch_size)
-        index = int(_permutation(self.seed, epoch, size)[place])
-        rng = np.random.default_rng([self.seed, epoch, index])
-        return _load(self.source, index, lambda image: self.transform(image, rng))
+        epoch, place = divmod(position, _epoch_length(self))
+        index = int(_order(self, epoch)[place])
+        return self.examples.train(index, np.random.default_rng([self.seed, epoch, index]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _EvalExamples:
     """All rows of one host's evaluation batches, one after the other, as a source for Grain."""
 
-    source: Source
-    transform: EvalTransform
+    examples: Rows
+    places: np.ndarray
+    groups: np.ndarray
     batch_size: int
     host: int
     hosts: int
@@ -189,14 +195,24 @@ class _EvalExamples:
         return self.batch_size // self.hosts
 
     def __len__(self) -> int:
-        return -(-len(self.source) // self.batch_size) * self.rows
+        return len(self.places) // self.hosts
 
     def __getitem__(self, row: int) -> Row:
-        index = _global_position(row, self.rows, self.host, self.hosts)
-        if index < len(self.source):
-            return _load(self.source, index, self.transform) | {"mask": np.float32(1), "index": np.int32(index)}
-        black = np.zeros((self.transform.size, self.transform.size, 3), np.uint8)
-        return {"image": black, "label": np.int32(0), "mask": np.float32(0), "index": np.int32(-1)}
+        position = _global_position(row, self.rows, self.host, self.hosts)
+        index = int(self.places[position])
+        if index >= 0:
+            return self.examples.evaluate(index) | {"mask": np.float32(1), "index": np.int32(index)}
+        return self.examples.blank(int(self.groups[position])) | {"mask": np.float32(0), "index": np.int32(-1)}
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_length(examples: _TrainExamples) -> int:
+    return steps_per_epoch(examples.groups, examples.batch_size) * examples.batch_size
+
+
+@functools.lru_cache(maxsize=4)  # rows come from two epochs at a time around the turn of an epoch
+def _order(examples: _TrainExamples, epoch: int) -> np.ndarray:
+    return epoch_order(examples.groups, examples.batch_size, examples.seed, epoch)
 
 
 def _global_position(row: int, rows: int, host: int, hosts: int) -> int:
@@ -205,17 +221,8 @@ def _global_position(row: int, rows: int, host: int, hosts: int) -> int:
     return (step * hosts + host) * rows + place
 
 
-@functools.lru_cache(maxsize=4)  # rows come from two epochs at a time around the turn of an epoch
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(size)
-
-
-def _load(source: Source, index: int, transform: Callable[[ImageData], np.ndarray]) -> Row:
-    example = source[index]
-    try:
-        return {"image": transform(example.image), "label": np.int32(example.label)}
-    except UserError as error:
-        raise UserError(f"Example {example.name!r} cannot be used: {error}") from error
 
 
 def _follow_parent(worker: int, workers: int) -> None:

@@ -45,15 +45,16 @@ class Photo:
     `convert` would turn all above 255 white.
 
     Attributes:
-        width: in pixels, upright.
-        height: in pixels, upright.
+        width: in pixels, after the orientation is applied.
+        height: in pixels, after the orientation is applied.
     """
 
-    def __init__(self, image: ImageData) -> None:
+    def __init__(self, image: ImageData, *, upright: bool = True) -> None:
         """Read the header.
 
         Args:
             image: a file, its encoded bytes, or pixels as uint8 `[H, W, 3]`.
+            upright: whether to apply the EXIF orientation.
 
         Raises:
             UserError: the file is missing, empty, not an image, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
@@ -69,7 +70,7 @@ class Photo:
                 if not self._encoded:
                     raise UserError(f"{self.name} is empty (0 bytes); replace or remove it.")
                 self._picture = PIL.Image.open(BytesIO(self._encoded))
-                self._turn = _UPRIGHT.get(_orientation(self._picture))
+                self._turn = _UPRIGHT.get(_orientation(self._picture)) if upright else None
                 _refuse_bomb(self._picture)
         self.width, self.height = self._picture.size
         if self._turn in (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90):

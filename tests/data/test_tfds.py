@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from jaxft.data import Augment, Tfds, train_batches
+from jaxft.data import Augment, CenterCrop, LabelledRows, Tfds, train_batches
 from jaxft.errors import UserError
 from tests.data.images import photo
 
@@ -66,7 +66,9 @@ def test_a_part_of_a_split(data_dir: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches(data_dir: Path, workers: int) -> None:
     source = Tfds("tiny_shapes", "train", data_dir)
-    with train_batches(source, Augment(size=8), batch_size=4, seed=0, workers=workers) as batches:
+    with train_batches(
+        LabelledRows(source, Augment(size=8), CenterCrop(size=8)), batch_size=4, seed=0, workers=workers
+    ) as batches:
         assert next(batches)["image"].shape == (4, 8, 8, 3)
 
 

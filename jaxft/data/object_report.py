@@ -1,0 +1,57 @@
+"""What a split of photos with objects holds, and what of it training will not see: a table for a person."""
+
+import numpy as np
+
+from jaxft.data.objects import ObjectSource
+
+_BINS = (0, 1, 2, 5, 10, 20, 50, 100, 200)  # where the bars of the histogram begin
+_WIDTH = 40
+
+
+def describe(
+    source: ObjectSource, cap: int, canvases: tuple[tuple[int, int], ...], groups: np.ndarray, batch_size: int
+) -> str:
+    """Photos, boxes of each class, how many a photo has, what the cap drops, and boxes that are not whole.
+
+    Args:
+        cap: rows for the objects of a photo.
+        canvases: height and width; `groups` `[photos]` says which one each photo is laid on.
+        batch_size: photos on a canvas that are fewer are said, because they will be repeated.
+    """
+    found = [example.objects for example in source.examples]
+    counts = np.array([len(objects.labels) for objects in found])
+    none = np.zeros(0)
+    labels = np.concatenate([none, *(objects.labels[~objects.ignored] for objects in found)]).astype(int)
+    ignored = sum(int(objects.ignored.sum()) for objects in found)
+    dropped = np.maximum(counts - cap, 0)
+    total = int(counts.sum())
+    lines = [
+        f"{source.where}: {len(source):,} photos, {total:,} boxes"
+        + (f", of which {ignored:,} are to be ignored (crowds, difficult objects)" if ignored else ""),
+        "  boxes of each class: "
+        + ", ".join(f"{name} {int((labels == label).sum()):,}" for label, name in enumerate(source.classes)),
+        *_histogram(counts),
+        f"  the cap of {cap} drops {dropped.sum() / max(total, 1):.2%} of the boxes"
+        + (f": {dropped.sum():,}, in {(dropped > 0).sum():,} photos (--detection.cap)" if dropped.any() else ""),
+        f"  {source.outside:,} boxes reached beyond their photo and are clipped; "
+        f"{source.flat:,} were narrower or lower than a pixel and are left out",
+    ]
+    for index, (height, width) in enumerate(canvases):
+        members = int((groups == index).sum())
+        short = " (fewer than a batch: in training they are repeated)" if 0 < members < batch_size else ""
+        lines.append(f"  canvas {height} x {width}: {members:,} photos{short}")
+    return "\n".join(lines)
+
+
+def _histogram(counts: np.ndarray) -> list[str]:
+    """A line for each range of box counts that occurs."""
+    edges = [*_BINS, max(int(counts.max(initial=0)) + 1, _BINS[-1] + 1)]
+    heights, _ = np.histogram(counts, edges)
+    heights[-1] += (counts == edges[-1]).sum()
+    longest = max(int(heights.max()), 1)
+    lines = []
+    for first, after, height in zip(edges, edges[1:], heights, strict=False):
+        if height:
+            name = f"{first}" if after == first + 1 else f"{first} to {after - 1}"
+            lines.append(f"  {name:>12} boxes: {height:6,} photos {'#' * max(round(_WIDTH * height / longest), 1)}")
+    return lines
