@@ -4,13 +4,21 @@ Tian et al. 2019, https://arxiv.org/abs/1904.01355; Zhang et al. 2019, https://a
 https://arxiv.org/abs/2006.04388. (ATSS codes boxes as deltas of one anchor a cell, but its head is of this kind.)
 """
 
+from collections.abc import Sequence
 from functools import partial
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
-from jaxft.models import dense
+from jaxft.detection.anchors import grid_points
+from jaxft.detection.assign import fcos_assign
+from jaxft.detection.boxes import centres, clamp, iou
+from jaxft.detection.coders import decode_distances, encode_distances
+from jaxft.detection.losses import binary_cross_entropy, distribution_focal, quality_focal
+from jaxft.models import dense, objectives
 from jaxft.models.conv_module import bias_for, normal_001, zeros
 from jaxft.models.dense_heads import stack
 from jaxft.models.detection_types import (
@@ -20,9 +28,11 @@ from jaxft.models.detection_types import (
     ClassLoss,
     DeltaCoder,
     DenseTrain,
+    Detections,
     DistanceCoder,
     Norm,
     Selection,
+    Targets,
 )
 from jaxft.models.layers import Buffer, Conv, Scale
 
@@ -53,6 +63,7 @@ class FCOSHead(nnx.Module):
         centerness_on_reg: whether the centre-ness is read off the boxes' stack.
         conv_bias: whether convolutions of the stacks have biases; None: where there is no normalisation.
         offset: of a cell's centre, in strides; 0 in torchvision.
+        divided_grid: cells are the canvas divided by the map apart, not the stride (torchvision).
         with_scales: a learned factor a level; False in torchvision.
         open_ranges: a distance at the end of a range is outside of it (torchvision).
         weighted_boxes: the box loss is weighted by the centre-ness; False in torchvision.
@@ -81,6 +92,7 @@ class FCOSHead(nnx.Module):
         bbox_coder: DistanceCoder = DISTANCES,
         test_cfg: Selection = FCOS_TEST,
         offset: float = 0.5,
+        divided_grid: bool = False,
         with_scales: bool = True,
         open_ranges: bool = False,
         weighted_boxes: bool = True,
@@ -101,7 +113,90 @@ class FCOSHead(nnx.Module):
         self.loss_cls, self.loss_bbox, self.loss_centerness_weight = loss_cls, loss_bbox, loss_centerness_weight
         self.bbox_coder, self.test_cfg = bbox_coder, test_cfg
         self.offset, self.open_ranges = offset, open_ranges
-        self.weighted_boxes, self.geometric_scores = weighted_boxes, geometric_scores
+        self.divided_grid, self.weighted_boxes, self.geometric_scores = divided_grid, weighted_boxes, geometric_scores
+
+    def __call__(self, maps: Sequence[Array]) -> dense.Outputs:
+        """Maps, finest first -> logits `[N, h, w, C]`, distances `[N, h, w, 4]` and centre-ness `[N, h, w, 1]`.
+
+        Distances are in pixels, or in strides with `norm_on_bbox`.
+        """
+        scores, boxes, centerness = [], [], []
+        for level, x in enumerate(maps):
+            classes, distances = self.cls_convs(x), self.reg_convs(x)
+            scores.append(self.conv_cls(classes))
+            centerness.append(self.conv_centerness(distances if self.centerness_on_reg else classes))
+            distances = self.conv_reg(distances)
+            if self.scales is not None:
+                distances = self.scales[level](distances)
+            boxes.append(clamp(distances, 0.0, None) if self.norm_on_bbox else jnp.exp(distances))
+        return dense.Outputs(tuple(scores), tuple(boxes), tuple(centerness))
+
+    def points(self, map_sizes: Sequence[dense.Size], canvas: dense.Size) -> list[np.ndarray]:
+        """The centres of the cells of each level, `[h * w, 2]` x, y."""
+        steps = [(stride, stride) for stride in self.strides]
+        if self.divided_grid:
+            steps = [(canvas[0] // height, canvas[1] // width) for height, width in map_sizes]
+        return [grid_points(size, step, self.offset) for size, step in zip(map_sizes, steps, strict=True)]
+
+    def loss(self, outputs: dense.Outputs, sizes: Array, canvas: dense.Size, targets: Targets) -> dict[str, Array]:
+        """`loss_cls`, `loss_bbox` and `loss_centerness`."""
+        logits = dense.flat(outputs.scores, dense.channels(self.loss_cls, self.num_classes))
+        distances, centerness = dense.flat(outputs.boxes, 4), dense.flat(outputs.centerness, 1)[..., 0]
+        levels = self.points(outputs.map_sizes, canvas)
+        counts = [len(points) for points in levels]
+        points = jnp.asarray(np.concatenate(levels), distances.dtype)
+        strides, ranges = np.repeat(self.strides, counts), np.repeat(np.array(self.regress_ranges), counts, 0)
+
+        def assign(truth: Array, valid: Array) -> tuple[Array, Array]:
+            return fcos_assign(
+                points,
+                strides,
+                ranges,
+                truth.astype(points.dtype),
+                valid,
+                center_sampling=self.center_sampling,
+                center_sample_radius=self.center_sample_radius,
+                norm_on_bbox=self.norm_on_bbox,
+                torchvision=self.open_ranges,
+            )
+
+        index, wanted = jax.vmap(assign)(targets.boxes, targets.valid)
+        positive = index >= 0
+        labels = jnp.where(positive, objectives.rows_of(targets.labels, jnp.maximum(index, 0)), self.num_classes)
+        # A square of 1 around the cell stands where there is no object, so that nothing divides by zero.
+        wanted = jnp.where(positive[..., None], wanted, 1)
+        nearness = jnp.where(positive, centre_ness(wanted), 0)
+        one, count = jnp.ones_like(centerness), jnp.maximum(positive.sum(), 1).astype(logits.dtype)
+        weights = nearness if self.weighted_boxes else positive.astype(logits.dtype)
+        total = jnp.maximum(nearness.sum(), 1e-6) if self.weighted_boxes else count
+        loss_bbox = objectives.box_loss(
+            self.loss_bbox, decode_distances(points[None], distances), decode_distances(points[None], wanted)
+        )
+        loss_centerness = self.loss_centerness_weight * binary_cross_entropy(centerness, nearness)
+        return {
+            "loss_cls": objectives.average(objectives.class_loss(self.loss_cls, logits, labels), one, count),
+            "loss_bbox": objectives.average(loss_bbox, jax.lax.stop_gradient(weights), total),
+            "loss_centerness": objectives.average(loss_centerness, positive.astype(logits.dtype), count),
+        }
+
+    def predict(self, outputs: dense.Outputs, sizes: Array, canvas: dense.Size) -> Detections:
+        """The best boxes of all levels, after non-maximum suppression in each class."""
+        levels = []
+        for level, points in enumerate(self.points(outputs.map_sizes, canvas)):
+            logits = dense.flat([outputs.scores[level]], dense.channels(self.loss_cls, self.num_classes))
+            scores = objectives.probabilities(self.loss_cls, logits)
+            nearness = jax.nn.sigmoid(dense.flat([outputs.centerness[level]], 1))
+            if self.geometric_scores:
+                scores = jnp.sqrt(scores * nearness)
+            score, place, label, valid = dense.best_of_level(scores, self.test_cfg)
+            if not self.geometric_scores:
+                score = score * objectives.rows_of(nearness[..., 0], place)
+            distances = objectives.rows_of(dense.flat([outputs.boxes[level]], 4), place)
+            if self.norm_on_bbox:
+                distances = distances * self.strides[level]
+            boxes = boxes_around(self.bbox_coder, jnp.asarray(points, distances.dtype)[place], distances, sizes)
+            levels.append(dense.Candidates(boxes, score, label, jnp.full_like(label, level), valid))
+        return dense.detections(dense.joined(levels), self.test_cfg)
 
 
 class ATSSHead(nnx.Module):
@@ -144,6 +239,45 @@ class ATSSHead(nnx.Module):
             num_classes, anchor_generator, bbox_coder, True, loss_cls, loss_bbox, train_cfg
         )
         self.loss_centerness_weight, self.test_cfg = loss_centerness_weight, test_cfg
+
+    def __call__(self, maps: Sequence[Array]) -> dense.Outputs:
+        """Maps, finest first -> logits, box codes and centre-ness of each, `[N, h, w, anchors * channels]`."""
+        scores, boxes, centerness = [], [], []
+        for scale, x in zip(self.scales, maps, strict=True):
+            scores.append(self.atss_cls(self.cls_convs(x)))
+            x = self.reg_convs(x)
+            boxes.append(scale(self.atss_reg(x)))
+            centerness.append(self.atss_centerness(x))
+        return dense.Outputs(tuple(scores), tuple(boxes), tuple(centerness))
+
+    def loss(self, outputs: dense.Outputs, sizes: Array, canvas: dense.Size, targets: Targets) -> dict[str, Array]:
+        """`loss_cls`, `loss_bbox` and `loss_centerness`."""
+        settings = self.settings
+        logits = dense.flat(outputs.scores, dense.channels(settings.loss_cls, settings.num_classes))
+        codes, centerness = dense.flat(outputs.boxes, 4), dense.flat(outputs.centerness, 1)[..., 0]
+        anchors, _, rows = dense_rows(settings.anchor_generator, settings.train_cfg, outputs, sizes, canvas, targets)
+        labels = jnp.where(rows.positive, objectives.rows_of(targets.labels, rows.truth), settings.num_classes)
+        truth = objectives.rows_of(targets.boxes.astype(codes.dtype), rows.truth)
+        truth = jnp.where(rows.positive[..., None], truth, anchors[None])
+        wanted = encode_distances(centres(anchors)[None], truth)
+        nearness = jnp.where(rows.positive, centre_ness(jnp.where(rows.positive[..., None], wanted, 1)), 0)
+        count = dense.divisor(settings.train_cfg, rows).astype(codes.dtype)
+        loss_bbox = objectives.box_loss(
+            settings.loss_bbox, objectives.decode(settings.bbox_coder, anchors[None], codes), truth
+        )
+        loss_centerness = self.loss_centerness_weight * binary_cross_entropy(centerness, nearness)
+        weights = dense.weights(settings.train_cfg, rows, codes.dtype)
+        total = jnp.maximum(nearness.sum(), 1)
+        return {
+            "loss_cls": objectives.average(objectives.class_loss(settings.loss_cls, logits, labels), weights, count),
+            "loss_bbox": objectives.average(loss_bbox, nearness, jnp.ones_like(total)) / total,
+            "loss_centerness": objectives.average(loss_centerness, rows.positive.astype(codes.dtype), count),
+        }
+
+    def predict(self, outputs: dense.Outputs, sizes: Array, canvas: dense.Size) -> Detections:
+        """The best boxes of all levels, after non-maximum suppression in each class."""
+        boxes = dense.anchor_candidates(outputs, self.settings, sizes, canvas, self.test_cfg)
+        return dense.detections(boxes, self.test_cfg)
 
 
 class Integral(nnx.Module):
@@ -197,3 +331,83 @@ class GFLHead(nnx.Module):
         self.num_classes, self.anchor_generator, self.bbox_coder = num_classes, anchor_generator, bbox_coder
         self.reg_max, self.loss_dfl_weight = reg_max, loss_dfl_weight
         self.loss_cls, self.loss_bbox, self.train_cfg, self.test_cfg = loss_cls, loss_bbox, train_cfg, test_cfg
+
+    def __call__(self, maps: Sequence[Array]) -> dense.Outputs:
+        """Maps, finest first -> logits `[N, h, w, C]` and those of the edges `[N, h, w, 4 * (reg_max + 1)]` of each."""
+        return dense.Outputs(
+            tuple(self.gfl_cls(self.cls_convs(x)) for x in maps),
+            tuple(scale(self.gfl_reg(self.reg_convs(x))) for scale, x in zip(self.scales, maps, strict=True)),
+        )
+
+    def loss(self, outputs: dense.Outputs, sizes: Array, canvas: dense.Size, targets: Targets) -> dict[str, Array]:
+        """`loss_cls`, `loss_bbox` and `loss_dfl`."""
+        logits = dense.flat(outputs.scores, dense.channels(self.loss_cls, self.num_classes))
+        edges = dense.flat(outputs.boxes, 4 * (self.reg_max + 1))
+        anchors, strides, rows = dense_rows(self.anchor_generator, self.train_cfg, outputs, sizes, canvas, targets)
+        positive = rows.positive
+        labels = jnp.where(positive, objectives.rows_of(targets.labels, rows.truth), self.num_classes)
+        truth = objectives.rows_of(targets.boxes.astype(edges.dtype), rows.truth)
+        truth = jnp.where(positive[..., None], truth, anchors[None]) / strides[None, :, None]
+        places = (centres(anchors) / strides[:, None])[None]
+        predicted = decode_distances(places, self.integral(edges))
+        overlap = jax.lax.stop_gradient(jnp.where(positive, iou(predicted, truth), 0))
+        weights = jax.lax.stop_gradient(jax.nn.sigmoid(logits).max(-1) * positive)
+        total = jnp.maximum(weights.sum(), 1)
+        wanted = encode_distances(places, truth, self.reg_max)
+        loss_dfl = distribution_focal(edges.reshape(*wanted.shape, -1), wanted).sum(-1)
+        loss_cls = self.loss_cls.loss_weight * quality_focal(logits, labels, overlap, self.loss_cls.beta)
+        count = dense.divisor(self.train_cfg, rows).astype(edges.dtype)
+        one = jnp.ones_like(total)
+        loss_bbox = objectives.box_loss(self.loss_bbox, predicted, truth)
+        return {
+            "loss_cls": objectives.average(loss_cls, dense.weights(self.train_cfg, rows, edges.dtype), count),
+            "loss_bbox": objectives.average(loss_bbox, weights, one) / total,
+            "loss_dfl": self.loss_dfl_weight * objectives.average(loss_dfl, weights, 4 * one) / total,
+        }
+
+    def predict(self, outputs: dense.Outputs, sizes: Array, canvas: dense.Size) -> Detections:
+        """The best boxes of all levels, after non-maximum suppression in each class."""
+        levels = []
+        all_anchors = dense.level_anchors(self.anchor_generator, outputs.map_sizes, canvas)
+        strides = dense.level_strides(self.anchor_generator, outputs.map_sizes, canvas)
+        for level, anchors in enumerate(all_anchors):
+            logits = dense.flat([outputs.scores[level]], dense.channels(self.loss_cls, self.num_classes))
+            scores = objectives.probabilities(self.loss_cls, logits)
+            score, place, label, valid = dense.best_of_level(scores, self.test_cfg)
+            edges = dense.flat([outputs.boxes[level]], 4 * (self.reg_max + 1))
+            distances = self.integral(objectives.rows_of(edges, place)) * strides[level][0]
+            points = centres(jnp.asarray(anchors, distances.dtype))[place]
+            boxes = boxes_around(self.bbox_coder, points, distances, sizes)
+            levels.append(dense.Candidates(boxes, score, label, jnp.full_like(label, level), valid))
+        return dense.detections(dense.joined(levels), self.test_cfg)
+
+
+def dense_rows(
+    generator: AnchorGenerator,
+    train: DenseTrain,
+    outputs: dense.Outputs,
+    sizes: Array,
+    canvas: dense.Size,
+    targets: Targets,
+) -> tuple[Array, Array, dense.Rows]:
+    """All anchors `[A, 4]`, the stride of each `[A]`, and the objects that they are given to."""
+    levels = dense.level_anchors(generator, outputs.map_sizes, canvas)
+    counts = tuple(map(len, levels))
+    wide = jnp.promote_types(outputs.boxes[0].dtype, jnp.float32)
+    anchors = jnp.asarray(np.concatenate(levels), wide)
+    strides = np.repeat([stride for stride, _ in dense.level_strides(generator, outputs.map_sizes, canvas)], counts)
+    usable = dense.usable_anchors(generator, outputs.map_sizes, canvas, sizes, train.allowed_border)
+    return anchors, jnp.asarray(strides, wide), dense.assigned_rows(train, anchors, usable, counts, targets, None)
+
+
+def centre_ness(distances: Array) -> Array:
+    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of `[..., 4]` left, top, right, bottom, all positive."""
+    near = jnp.minimum(distances[..., :2], distances[..., 2:])
+    return jnp.sqrt((near / jnp.maximum(distances[..., :2], distances[..., 2:])).prod(-1))
+
+
+def boxes_around(coder: DistanceCoder, points: Array, distances: Array, sizes: Array) -> Array:
+    """Boxes `[N, K, 4]` of distances from points `[N, K, 2]`, cut to the photos' `sizes` if the coder says so."""
+    if not coder.clip_border:
+        return decode_distances(points, distances)
+    return jax.vmap(decode_distances)(points, distances, sizes)

@@ -4,6 +4,7 @@ Ren et al. 2015, https://arxiv.org/abs/1506.01497; He et al. 2017, https://arxiv
 2017, https://arxiv.org/abs/1712.00726. Every image has the same number of regions; the rest is not valid.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jax import Array
 from jaxft.detection import losses
 from jaxft.detection.assign import prepend_truth
 from jaxft.detection.masks import mask_targets
-from jaxft.detection.roi_align import assign_levels, roi_align
+from jaxft.detection.roi_align import assign_levels, assign_levels_canonical, roi_align
 from jaxft.detection.sample import random_sample
 from jaxft.models import dense, objectives
 from jaxft.models.detection_types import (
@@ -91,7 +92,7 @@ class StandardRoIHead(nnx.Module):
     def loss(self, maps: Sequence[Array], proposals: Detections, sizes: Array, targets: Targets) -> dict[str, Array]:
         """`loss_cls`, `loss_bbox`, `acc` (percent of regions), and `loss_mask` where there is a mask head."""
         regions = sampled(self.train_cfg, proposals, targets, self.bbox_head.num_classes, self.rngs)
-        logits, codes = self.bbox_head(extract(self.bbox_roi_extractor, maps, regions.boxes))
+        logits, codes = self.bbox_head(extract(self.bbox_roi_extractor, maps, regions.boxes, regions.used))
         terms = box_terms(self.bbox_head, self.train_cfg, regions, logits, codes, targets)
         if self.mask_head is not None:
             terms |= mask_terms(self.mask_head, self.mask_roi_extractor, self.train_cfg, maps, regions, targets)
@@ -99,11 +100,11 @@ class StandardRoIHead(nnx.Module):
 
     def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections:
         """The objects in the proposals, with masks where there is a mask head."""
-        logits, codes = self.bbox_head(extract(self.bbox_roi_extractor, maps, proposals.boxes))
+        logits, codes = self.bbox_head(extract(self.bbox_roi_extractor, maps, proposals.boxes, proposals.valid))
         found = selected(self.bbox_head, self.test_cfg, proposals.boxes, proposals.valid, logits, codes, sizes)
         if self.mask_head is None:
             return found
-        features = extract(self.mask_roi_extractor, maps, found.boxes)
+        features = extract(self.mask_roi_extractor, maps, found.boxes, found.valid)
         return found._replace(masks=mask_probabilities(self.mask_head, features, found.labels))
 
 
@@ -141,7 +142,7 @@ class CascadeRoIHead(nnx.Module):
         all_terms: dict[str, Array] = {}
         for stage, (head, train) in enumerate(zip(self.bbox_head, self.train_cfg, strict=True)):
             regions = sampled(train, proposals, targets, head.num_classes, self.rngs)
-            logits, codes = head(extract(self.bbox_roi_extractor, maps, regions.boxes))
+            logits, codes = head(extract(self.bbox_roi_extractor, maps, regions.boxes, regions.used))
             terms = box_terms(head, train, regions, logits, codes, targets)
             if self.mask_head is not None:
                 mask_head = self.mask_head[stage]
@@ -159,7 +160,7 @@ class CascadeRoIHead(nnx.Module):
         boxes, total, codes = proposals.boxes, jnp.zeros(()), jnp.zeros(())
         stages = len(self.bbox_head)
         for stage, head in enumerate(self.bbox_head):
-            logits, codes = head(extract(self.bbox_roi_extractor, maps, boxes))
+            logits, codes = head(extract(self.bbox_roi_extractor, maps, boxes, proposals.valid))
             total = total + logits
             if stage < stages - 1:
                 labels = logits[:, :-1].argmax(-1).reshape(boxes.shape[:2])
@@ -167,7 +168,7 @@ class CascadeRoIHead(nnx.Module):
         found = selected(self.bbox_head[-1], self.test_cfg, boxes, proposals.valid, total / stages, codes, sizes)
         if self.mask_head is None:
             return found
-        features = extract(self.mask_roi_extractor, maps, found.boxes)
+        features = extract(self.mask_roi_extractor, maps, found.boxes, found.valid)
         masks = [mask_probabilities(head, features, found.labels) for head in self.mask_head]
         return found._replace(masks=sum(masks[1:], masks[0]) / len(masks))
 
@@ -201,20 +202,23 @@ def sampled(
     return Regions(rows, positive, negative, chosen, (place < own) & positive, labels)
 
 
-def extract(extractor: RoIExtractor, maps: Sequence[Array], boxes: Array) -> Array:
-    """What the maps show in boxes `[N, R, 4]` -> `[N * R, size, size, C]`."""
-    used = tuple(maps[: len(extractor.featmap_strides)])
-    level = assign_levels(boxes, len(used), finest_scale=extractor.finest_scale, torchvision=extractor.canonical_levels)
-    features = roi_align(
-        used,
+def extract(extractor: RoIExtractor, maps: Sequence[Array], boxes: Array, used: Array) -> Array:
+    """What the maps show in boxes `[N, R, 4]` -> `[N * R, size, size, C]`; zeros where not `used` `[N, R]`."""
+    levels, (n, count) = len(extractor.featmap_strides), used.shape
+    boxes = boxes.reshape(-1, 4)
+    level = assign_levels(boxes, levels, extractor.finest_scale)
+    if extractor.canonical_levels:
+        level = assign_levels_canonical(boxes, levels, round(math.log2(extractor.featmap_strides[0])))
+    return roi_align(
+        maps[:levels],
         boxes,
-        level,
+        jnp.repeat(jnp.arange(n, dtype=jnp.int32), count),
+        jnp.where(used.reshape(-1), level, -1),
         extractor.featmap_strides,
         extractor.output_size,
-        sampling_ratio=extractor.sampling_ratio,
-        aligned=extractor.aligned,
+        extractor.sampling_ratio,
+        extractor.aligned,
     )
-    return features.reshape(-1, *features.shape[-3:])
 
 
 def of_label(rows: Array, labels: Array) -> Array:
@@ -262,7 +266,7 @@ def mask_terms(
     rows = max(1, int(train.sampler.num * train.sampler.pos_fraction))  # positives are the first, at most so many
     boxes, positive, truth = (x[:, :rows] for x in (regions.boxes, regions.positive, regions.truth))
     labels = regions.labels[:, :rows].reshape(-1)
-    logits = head(extract(extractor, maps, boxes))
+    logits = head(extract(extractor, maps, boxes, positive))
     logits = of_label(jnp.moveaxis(logits, -1, 1), labels)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

@@ -1,0 +1,256 @@
+"""Detectors beside live MMDetection: the same weights, images and samples through both, and what comes out."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from jax import Array
+
+from converters import load_pretrained, to_torch
+from converters.verify import QUICK, as_torch, comes_back, difference, perturb, precision, widened, worst
+from jaxft.models import materialise
+from jaxft.models.detection_types import Detections, Targets
+from jaxft.models.paths import filled, values
+from jaxft.models.streams import initial_rngs
+from tests import mmdet_live
+
+with mmdet_live.quiet():
+    from mmdet.models.task_modules.samplers import RandomSampler
+
+CANVAS, SIZES = (96, 128), ((96, 121), (70, 128))
+CLASSES, CAP = 3, 4
+DIRECTION = np.array([0.37, 0.53, 0.29, 0.41]) / math.sqrt(1237)
+
+
+def fixed_priorities(_: Any, boxes: Any) -> Any:
+    """An order of candidates that depends on their boxes alone, the same for both sides."""
+    phase = boxes @ jnp.asarray(DIRECTION, boxes.dtype)
+    return phase - jnp.floor(phase)
+
+
+def _chosen(candidates: torch.Tensor, boxes: torch.Tensor, count: int) -> torch.Tensor:
+    phase = boxes[candidates].detach().double().numpy() @ DIRECTION
+    order = np.argsort(phase - np.floor(phase), kind="stable")[: max(count, 0)]
+    return candidates[torch.from_numpy(order)]
+
+
+@contextlib.contextmanager
+def same_samples() -> Iterator[None]:
+    """Both sides draw the candidates that `fixed_priorities` puts first; MMDetection keeps float64 as it is."""
+
+    def sample(kind: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def draw(_: Any, assigned: Any, count: int, bboxes: torch.Tensor, **__: Any) -> torch.Tensor:
+            return _chosen(torch.nonzero(kind(assigned.gt_inds))[:, 0], bboxes, count)
+
+        return draw
+
+    keep = torch.Tensor.float
+    with (
+        mock.patch("jaxft.models.objectives.priorities", fixed_priorities),
+        mock.patch.object(RandomSampler, "_sample_pos", sample(lambda index: index > 0)),
+        mock.patch.object(RandomSampler, "_sample_neg", sample(lambda index: index == 0)),
+        mock.patch.object(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else keep(x)),
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Two photos on a canvas with objects, or without any in the second, for both sides."""
+
+    images: np.ndarray
+    sizes: tuple[tuple[int, int], ...]
+    boxes: list[np.ndarray]
+    labels: list[np.ndarray]
+    masks: list[np.ndarray]
+    ignored: list[np.ndarray]
+
+    def targets(self, with_masks: bool) -> Targets:
+        """Ours, padded to `CAP` rows; crowds come after the objects."""
+        n, height, width = len(self.boxes), *self.images.shape[1:3]
+        boxes, labels = np.zeros((n, CAP, 4), np.float32), np.zeros((n, CAP), np.int32)
+        valid, ignored = np.zeros((n, CAP), bool), np.zeros((n, CAP), bool)
+        masks = np.zeros((n, CAP, height, width), np.uint8)
+        for row in range(n):
+            count, crowds = len(self.boxes[row]), len(self.ignored[row])
+            boxes[row, :count], labels[row, :count], valid[row, :count] = self.boxes[row], self.labels[row], True
+            boxes[row, count : count + crowds], ignored[row, count : count + crowds] = self.ignored[row], True
+            masks[row, :count] = self.masks[row]
+            # What lies in rows that are not valid must not matter.
+            boxes[row, count + crowds :] = (3, 5, 90, 60)
+        packed = jnp.asarray(np.packbits(masks, -1)) if with_masks else None
+        return Targets(*map(jnp.asarray, (boxes, labels, valid, ignored)), packed)
+
+    def samples(self, dtype: Any, with_masks: bool, divisor: int = 32) -> list[Any]:
+        """MMDetection's; each photo has a padded shape of its own."""
+        samples = mmdet_live.samples(
+            self.sizes,
+            self.images.shape[1:3],  # type: ignore[arg-type]
+            [boxes.astype(dtype) for boxes in self.boxes],
+            self.labels,
+            self.masks if with_masks else (),
+            [boxes.astype(dtype) for boxes in self.ignored],
+        )
+        for sample, (height, width) in zip(samples, self.sizes, strict=True):
+            padded = (-(-height // divisor) * divisor, -(-width // divisor) * divisor)
+            sample.set_metainfo({"pad_shape": padded})
+        return samples
+
+
+def random_batch(seed: int = 0, *, empty: bool = False, crowd: bool = True) -> Batch:
+    """Photos of noise; the second has no object where `empty`, and the first a crowd where `crowd`."""
+    random = np.random.default_rng(seed)
+    images = random.normal(size=(2, *CANVAS, 3)).astype(np.float32)
+    boxes, labels, masks = [], [], []
+    for row, (height, width) in enumerate(SIZES):
+        images[row, height:] = 0
+        images[row, :, width:] = 0
+        count = (3, 0 if empty else 2)[row]
+        corner = random.uniform(0, 0.5, (count, 2)) * (width, height)
+        side = random.uniform(0.15, 0.5, (count, 2)) * (width, height)
+        boxes.append(np.concatenate([corner, corner + side], 1).astype(np.float32))
+        labels.append(random.integers(0, CLASSES, count))
+        bitmaps = np.zeros((count, *CANVAS), np.uint8)
+        y, x = np.mgrid[: CANVAS[0], : CANVAS[1]]
+        for bitmap, (left, top, right, bottom) in zip(bitmaps, boxes[-1], strict=True):
+            across, down = (2 * x - left - right) / (right - left), (2 * y - top - bottom) / (bottom - top)
+            bitmap[across**2 + down**2 < 1] = 1
+        masks.append(bitmaps)
+    crowds = [np.array([[60, 40, 110, 90]], np.float32)[: int(crowd)], np.zeros((0, 4), np.float32)]
+    return Batch(images, SIZES, boxes, labels, masks, crowds)
+
+
+@dataclass
+class Pair:
+    """One detector on both sides, with the same weights, in `dtype`."""
+
+    theirs: Any
+    ours: Any
+    dtype: str
+
+
+def pair(settings: dict[str, Any], build: Callable[[nnx.Rngs], nnx.Module], dtype: str, gain: float) -> Pair:
+    """MMDetection's detector of a `model` dict and ours, filled from it.
+
+    Args:
+        gain: what the kernels of the last layers are multiplied by, so that there are detections.
+    """
+    torch.manual_seed(0)
+    theirs = mmdet_live.build(settings)
+    with torch.no_grad():
+        perturb(theirs, 0)
+        for name, parameter in theirs.named_parameters():
+            last = ("_cls.", "_reg.", "conv_logits", "_centerness.")
+            if any(part in f"{name}" for part in last) and name.endswith("weight"):
+                parameter.normal_(0, gain / math.sqrt(parameter[0].numel()))
+            elif any(part in name for part in last):
+                parameter.normal_(-0.5, 0.3)
+    with precision(dtype):
+        ours = nnx.eval_shape(lambda: build(initial_rngs(0)))
+        load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
+        materialise(ours, lambda: build(initial_rngs(0)))
+        assert comes_back(theirs, to_torch(ours))
+        ours = widened(ours, dtype)
+    theirs.to(getattr(torch, dtype))
+    return Pair(theirs, ours, dtype)
+
+
+def torch_images(batch: Batch, dtype: str) -> torch.Tensor:
+    """`[N, 3, H, W]`."""
+    return torch.from_numpy(batch.images).permute(0, 3, 1, 2).to(getattr(torch, dtype)).contiguous()
+
+
+def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False, training: bool = False) -> dict[str, float]:
+    """The relative differences of every loss term and of the worst gradient.
+
+    `training`: BatchNorm works with the batch; otherwise with its running statistics.
+    """
+    both.theirs.train(training)
+    with same_samples(), mmdet_live.quiet():
+        both.theirs.zero_grad()
+        samples = batch.samples(both.dtype, with_masks)
+        terms = both.theirs.loss(torch_images(batch, both.dtype), samples)
+        total, named = both.theirs.parse_losses(terms)
+        total.backward()
+
+    def loss(params: dict[str, Array], arrays: dict[str, Array], images: Array, targets: Targets) -> Any:
+        model: Any = filled(both.ours, params | arrays)
+        model.train() if training else model.eval()
+        terms = model.loss(images, jnp.asarray(batch.sizes, jnp.int32), targets)
+        return sum(term for name, term in terms.items() if "loss" in name), terms
+
+    with precision(both.dtype), same_samples():
+        params = values(both.ours, nnx.Param)
+        rest = {path: array for path, array in values(both.ours).items() if path not in params}
+        run = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK)
+        images = jnp.asarray(batch.images, both.dtype)
+        grads, ours = run(params, rest, images, batch.targets(with_masks))
+        gradients = as_torch(both.ours, grads)
+    found = {name: difference(value, np.asarray(named[name])) for name, value in ours.items()}
+    assert named.keys() - {"loss"} == ours.keys()
+    their_gradients = {
+        name: torch.zeros_like(value) if value.grad is None else value.grad
+        for name, value in both.theirs.named_parameters()
+    }
+    found["gradient"], name = worst(gradients, their_gradients, 1e-3)
+    print({name: float(value) for name, value in ours.items()}, f"worst gradient: {name}")
+    print({name: f"{value:.1e}" for name, value in found.items()})
+    return found
+
+
+def compare_maps(both: Pair, batch: Batch) -> float:
+    """The largest relative difference of any level that the heads see."""
+    both.theirs.eval()
+    both.ours.eval()
+    with torch.no_grad():
+        theirs = both.theirs.extract_feat(torch_images(batch, both.dtype))
+    with precision(both.dtype):
+        forward = jax.jit(lambda arrays, x: filled(both.ours, arrays).feature_maps(x), compiler_options=QUICK)
+        ours = forward(values(both.ours), jnp.asarray(batch.images, both.dtype))
+    assert len(ours) == len(theirs)
+    return max(difference(x, y.permute(0, 2, 3, 1).numpy()) for x, y in zip(ours, theirs, strict=True))
+
+
+def predictions(both: Pair, batch: Batch) -> tuple[list[dict[str, np.ndarray]], Detections]:
+    """The detections of each photo of theirs, in pixels of the canvas, and ours."""
+    both.theirs.eval()
+    both.ours.eval()
+    with torch.no_grad(), same_samples(), mmdet_live.quiet():
+        found = both.theirs.predict(torch_images(batch, both.dtype), batch.samples(both.dtype, False), rescale=False)
+    theirs = [{key: value.numpy() for key, value in sample.pred_instances.items()} for sample in found]
+    with precision(both.dtype):
+        sizes = jnp.asarray(batch.sizes, jnp.int32)
+        run = jax.jit(lambda arrays, x: filled(both.ours, arrays).predict(x, sizes), compiler_options=QUICK)
+        return theirs, run(values(both.ours), jnp.asarray(batch.images, both.dtype))
+
+
+def assert_same_detections(
+    theirs: list[dict[str, np.ndarray]], ours: Detections, *, at_least: int = 4, tolerance: float = 1e-6
+) -> None:
+    """The same boxes, labels and scores in the same order; of equal scores the order is free."""
+    for row, sample in enumerate(theirs):
+        valid = np.asarray(ours.valid[row])
+        count = int(valid.sum())
+        print(f"photo {row}: {count} detections of ours, {len(sample['scores'])} of theirs")
+        assert count == len(sample["scores"])
+        assert count >= at_least
+        assert valid[:count].all()
+        mine = np.column_stack([ours.scores[row], ours.labels[row], ours.boxes[row]])[:count]
+        other = np.column_stack([sample["scores"], sample["labels"], sample["bboxes"]])
+        np.testing.assert_allclose(mine[:, 0], other[:, 0], rtol=tolerance, atol=tolerance)
+        mine, other = (rows[np.lexsort(np.round(rows, 4).T)] for rows in (mine, other))
+        np.testing.assert_allclose(mine, other, rtol=tolerance, atol=100 * tolerance)
+        for rest in (ours.boxes[row], ours.scores[row], ours.labels[row]):
+            assert not np.asarray(rest)[count:].any()
+
+
+quick_jit = partial(jax.jit, compiler_options=QUICK)
