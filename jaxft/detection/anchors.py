@@ -45,9 +45,8 @@ def base_anchors(
     outer = (lambda r: r[:, None] * factors[None]) if scale_major else (lambda r: factors[:, None] * r[None])
     width, height = (np.float32(base_size) * outer(r).ravel() for r in (1 / root, root))
     x, y = (centre_offset * base_size,) * 2 if centre is None else centre
-    x, y = np.float32(x), np.float32(y)
-    half = np.float32(0.5)
-    anchors = np.stack([x - half * width, y - half * height, x + half * width, y + half * height], -1)
+    middle, half = np.array([x, y, x, y], np.float32), np.stack([width, height], -1) * np.float32(0.5)
+    anchors = middle + np.concatenate([-half, half], -1)
     return np.round(anchors) if round_ else anchors
 
 

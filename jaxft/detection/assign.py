@@ -17,7 +17,7 @@ class Assignment(NamedTuple):
     """index: int32 `[A]`: row of the ground truth, or BACKGROUND (-1), or IGNORED (-2), which also invalid candidates
     are. overlap: `[A]`, IoU with the best ground truth (max-IoU) or the assigned one (ATSS), 0 where there is none."""
 
-    index: Array
+    index: Array  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     overlap: Array
 
 
@@ -25,7 +25,7 @@ class PointAssignment(NamedTuple):
     """index: int32 `[K]`: row of the ground truth or BACKGROUND. distances: `[K, 4]`, left, top, right, bottom to its
     edges in pixels (or strides); 0 for background."""
 
-    index: Array
+    index: Array  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     distances: Array
 
 

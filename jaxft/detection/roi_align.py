@@ -4,10 +4,9 @@ A roi's output is the average of bilinear samples in each of its bins. Samples l
 `Wy @ F @ Wx^T` with a small matrix for each axis, whose entries have a closed form for any number of samples. That
 holds for adaptive sampling too, where the reference takes as many samples as a bin has cells.
 
-A roi reads the columns it covers, rounded up to one of a few widths, and its rows in blocks, as many as it needs. Rois
-are sorted by level and width; a loop with a dynamic number of steps takes each sort. So nothing depends on how large or
-elongated a roi is but the time it takes. On the CPU a step is one roi and matrix products that stay in cache; on
-accelerators it is a chunk of rois.
+Rois differ in size, so each is read in blocks of cells, as many as it needs: loops with a dynamic number of steps, over
+all levels' cells in one array. On the CPU a step is a row of one roi, a small matrix product that stays in cache; on
+accelerators it is a block of each of a chunk of rois of about the same size.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +19,11 @@ import numpy as np
 from jax import Array, lax
 
 Maps = tuple[Array, ...]
+_Row = Callable[[Array, Array], Array]  # of a loop: row, carry -> carry
+Shapes = tuple[tuple[int, ...], ...]
+
+# Cells a block, (rows, columns), and rois a step on accelerators.
+BLOCK, CHUNK = (32, 32), 64
 
 
 class Pooling(NamedTuple):
@@ -29,17 +33,6 @@ class Pooling(NamedTuple):
     output_size: tuple[int, int]
     sampling_ratio: int
     aligned: bool
-
-
-class Steps(NamedTuple):
-    """How the work is cut: rois a step, rows a block, widths in columns (the map's own comes last)."""
-
-    rois: int
-    rows: int
-    widths: tuple[int, ...]
-
-
-CPU, ACCELERATOR = Steps(1, 8, (8, 16, 32, 64)), Steps(64, 32, (32, 64))
 
 
 def assign_levels(rois: Array, num_levels: int, finest_scale: float = 56) -> Array:
@@ -88,16 +81,15 @@ def roi_align(
         sampling_ratio: samples a bin along each axis; 0: as many as a bin has cells, rounded up.
         aligned: whether pixel centres are at half-integers; without it a roi is at least one cell wide and high.
     """
-    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    size = (output_size, output_size) if isinstance(output_size, int) else output_size
     pooling = Pooling(tuple(float(stride) for stride in strides), size, max(sampling_ratio, 0), aligned)
     return _roi_align(tuple(maps), rois, image, level, pooling)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _roi_align(maps: Maps, rois: Array, image: Array, level: Array, pooling: Pooling) -> Array:
-    forward = partial(_forward, pooling)
     return lax.platform_dependent(
-        maps, rois, image, level, cpu=partial(forward, CPU), default=partial(forward, ACCELERATOR)
+        maps, rois, image, level, cpu=partial(_forward_cpu, pooling), default=partial(_forward, pooling)
     )
 
 
@@ -111,11 +103,18 @@ def _roi_align_bwd(
     pooling: Pooling, saved: tuple[Maps, Array, Array, Array], dy: Array
 ) -> tuple[Maps, Array, np.ndarray, np.ndarray]:
     maps, rois, image, level = saved
-    shapes = tuple((one.shape, one.dtype) for one in maps)
-    backward = partial(_backward, pooling, shapes)
-    gradient = lax.platform_dependent(
-        dy, rois, image, level, cpu=partial(backward, CPU), default=partial(backward, ACCELERATOR)
+    shapes = tuple(one.shape for one in maps)
+    flat = lax.platform_dependent(
+        dy,
+        rois,
+        image,
+        level,
+        cpu=partial(_backward_cpu, pooling, shapes),
+        default=partial(_backward, pooling, shapes),
     )
+    ends = np.cumsum([np.prod(shape[:3]) for shape in shapes])[:-1].tolist()
+    parts = jnp.split(flat[: sum(int(np.prod(shape[:3])) for shape in shapes)], ends)
+    gradient = tuple(part.reshape(one.shape).astype(one.dtype) for part, one in zip(parts, maps, strict=True))
     none = np.zeros(image.shape, jax.dtypes.float0)
     return gradient, jnp.zeros_like(rois), none, none
 
@@ -127,7 +126,7 @@ def axis_weights(
     low: Array,
     high: Array,
     bins: int,
-    length: int,
+    length: Array | int,
     first: Array,
     cells: int,
     sampling_ratio: int,
@@ -138,7 +137,7 @@ def axis_weights(
     Args:
         low, high: scalars, the roi's edges in cells.
         bins: bins between them.
-        length: cells of the map.
+        length: cells of the map; what lies beyond counts 0.
         first, cells: the cells asked for: first, first + 1, ...
         sampling_ratio, aligned: as of `roi_align`.
     """
@@ -152,7 +151,7 @@ def axis_weights(
             where = origin + sample * spacing
             hat = jnp.maximum(1 - jnp.abs(jnp.clip(where, 0, length - 1) - cell), 0)
             total += jnp.where((where >= -1) & (where <= length), hat, 0)
-        return total / sampling_ratio
+        return jnp.where(cell < length, total / sampling_ratio, 0)
     # Samples are origin + s * spacing. How many of a bin's lie below a border is a division, and their sum that of an
     # arithmetic progression. A sample within rounding of a border counts the same on either side of it.
     step = jnp.where(spacing > 0, spacing, 1)
@@ -169,7 +168,7 @@ def axis_weights(
     left = jnp.where(cell == 0, at - before, rise(before, at, cell - 1))
     upto_end = jnp.clip(jnp.floor((length - origin) / step) + 1, 0, count)
     right = jnp.where(cell == length - 1, upto_end - at, -rise(at, after, cell + 1))
-    return jnp.where(count > 0, (left + right) / jnp.maximum(count, 1), 0)
+    return jnp.where((count > 0) & (cell < length), (left + right) / jnp.maximum(count, 1), 0)
 
 
 def _extent(low: Array, high: Array, bins: int, sampling_ratio: int, aligned: bool) -> tuple[Array, Array, Array]:
@@ -179,7 +178,7 @@ def _extent(low: Array, high: Array, bins: int, sampling_ratio: int, aligned: bo
     return start, size, jnp.full_like(size, sampling_ratio) if sampling_ratio else jnp.ceil(size / bins)
 
 
-def _covered(low: Array, high: Array, bins: int, length: int, pooling: Pooling) -> tuple[Array, Array]:
+def _covered(low: Array, high: Array, bins: int, length: Array, pooling: Pooling) -> tuple[Array, Array]:
     """First cell that rois read along an axis, and how many: int32."""
     start, size, count = _extent(low, high, bins, pooling.sampling_ratio, pooling.aligned)
     margin = size / bins / jnp.maximum(count, 1) / 2
@@ -191,9 +190,8 @@ def _covered(low: Array, high: Array, bins: int, length: int, pooling: Pooling) 
 
 
 class _Rois(NamedTuple):
-    """Rois of one map in cells, and the cells they read; arrays `[R]`, or scalars for one roi."""
+    """Rois in cells of their map, the cells they read, and where that map lies: arrays `[R]`, or scalars for one."""
 
-    image: Array
     top: Array
     bottom: Array
     left: Array
@@ -202,162 +200,204 @@ class _Rois(NamedTuple):
     rows: Array
     column: Array
     columns: Array
+    height: Array
+    width: Array
+    base: Array  # of the first cell of the image's map among all cells
 
 
-def _of_level(rois: Array, image: Array, shape: Sequence[int], stride: float, pooling: Pooling) -> _Rois:
-    (bins_y, bins_x), scale = pooling.output_size, 1 / stride
+def _prepare(shapes: Shapes, rois: Array, image: Array, level: Array, pooling: Pooling) -> _Rois:
+    """What each roi reads; nothing where its level is none of the maps."""
+    sizes = np.array([shape[:3] for shape in shapes], np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.prod(sizes, 1))[:-1]]).astype(np.int32)
+    there, level = (level >= 0) & (level < len(shapes)), jnp.clip(level, 0, len(shapes) - 1)
+    height, width = jnp.asarray(sizes[:, 1])[level], jnp.asarray(sizes[:, 2])[level]
+    rois = rois.astype(jnp.promote_types(rois.dtype, jnp.float32))
+    scale = jnp.asarray([1 / stride for stride in pooling.strides], rois.dtype)[level]
     left, top, right, bottom = (rois[:, side] * scale for side in range(4))
-    row, rows = _covered(top, bottom, bins_y, shape[1], pooling)
-    column, columns = _covered(left, right, bins_x, shape[2], pooling)
-    return _Rois(image, top, bottom, left, right, row, rows, column, columns)
+    row, rows = _covered(top, bottom, pooling.output_size[0], height, pooling)
+    column, columns = _covered(left, right, pooling.output_size[1], width, pooling)
+    rows, columns = jnp.where(there, rows, 0), jnp.where(there, columns, 0)
+    base = jnp.asarray(starts)[level] + image * height * width
+    return _Rois(top, bottom, left, right, row, rows, column, columns, height, width, base)
 
 
-def _sorts(
-    shapes: Sequence[Sequence[int]], rois: Array, image: Array, level: Array, pooling: Pooling, steps: Steps
-) -> tuple[Array, list[tuple[int, int, Array, Array, _Rois]]]:
-    """Rois sorted by level and width: the order `[R]`, and level, width, start, end and rois of each sort."""
-    sorts, kind = [], jnp.full(level.shape, jnp.iinfo(jnp.int32).max, jnp.int32)
-    for index, (shape, stride) in enumerate(zip(shapes, pooling.strides, strict=True)):
-        own = _of_level(rois, image, shape, stride, pooling)
-        widths = (*(width for width in steps.widths if width < shape[2]), shape[2])
-        fits = jnp.searchsorted(jnp.array(widths), own.columns).astype(jnp.int32)
-        kind = jnp.where(level == index, len(sorts) + fits, kind)
-        sorts += [(index, width, own) for width in widths]
-    order = jnp.argsort(kind, stable=True).astype(jnp.int32)
-    bounds = jnp.searchsorted(kind[order], jnp.arange(len(sorts) + 1, dtype=jnp.int32)).astype(jnp.int32)
-    return order, [(index, width, bounds[i], bounds[i + 1], own) for i, (index, width, own) in enumerate(sorts)]
-
-
-def _forward(pooling: Pooling, steps: Steps, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
+def _cells(maps: Maps, beyond: int) -> Array:
+    """The cells of all maps in a row, `[cells + beyond, C]`: a block may reach over the last one."""
     wide = jnp.promote_types(maps[0].dtype, jnp.float32)
-    out = jnp.zeros((rois.shape[0], *pooling.output_size, maps[0].shape[3]), wide)
-    order, sorts = _sorts([one.shape for one in maps], rois.astype(wide), image, level, pooling, steps)
-    for index, width, start, end, own in sorts:
-        pool = partial(_pool, maps[index], width, min(steps.rows, maps[index].shape[1]), pooling)
-
-        def write(out: Array, place: Array, roi: _Rois, pool: Callable[[_Rois], Array] = pool) -> Array:
-            if steps.rois == 1:
-                return lax.dynamic_update_index_in_dim(out, pool(roi), place, 0)
-            return out.at[place].set(jax.vmap(pool)(roi), mode="drop")
-
-        out = _loop(write, out, order, start, end, own, steps.rois)
-    return out.astype(maps[0].dtype)
+    channels = maps[0].shape[3]
+    flat = [one.reshape(-1, channels).astype(wide) for one in maps]
+    return jnp.concatenate([*flat, jnp.zeros((beyond, channels), wide)])
 
 
-def _backward(
-    pooling: Pooling,
-    shapes: tuple[tuple[tuple[int, ...], jnp.dtype], ...],
-    steps: Steps,
-    dy: Array,
-    rois: Array,
-    image: Array,
-    level: Array,
-) -> Maps:
-    wide = jnp.promote_types(dy.dtype, jnp.float32)
-    gradients = [jnp.zeros(shape, wide) for shape, _ in shapes]
-    order, sorts = _sorts([shape for shape, _ in shapes], rois.astype(wide), image, level, pooling, steps)
-    for index, width, start, end, own in sorts:
-        height = min(steps.rows, shapes[index][0][1])
+def _block_rows(roi: _Rois, row: Array, count: int, pooling: Pooling) -> tuple[Array, Array]:
+    """Where rows row, row + 1, ... begin among all cells `[count]`, and their weights `[oh, count]`.
 
-        def spread(gradient: Array, place: Array, roi: _Rois, width: int = width, height: int = height) -> Array:
-            if steps.rois == 1:
-                return _unpool_one(gradient, dy[place].astype(wide), roi, width, height, pooling)
-            there = place < dy.shape[0]
-            values = jnp.where(there[:, None, None, None], dy[jnp.where(there, place, 0)], 0).astype(wide)
-            return _unpool_many(gradient, values, roi, width, height, pooling)
-
-        gradients[index] = _loop(spread, gradients[index], order, start, end, own, steps.rois)
-    return tuple(gradient.astype(dtype) for gradient, (_, dtype) in zip(gradients, shapes, strict=True))
-
-
-def _loop(
-    step: Callable[[Array, Array, _Rois], Array],
-    carry: Array,
-    order: Array,
-    start: Array,
-    end: Array,
-    rois: _Rois,
-    chunk: int,
-) -> Array:
-    """`carry` after `step(carry, places, rois)` over the places order[start:end], one or a chunk of them at a time.
-
-    Beyond the end a chunk is filled with place R, whose roi is that of the last.
+    Rows below the map have weight 0 and stand for its last one.
     """
-
-    def body(i: Array, carry: Array) -> Array:
-        if chunk == 1:
-            place = order[start + i]
-            return step(carry, place, _Rois(*(part[place] for part in rois)))
-        at = start + i * chunk + jnp.arange(chunk, dtype=jnp.int32)
-        count = order.shape[0]
-        place = jnp.where(at < end, order[jnp.minimum(at, count - 1)], count)
-        return step(carry, place, _Rois(*(part[jnp.minimum(place, count - 1)] for part in rois)))
-
-    return lax.fori_loop(0, (end - start + chunk - 1) // chunk, body, carry)
+    weights = axis_weights(
+        roi.top, roi.bottom, pooling.output_size[0], roi.height, row, count, pooling.sampling_ratio, pooling.aligned
+    )
+    rows = jnp.minimum(row + jnp.arange(count, dtype=jnp.int32), roi.height - 1)
+    return roi.base + rows * roi.width, weights
 
 
-def _columns(roi: _Rois, width: int, length: int, pooling: Pooling) -> tuple[Array, Array]:
-    """The first of `width` columns that a roi reads, and their weights `[ow, width]`."""
-    first = jnp.minimum(roi.column, length - width)
-    bins = pooling.output_size[1]
-    return first, axis_weights(roi.left, roi.right, bins, length, first, width, pooling.sampling_ratio, pooling.aligned)
-
-
-def _rows(roi: _Rois, block: Array, height: int, length: int, pooling: Pooling) -> tuple[Array, Array]:
-    """The first of `height` rows of a block, and their weights `[oh, height]`: 0 for those of the block before."""
-    due = roi.row + block * height
-    first = jnp.minimum(due, length - height)
-    bins = pooling.output_size[0]
-    weights = axis_weights(roi.top, roi.bottom, bins, length, first, height, pooling.sampling_ratio, pooling.aligned)
-    return first, jnp.where((first + jnp.arange(height) >= due)[None], weights, 0)
-
-
-def _pool(features: Array, width: int, height: int, pooling: Pooling, roi: _Rois) -> Array:
-    """`[oh, ow, C]` of one roi."""
-    _, map_height, map_width, channels = features.shape
-    column, wx = _columns(roi, width, map_width, pooling)
-
-    def block(i: Array, total: Array) -> Array:
-        row, wy = _rows(roi, i, height, map_height, pooling)
-        window = lax.dynamic_slice(features, (roi.image, row, column, 0), (1, height, width, channels))
-        return total + _contract(wy, window[0].astype(wx.dtype), 1, 0)
-
-    total = jnp.zeros((pooling.output_size[0], width, channels), wx.dtype)
-    total = lax.fori_loop(0, (roi.rows + height - 1) // height, block, total)
-    return jnp.einsum("pq,oqc->opc", wx, total, precision=lax.Precision.HIGHEST)
-
-
-def _contract(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-    return lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=lax.Precision.HIGHEST)
-
-
-def _unpool_one(gradient: Array, dy: Array, roi: _Rois, width: int, height: int, pooling: Pooling) -> Array:
-    """The gradient of a map `[N, H, W, C]` plus that of one roi, from `dy` `[oh, ow, C]`."""
-    _, map_height, map_width, channels = gradient.shape
-    column, wx = _columns(roi, width, map_width, pooling)
-    across = jnp.einsum("pq,opc->oqc", wx, dy, precision=lax.Precision.HIGHEST)
-
-    def block(i: Array, gradient: Array) -> Array:
-        row, wy = _rows(roi, i, height, map_height, pooling)
-        at = (roi.image, row, column, jnp.zeros((), jnp.int32))
-        window = lax.dynamic_slice(gradient, at, (1, height, width, channels))
-        return lax.dynamic_update_slice(gradient, window + _contract(wy, across, 0, 0)[None], at)
-
-    return lax.fori_loop(0, (roi.rows + height - 1) // height, block, gradient)
-
-
-def _unpool_many(gradient: Array, dy: Array, rois: _Rois, width: int, height: int, pooling: Pooling) -> Array:
-    """The gradient of a map plus that of a chunk of rois, from `dy` `[B, oh, ow, C]`."""
-    _, map_height, map_width, _ = gradient.shape
-    column, wx = jax.vmap(lambda roi: _columns(roi, width, map_width, pooling))(rois)
-    across = jnp.einsum("bpq,bopc->boqc", wx, dy, precision=lax.Precision.HIGHEST)
-    windows = lax.ScatterDimensionNumbers(
-        update_window_dims=(1, 2, 3), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0, 1, 2)
+def _block_columns(roi: _Rois, column: Array, count: int, pooling: Pooling) -> Array:
+    """Weights `[ow, count]` of columns column, column + 1, ..."""
+    return axis_weights(
+        roi.left, roi.right, pooling.output_size[1], roi.width, column, count, pooling.sampling_ratio, pooling.aligned
     )
 
-    def block(i: Array, gradient: Array) -> Array:
-        row, wy = jax.vmap(lambda roi: _rows(roi, i, height, map_height, pooling))(rois)
-        patches = jnp.einsum("boy,boqc->byqc", wy, across, precision=lax.Precision.HIGHEST)
-        return lax.scatter_add(gradient, jnp.stack([rois.image, row, column], -1), patches, windows)
 
-    return lax.fori_loop(0, (rois.rows.max() + height - 1) // height, block, gradient)
+def _blocks(cells: Array, size: int) -> Array:
+    return (cells + size - 1) // size
+
+
+def _loop_rows(roi: _Rois, pooling: Pooling, block: Callable[[Array, Array, Array], _Row], carry: Array) -> Array:
+    """A loop over the rows of one roi, one after the other, for every block of its cells.
+
+    `block(wy, wx, starts)` returns what is done to `carry` for row r of the block; its weights are `[oh, rows]` and
+    `[ow, columns]`, starts `[rows]` where the block's rows begin among all cells.
+    """
+    height, width = BLOCK
+
+    def columns(j: Array, carry: Array) -> Array:
+        column = roi.column + j * width
+        wx = _block_columns(roi, column, width, pooling)
+
+        def rows(k: Array, carry: Array) -> Array:
+            starts, wy = _block_rows(roi, roi.row + k * height, height, pooling)
+            return lax.fori_loop(0, jnp.minimum(roi.rows - k * height, height), block(wy, wx, starts + column), carry)
+
+        return lax.fori_loop(0, _blocks(roi.rows, height), rows, carry)
+
+    return lax.fori_loop(0, _blocks(roi.columns, width), columns, carry)
+
+
+def _forward_cpu(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
+    cells, channels = _cells(maps, BLOCK[1]), maps[0].shape[3]
+    all_rois = _prepare(tuple(one.shape for one in maps), rois, image, level, pooling)
+
+    def block(wy: Array, wx: Array, starts: Array) -> _Row:
+        wy, wx = wy.T[:, :, None, None].astype(cells.dtype), wx.astype(cells.dtype)
+
+        def row(r: Array, total: Array) -> Array:
+            line = lax.dynamic_slice(cells, (starts[r], 0), (BLOCK[1], channels))
+            return total + wy[r] * (wx @ line)[None]
+
+        return row
+
+    def pool(i: Array, out: Array) -> Array:
+        roi = _Rois(*(part[i] for part in all_rois))
+        total = _loop_rows(roi, pooling, block, jnp.zeros(out.shape[1:], out.dtype))
+        return lax.dynamic_update_index_in_dim(out, total, i, 0)
+
+    out = jnp.zeros((rois.shape[0], *pooling.output_size, channels), cells.dtype)
+    return lax.fori_loop(0, rois.shape[0], pool, out).astype(maps[0].dtype)
+
+
+def _backward_cpu(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: Array, level: Array) -> Array:
+    all_rois, channels = _prepare(shapes, rois, image, level, pooling), dy.shape[3]
+    wide = jnp.promote_types(dy.dtype, jnp.float32)
+
+    def spread(i: Array, cells: Array) -> Array:
+        own = dy[i].astype(wide)
+
+        def block(wy: Array, wx: Array, starts: Array) -> _Row:
+            lines, wx = jnp.tensordot(wy.T.astype(wide), own, 1), wx.T.astype(wide)
+
+            def row(r: Array, cells: Array) -> Array:
+                # One update a step: XLA then changes the cells in place.
+                at = (starts[r], jnp.zeros((), starts.dtype))
+                line = lax.dynamic_slice(cells, at, (BLOCK[1], channels)) + wx @ lines[r]
+                return lax.dynamic_update_slice(cells, line, at)
+
+            return row
+
+        return _loop_rows(_Rois(*(part[i] for part in all_rois)), pooling, block, cells)
+
+    total = sum(int(np.prod(shape[:3])) for shape in shapes) + BLOCK[1]
+    return lax.fori_loop(0, rois.shape[0], spread, jnp.zeros((total, channels), wide))
+
+
+class _Chunks(NamedTuple):
+    """Rois sorted by size and cut into chunks: place `[chunks, B]` among the rois (R beyond the last), and rois."""
+
+    place: Array
+    rois: _Rois
+
+
+def _chunks(rois: _Rois) -> _Chunks:
+    count = rois.row.shape[0]
+    chunk = min(CHUNK, count)
+    order = jnp.argsort(_blocks(rois.columns, BLOCK[1]) * 65536 + _blocks(rois.rows, BLOCK[0])).astype(jnp.int32)
+    place = jnp.concatenate([order, jnp.full(-count % chunk, count, jnp.int32)]).reshape(-1, chunk)
+    there = place < count
+    cut = [jnp.where(there, part[jnp.minimum(place, count - 1)], 0) for part in rois]
+    return _Chunks(place, _Rois(*cut))
+
+
+def _loop_blocks(rois: _Rois, step: Callable[[Array, Array, Array], Array], carry: Array) -> Array:
+    """`step(row, column, carry)` for every block that any of a chunk's rois has; row and column are `[B]`."""
+    height, width = BLOCK
+
+    def columns(j: Array, carry: Array) -> Array:
+        def rows(k: Array, carry: Array) -> Array:
+            return step(rois.row + k * height, rois.column + j * width, carry)
+
+        return lax.fori_loop(0, _blocks(rois.rows.max(), height), rows, carry)
+
+    return lax.fori_loop(0, _blocks(rois.columns.max(), width), columns, carry)
+
+
+def _weigh(rois: _Rois, row: Array, column: Array, pooling: Pooling) -> tuple[Array, Array, Array]:
+    """Of a block of each roi: where its rows begin `[B, rows, 1]`, and the weights of rows and columns."""
+    starts, wy = jax.vmap(lambda roi, row: _block_rows(roi, row, BLOCK[0], pooling))(rois, row)
+    wx = jax.vmap(lambda roi, column: _block_columns(roi, column, BLOCK[1], pooling))(rois, column)
+    # A roi with fewer blocks than others of its chunk has none of these columns.
+    return (starts + jnp.minimum(column, rois.width - 1)[:, None])[..., None], wy, wx
+
+
+def _forward(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
+    cells = _cells(maps, BLOCK[1])
+    chunks = _chunks(_prepare(tuple(one.shape for one in maps), rois, image, level, pooling))
+    channels, einsum = cells.shape[1], partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    windows = lax.GatherDimensionNumbers(offset_dims=(2, 3), collapsed_slice_dims=(), start_index_map=(0,))
+
+    def pool(i: Array, out: Array) -> Array:
+        place, own = jax.tree.map(lambda part: part[i], chunks)
+
+        def step(row: Array, column: Array, total: Array) -> Array:
+            starts, wy, wx = _weigh(own, row, column, pooling)
+            block = lax.gather(cells, starts, windows, (BLOCK[1], channels), mode="clip")
+            across = einsum("bpq,brqc->brpc", wx.astype(cells.dtype), block)
+            return total + einsum("bor,brpc->bopc", wy.astype(cells.dtype), across)
+
+        total = jnp.zeros((place.shape[0], *out.shape[1:]), out.dtype)
+        return out.at[place].set(_loop_blocks(own, step, total), mode="drop")
+
+    out = jnp.zeros((rois.shape[0], *pooling.output_size, channels), cells.dtype)
+    return lax.fori_loop(0, chunks.place.shape[0], pool, out).astype(maps[0].dtype)
+
+
+def _backward(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: Array, level: Array) -> Array:
+    chunks = _chunks(_prepare(shapes, rois, image, level, pooling))
+    wide = jnp.promote_types(dy.dtype, jnp.float32)
+    einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    windows = lax.ScatterDimensionNumbers(
+        update_window_dims=(2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,)
+    )
+
+    def spread(i: Array, cells: Array) -> Array:
+        place, own = jax.tree.map(lambda part: part[i], chunks)
+        values = dy.at[place].get(mode="fill", fill_value=0).astype(wide)
+
+        def step(row: Array, column: Array, cells: Array) -> Array:
+            starts, wy, wx = _weigh(own, row, column, pooling)
+            down = einsum("bor,bopc->brpc", wy.astype(wide), values)
+            block = einsum("bpq,brpc->brqc", wx.astype(wide), down)
+            return lax.scatter_add(cells, starts, block, windows, mode="clip")
+
+        return _loop_blocks(own, step, cells)
+
+    total = sum(int(np.prod(shape[:3])) for shape in shapes) + BLOCK[1]
+    return lax.fori_loop(0, chunks.place.shape[0], spread, jnp.zeros((total, dy.shape[3]), wide))

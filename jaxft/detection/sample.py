@@ -13,7 +13,7 @@ class Sample(NamedTuple):
     """index: int32 `[num]`, rows of the candidates. positive, negative: bool `[num]`; positives come first, then
     negatives; where both are False the row is padding (its index is 0)."""
 
-    index: Array
+    index: Array  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     positive: Array
     negative: Array
 
