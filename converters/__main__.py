@@ -1,4 +1,4 @@
-"""`python -m converters inspect|convert|verify`."""
+"""`python -m converters inspect|convert|verify|mmdet-coverage`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import tyro
 from rich.live import Live
 from rich.table import Table
 
-from converters import survey
+from converters import mmdet_coverage, survey
 from converters.files import write
 from converters.ledger import MismatchError, load_pretrained, to_torch
 from converters.recognition import fitting_models
@@ -143,16 +143,43 @@ class Verify:
             self.markdown.write_text(survey.markdown(reports, self.dtype))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Says which MMDetection configurations of a folder can be built, and counts why the others cannot."""
+
+    folder: tyro.conf.Positional[Path]
+    """Where the configurations are; folders below it are searched too, `_base_` is not."""
+    all: bool = False
+    """One line a configuration, with the number of its state dict's keys or the reason in full."""
+
+    def run(self) -> None:
+        """Prints the counts."""
+        verdicts = []
+        for verdict in mmdet_coverage.survey(self.folder):
+            verdicts.append(verdict)
+            if self.all:
+                told = f"{verdict.keys} keys" if verdict.keys else verdict.message
+                console.print(f"{verdict.path.relative_to(self.folder)}: {told}", highlight=False, markup=False)
+        table = Table("configurations", "not built because of")
+        for reason, count in mmdet_coverage.reasons(verdicts):
+            table.add_row(str(count), reason)
+        built = sum(1 for verdict in verdicts if verdict.keys)
+        if built < len(verdicts):
+            console.print(table)
+        console.print(f"{built} of {len(verdicts)} configurations are built", highlight=False)
+
+
 Command = (
     Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Coverage, tyro.conf.subcommand("mmdet-coverage")]
 )
 
 
 def main() -> int | None:
     """The command."""
-    command: Inspect | Convert | Verify = tyro.cli(Command, prog="python -m converters")
+    command: Inspect | Convert | Verify | Coverage = tyro.cli(Command, prog="python -m converters")
     return command.run()
 
 

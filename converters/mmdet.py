@@ -24,6 +24,7 @@ from jaxft.models.dense_heads import RetinaHead, RPNHead
 from jaxft.models.detection_types import Norm
 from jaxft.models.detectors import SingleStage, TwoStage
 from jaxft.models.fpn import FPN
+from jaxft.models.regnet_mmdet import ARCHITECTURES, RegNet
 
 Part = Callable[..., Any]
 SMOOTH_L1 = {"type": "SmoothL1Loss", "beta": 1 / 9}
@@ -143,9 +144,11 @@ def _divisor(section: Section) -> int | None:
 
 def _backbone(parent: Section) -> Part:
     section = parent.section("backbone")
-    kind = section.type(["ResNet", "ResNetV1d", "ResNeXt"])
+    kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet"])
     section.ignore("frozen_stages", "norm_eval", "init_cfg", "pretrained", "with_cp", "stage_with_dcn")
     section.only(conv_cfg=None, dcn=None, plugins=None)
+    if kind == "RegNet":
+        return _regnet(section)
     options: dict[str, Any] = {
         "depth": section.take("depth", whole),
         "in_channels": section.take("in_channels", whole, 3),
@@ -165,6 +168,27 @@ def _backbone(parent: Section) -> Part:
         options |= {"groups": section.take("groups", whole, 1), "base_width": section.take("base_width", whole, 4)}
     section.done()
     return partial(ResNet, **options)
+
+
+def _regnet(section: Section) -> Part:
+    arch = section.take("arch", text)
+    if arch not in ARCHITECTURES:
+        key = section.key("arch")
+        raise ConfigError(key, key, f"{key} is {arch!r}; known are {', '.join(ARCHITECTURES)}.")
+    section.ignore("base_channels")
+    section.only(style="pytorch", deep_stem=False, avg_down=False, zero_init_residual=True)
+    made = partial(
+        RegNet,
+        arch=arch,
+        in_channels=section.take("in_channels", whole, 3),
+        stem_channels=section.take("stem_channels", whole, 32),
+        strides=section.take("strides", wholes, (2, 2, 2, 2)),
+        dilations=section.take("dilations", wholes, (1, 1, 1, 1)),
+        out_indices=section.take("out_indices", wholes, (0, 1, 2, 3)),
+        norm_cfg=values.norm(section, {"type": "BN"}) or Norm(),
+    )
+    section.done()
+    return made
 
 
 def _neck(parent: Section) -> Part | None:

@@ -160,10 +160,9 @@ class FCNMaskHead(nnx.Module):
             [module(channels, conv_out_channels, conv_kernel_size) for channels in inputs[:num_convs]]
         )
         channels = conv_out_channels if num_convs else in_channels
-        self.upsample = None
-        if upsample == "deconv":
-            self.upsample = ConvTranspose(channels, conv_out_channels, 2, init=deconv_normal, rngs=rngs)
-            channels = conv_out_channels
+        grown = partial(ConvTranspose, channels, conv_out_channels, 2, init=deconv_normal, rngs=rngs)
+        self.upsample = grown() if upsample == "deconv" else None
+        channels = conv_out_channels if upsample == "deconv" else channels
         outputs = 1 if class_agnostic else num_classes + background_first
         self.conv_logits = Conv(channels, outputs, 1, init=kaiming_normal_fan_out, bias_init=zeros, rngs=rngs)
         self.class_agnostic, self.loss_weight, self.background_first = class_agnostic, loss_weight, background_first

@@ -1,0 +1,66 @@
+"""Which configurations of a tree are built, and why the others are not."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flax import nnx
+
+from converters.mmdet import model_dict, parse
+from converters.mmdet_file import read
+from converters.mmdet_section import ConfigError
+from converters.rules import leaves
+from jaxft.errors import UserError
+from jaxft.models.streams import initial_rngs
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One configuration: how many keys its state dict has, or why it is not built (in short, and in a sentence)."""
+
+    path: Path
+    keys: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+def abstract(config: dict) -> nnx.Module:
+    """The detector of a configuration as shapes and types alone."""
+    part = parse(config)
+    return nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
+
+
+def survey(folder: Path) -> Iterator[Verdict]:
+    """A verdict on every configuration below a folder, in order of their paths; `_base_` folders hold only parts.
+
+    Raises:
+        UserError: there is no such folder, or nothing in it.
+    """
+    paths = sorted(path for path in folder.rglob("*.py") if "_base_" not in path.parts)
+    if not paths:
+        raise UserError(f"{folder} holds no configurations; a folder with .py files in it was expected.")
+    known: dict[str, tuple[int, str, str]] = {}
+    for path in paths:
+        try:
+            model = model_dict(read(path))
+        except UserError as error:
+            reason = "no `model` dict" if "no `model` dict" in str(error) else "cannot be read"
+            yield Verdict(path, 0, reason, str(error))
+            continue
+        key = repr(model)
+        if key not in known:
+            known[key] = _verdict(model)
+        yield Verdict(path, *known[key])
+
+
+def _verdict(model: dict) -> tuple[int, str, str]:
+    try:
+        return sum(1 for _ in leaves(abstract(model))), "", ""
+    except ConfigError as error:
+        return 0, error.reason, str(error)
+
+
+def reasons(verdicts: list[Verdict]) -> list[tuple[str, int]]:
+    """Why configurations are not built, the most frequent reason first."""
+    return Counter(verdict.reason for verdict in verdicts if verdict.reason).most_common()
