@@ -38,8 +38,9 @@ def describe(
     ]
     for index, (height, width) in enumerate(canvases):
         members = int((groups == index).sum())
-        short = " (fewer than a batch: in training they are repeated)" if 0 < members < batch_size else ""
-        lines.append(f"  canvas {height} x {width}: {members:,} photos{short}")
+        short = " (fewer than a batch: in training they are repeated)" if members < batch_size else ""
+        if members:
+            lines.append(f"  canvas {height} x {width}: {members:,} photos{short}")
     return "\n".join(lines)
 
 

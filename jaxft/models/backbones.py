@@ -239,9 +239,11 @@ class Pyramid(nnx.Module):
         return tuple(maps[name] for name in self.outputs)
 
 
-def _identity(x: Array) -> Array:
-    """Stands where a layer was that nothing depends on."""
-    return x
+class Nothing(nnx.Module):
+    """Stands where a layer was that nothing depends on; a module, because NNX knows the place as one of a module."""
+
+    def __call__(self, x: Array) -> Array:
+        return x
 
 
 def _needed(classifier: Any, outputs: tuple[str, ...], size: int) -> set[str]:
@@ -265,6 +267,6 @@ def _drop(module: nnx.Module, needed: set[str], prefix: str) -> None:
         if isinstance(value, nnx.Module):
             below = f"{prefix}{path_name(name)}."
             if not any(path.startswith(below) for path in needed) and values(value):
-                setattr(module, name, _identity)
+                setattr(module, name, Nothing())
             else:
                 _drop(value, needed, below)
