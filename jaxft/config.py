@@ -163,6 +163,8 @@ class Schedule:
     """What warmup and milestones count."""
     warmup: float = pydantic.Field(default=0.0, ge=0)
     """Length of the linear warm-up."""
+    warmup_unit: Literal["same", "step", "epoch"] = "same"
+    """What warmup counts, where that is not what milestones count."""
     warmup_factor: float = pydantic.Field(default=0.001, gt=0, le=1)
     """The warm-up starts at this share of the rate."""
     milestones: tuple[float, ...] = ()

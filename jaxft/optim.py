@@ -130,7 +130,8 @@ def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch
 
 def warmup_steps(settings: config.Schedule, steps_per_epoch: int) -> int:
     """The length of the linear warm-up in steps."""
-    return round(settings.warmup * (steps_per_epoch if settings.unit == "epoch" else 1))
+    unit = settings.unit if settings.warmup_unit == "same" else settings.warmup_unit
+    return round(settings.warmup * (steps_per_epoch if unit == "epoch" else 1))
 
 
 def transformation(groups: Plan, optimizer: config.Optimizer) -> optax.GradientTransformation:
