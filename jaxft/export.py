@@ -63,7 +63,9 @@ def main() -> None:
     if options.format == "stablehlo":
         _write_bytes(stablehlo(run), options.output)
     else:
-        write(to_torch(run.model, rename=run.config.pretrained.rename), options.output)
+        # A prefix that was put before a whole checkpoint says that it was only a part of this model, a backbone.
+        rename = {theirs: ours for theirs, ours in run.config.pretrained.rename.items() if theirs}
+        write(to_torch(run.model, rename=rename), options.output)
     make_console().print(
         f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}", highlight=False
     )
