@@ -11,10 +11,10 @@ IouKind = Literal["iou", "giou", "diou", "ciou"]
 
 
 def clamp(x: Array, low: Array | float | None, high: Array | float | None) -> Array:
-    """`x` cut to low..high with gradient 1 where it equals a bound, as `torch.clamp`; `jnp.clip` gives a half."""
+    """`x` cut to low..high with gradient 0 where it equals a bound, as `torch.clamp`; `jnp.clip` gives a half."""
     if low is not None:
-        x = jnp.where(x < low, low, x)
-    return x if high is None else jnp.where(x > high, high, x)
+        x = jnp.where(x <= low, low, x)
+    return x if high is None else jnp.where(x >= high, high, x)
 
 
 def area(boxes: Array) -> Array:

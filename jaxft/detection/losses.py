@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxft.detection.boxes import IouKind, clamp, iou
+from jaxft.detection.boxes import IouKind, centres, clamp, iou
 
 
 def binary_cross_entropy(logits: Array, targets: Array) -> Array:
@@ -86,3 +86,15 @@ def iou_loss(
         return 1 - (overlap if mode == "linear" else jnp.square(overlap))
     overlap = iou(predicted, target, kind, 1e-7 if eps is None else eps)
     return 1 - (clamp(overlap, -1.0, 1.0) if kind == "ciou" else overlap)
+
+
+def bounded_iou(predicted: Array, target: Array, beta: float = 0.2, eps: float = 1e-3) -> Array:
+    """Bounded IoU loss `[..., 4]` of centre x, centre y, width, height; Tychsen-Smith and Petersson 2017,
+    https://arxiv.org/abs/1711.00164. Each is one minus the best IoU that the prediction could have with the rest
+    right, under smooth L1 with `beta`."""
+    sides, target_sides = predicted[..., 2:] - predicted[..., :2], target[..., 2:] - target[..., :2]
+    shift = 2 * jnp.abs(centres(target) - centres(predicted))
+    moved = 1 - jnp.maximum((target_sides - shift) / (target_sides + shift + eps), 0)
+    scaled = 1 - jnp.minimum(target_sides / (sides + eps), sides / (target_sides + eps))
+    loss = jnp.concatenate([moved, scaled], -1)
+    return jnp.where(loss < beta, 0.5 * jnp.square(loss) / beta, loss - 0.5 * beta)

@@ -43,7 +43,7 @@ def mask_targets(
         wx = axis_weights(roi[0], roi[2], size, width, jnp.zeros((), jnp.int32), width, 0, aligned)
         return wy @ bitmap @ wx.T
 
-    targets = jax.lax.map(one, (rois, index), batch_size=8)
+    targets = jax.lax.map(one, (rois, index))
     return (targets >= 0.5).astype(targets.dtype) if binary else targets
 
 

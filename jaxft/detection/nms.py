@@ -9,7 +9,7 @@ from jaxft.detection.boxes import area
 TILE = 256
 
 
-def _suppresses(boxes: Array, groups: Array, kept: Array, kept_groups: Array, iou_threshold: float) -> Array:
+def _suppresses(boxes: Array, groups: Array, kept: Array, kept_groups: Array, iou_threshold: float | Array) -> Array:
     """bool `[B, K]`: whether kept box k overlaps box b of the same group by more than the threshold."""
     sides = jnp.minimum(boxes[:, None, 2:], kept[None, :, 2:]) - jnp.maximum(boxes[:, None, :2], kept[None, :, :2])
     overlap = jnp.maximum(sides[..., 0], 0) * jnp.maximum(sides[..., 1], 0)
@@ -22,7 +22,7 @@ def _suppresses(boxes: Array, groups: Array, kept: Array, kept_groups: Array, io
 
 
 def nms(
-    boxes: Array, scores: Array, groups: Array, valid: Array, iou_threshold: float, max_output: int
+    boxes: Array, scores: Array, groups: Array, valid: Array, iou_threshold: float | Array, max_output: int
 ) -> tuple[Array, Array]:
     """Greedy NMS per group: the best `max_output` boxes that no better kept box of their group overlaps too much.
 

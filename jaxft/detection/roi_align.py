@@ -281,7 +281,7 @@ def _forward_cpu(pooling: Pooling, maps: Maps, rois: Array, image: Array, level:
         wy, wx = wy.T[:, :, None, None].astype(cells.dtype), wx.astype(cells.dtype)
 
         def row(r: Array, total: Array) -> Array:
-            line = lax.dynamic_slice(cells, (starts[r], 0), (BLOCK[1], channels))
+            line = lax.dynamic_slice(cells, (starts[r], jnp.zeros((), starts.dtype)), (BLOCK[1], channels))
             return total + wy[r] * (wx @ line)[None]
 
         return row
