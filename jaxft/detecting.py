@@ -124,11 +124,11 @@ def on_photo(answer: Mapping[str, np.ndarray], example: Annotated) -> Found:
             paste(answer["masks"][row][None], box[None], example.height, example.width)[0]
             for row, box in zip(real, boxes, strict=True)  # one at a time: a hundred full photos need much memory
         )
-        codes = tuple(_code(mask) for mask in pasted)
+        codes = tuple(run_length_code(mask) for mask in pasted)
     return Found(boxes, answer["scores"][real].astype(np.float64), answer["labels"][real], codes)
 
 
-def _code(mask: np.ndarray) -> dict:
+def run_length_code(mask: np.ndarray) -> dict:
     """The run-length code of a bool mask `[height, width]`, as JSON takes it."""
     code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode()}

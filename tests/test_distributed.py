@@ -18,14 +18,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def processes(*arguments: object, count: int = 2) -> list[Result]:
+def processes(*arguments: object, count: int = 2, module: str = "tests.small") -> list[Result]:
     """The same command in `count` processes of one device each, that find each other on this machine."""
     shared = {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
         "JAX_NUM_PROCESSES": str(count),
         "JAX_NUM_CPU_DEVICES": "1",
     }
-    running = [start("tests.small", *arguments, "--distributed", **shared, JAX_PROCESS_ID=str(i)) for i in range(count)]
+    running = [start(module, *arguments, "--distributed", **shared, JAX_PROCESS_ID=str(i)) for i in range(count)]
     outputs = []
     for process in running:
         try:

@@ -21,6 +21,8 @@ from jaxft.data.scene import (
     resize,
     resized_size,
 )
+
+# isort: split
 from mmdet.datasets.transforms import PhotoMetricDistortion, RandomCrop, RandomFlip, Resize
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
@@ -95,7 +97,7 @@ def test_flipping_is_mmdetections(count: int) -> None:
 def test_cropping_is_mmdetections(place: tuple[int, int]) -> None:
     one = scene(31, 44, 6)
     transform = RandomCrop((30, 20), allow_negative_crop=True)
-    with mock.patch.object(RandomCrop, "_rand_offset", lambda *_: place):
+    with mock.patch.object(RandomCrop, "_rand_offset", return_value=place):
         expected = transform(theirs(one))
     found = crop(one, *place, 20, 30)
     assert_same(found, expected)
@@ -138,11 +140,9 @@ def test_colours_are_mmdetections(seed: int) -> None:
     draw = draw_distortion(np.random.default_rng(seed))
     order = np.array(draw.order)
     reverse = 2 - order[::-1]  # the same permutation of B, G, R
-    flags = (int(not draw.contrast_first), 1, 1, 1, 1, 1)
     values = (draw.brightness, draw.contrast, draw.saturation, draw.hue, reverse)
-    # In MMDetection mode 1 is contrast before the change of saturation and hue.
-    flags = (int(draw.contrast_first), *flags[1:])
-    with mock.patch.object(PhotoMetricDistortion, "_random_flags", lambda _: (*flags, *values)):
+    flags = (int(draw.contrast_first), 1, 1, 1, 1, 1)  # the first is 1 where contrast comes before saturation and hue
+    with mock.patch.object(PhotoMetricDistortion, "_random_flags", return_value=(*flags, *values)):
         expected = PhotoMetricDistortion()({"img": np.ascontiguousarray(pixels[..., ::-1])})["img"][..., ::-1]
     np.testing.assert_allclose(draw(pixels), np.clip(expected, 0, 255), atol=0.51)
 

@@ -1,0 +1,255 @@
+"""Runs of a detector from start to finish: what is logged, resumed, evaluated, predicted and exported."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+from jaxft import evaluate, export, predict, train
+from tests.scenes import CLASSES, write_coco, write_config, write_json
+from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
+from tests.test_distributed import processes
+
+pytest_plugins = ("tests.runs",)
+
+TRAIN_COUNTS = (0, 1, 2, 3, 4, 1, 0, 7, 2, 2, 1, 5)  # objects of each photo; every third is a portrait
+STEPS = 2 + 1  # a landscape canvas with 8 photos, a portrait one with 4; four in a batch
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 training and 5 test photos of 64 x 48 pixels. Not to be changed."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_coco(root, TRAIN_COUNTS, "train")
+    write_coco(root, (2, 0, 3, 1, 1), "test", seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def detector_config(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of the small detector, from scratch."""
+    return write_config(tmp_path_factory.mktemp("finder") / "configs" / "finder.py", scenes)
+
+
+@pytest.fixture(scope="session")
+def detector_run(detector_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run. Not to be changed."""
+    run = tmp_path_factory.mktemp("finder_run") / "run"
+    result = call(train.main, "--config", detector_config, "--workdir", run)
+    assert result.code == 0, result
+    assert "12 photos, 28 boxes" in result.out
+    assert "boxes of each class: disc" in result.out
+    assert "the cap of 5 drops" in result.out
+    return run
+
+
+def test_a_run_logs_every_loss_and_cocos_figures(detector_run: Path) -> None:
+    entries = lines(detector_run)
+    trained = [entry for entry in entries if entry["split"] == "train"]
+    tested = [entry for entry in entries if entry["split"] == "test"]
+    assert [entry["step"] for entry in trained] == list(range(1, 2 * STEPS + 1))
+    assert [entry["step"] for entry in tested] == [STEPS, 2 * STEPS]
+    for entry in trained:
+        assert entry["loss"] == pytest.approx(entry["loss_cls"] + entry["s0.loss_bbox"], rel=1e-5)
+        assert 0 <= entry["acc"] <= 1
+    for entry in tested:
+        assert {"bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP/disc"} <= entry.keys()
+    assert {path.name for path in (detector_run / "pictures").iterdir()} == {"learning_curves.png", "predictions.png"}
+    assert json.loads((detector_run / "classes.json").read_text()) == list(CLASSES)
+
+
+def test_nothing_is_compiled_again_whatever_the_number_of_boxes(detector_config: Path, tmp_path: Path) -> None:
+    """Three epochs over photos with 0 to 7 objects, on two canvases."""
+    run = tmp_path / "run"
+    assert call(train.main, "--config", detector_config, "--workdir", run, "--phases.0.epochs", 3).code == 0
+    trained = [entry for entry in lines(run) if entry["split"] == "train"]
+    assert len(trained) == 3 * STEPS
+    assert max(entry["compilations"] for entry in trained) == 2
+
+
+@pytest.mark.parametrize("at", [2, 4, 5])
+def test_resume_equals_an_undisturbed_run(detector_run: Path, detector_config: Path, tmp_path: Path, at: int) -> None:
+    run = tmp_path / "run"
+    interrupted(detector_config, run, at, "--checkpoint-every", 1)
+    assert call(train.main, "--workdir", run, "--resume").code == 0
+    assert_equal_runs(run, detector_run)
+    tests = [[line for line in lines(each) if line["split"] == "test"] for each in (run, detector_run)]
+    assert tests[0] == tests[1]
+
+
+def test_two_processes_train_and_evaluate_as_one(detector_run: Path, detector_config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = processes("--config", detector_config, "--workdir", run, module="tests.scenes")
+    assert [result.code for result in results] == [0, 0], results
+    (step, ours), (other_step, others) = final(run), final(detector_run)
+    assert step == other_step
+    for path, array in ours.items():
+        np.testing.assert_allclose(array, others[path], rtol=1e-4, atol=1e-5, err_msg=path)
+    for line, other in zip(lines(run), lines(detector_run), strict=True):
+        assert line["step"] == other["step"]
+        name = "loss" if line["split"] == "train" else "bbox_mAP"
+        assert line[name] == pytest.approx(other[name], rel=1e-3, abs=1e-3)
+
+
+# Finished runs
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_evaluate_gives_the_figures_of_the_run(detector_run: Path, which: str) -> None:
+    tests = [line for line in lines(detector_run) if line["split"] == "test"]
+    # The first of equals is the best.
+    wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["bbox_mAP"])
+    result = call(evaluate.main, "--run", detector_run, "--checkpoint", which)
+    assert result.code == 0, result
+    assert f"{which} checkpoint (step {wanted['step']}), 5 examples" in result.out
+    for name in ("bbox_mAP", "bbox_mAP_50", "bbox_mAP/square"):
+        assert f"{name} {wanted[name]:.4f}" in result.out
+
+
+def test_evaluate_another_split(detector_run: Path) -> None:
+    result = call(evaluate.main, "--run", detector_run, "--split", "train")
+    assert "12 examples" in result.out
+
+
+def test_predict_writes_drawings_and_cocos_json(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
+    files = [scenes / "photos" / f"test{number}.png" for number in (0, 2)]
+    output = tmp_path / "out"
+    result = call(predict.main, "--run", detector_run, "--output", output, *files)
+    assert result.code == 0, result
+    assert all(str(file) in result.out for file in files)
+    content = json.loads((output / "predictions.json").read_text())
+    assert [entry["file_name"] for entry in content["images"]] == [str(file) for file in files]
+    assert [entry["name"] for entry in content["categories"]] == list(CLASSES)
+    assert {entry["image_id"] for entry in content["annotations"]} == {1, 2}
+    for entry in content["annotations"]:
+        assert 0 <= entry["score"] <= 1
+        assert entry["category_id"] in (1, 2)
+        assert entry["bbox"][2] > 0
+    table = COCO(output / "predictions.json")
+    assert len(table.getAnnIds(imgIds=[1])) > 0
+    sizes = []
+    for name in ("0000_test0.png", "0001_test2.png"):
+        with Image.open(output / name) as picture:
+            sizes.append(picture.size)
+    assert sizes == [(64, 48), (48, 64)]
+
+
+def test_export_is_the_detector_under_its_own_names(detector_run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    assert call(export.main, "--run", detector_run, "--output", file).code == 0
+    state = torch.load(file, weights_only=True)
+    assert {"backbone.weight", "bn.running_mean", "bbox_head.weight", "bbox_head.bias"} <= state.keys()
+    arguments = ("--run", detector_run, "--format", "stablehlo", "--output", tmp_path / "model.stablehlo")
+    assert "is for classifiers" in user_error(call(export.main, *arguments))
+
+
+def test_a_backbone_from_elsewhere_is_exported_as_a_part(detector_config: Path, tmp_path: Path) -> None:
+    weights = {"weight": torch.randn(8, 3, 8, 8)}
+    torch.save(weights, tmp_path / "backbone.pth")
+    run = tmp_path / "run"
+    pretrained = ("--pretrained.source", tmp_path / "backbone.pth", "--pretrained.rename", "", "backbone.")
+    skip = ("--pretrained.skip", "bn", "bbox_head")
+    result = call(train.main, "--config", detector_config, "--workdir", run, *pretrained, *skip, "--phases.0.epochs", 1)
+    assert result.code == 0, result
+    assert call(export.main, "--run", run, "--output", tmp_path / "model.pth").code == 0
+    assert "backbone.weight" in torch.load(tmp_path / "model.pth", weights_only=True)
+
+
+# Bad input
+
+
+def copied(scenes: Path, tmp_path: Path) -> Path:
+    shutil.copytree(scenes, tmp_path / "scenes")
+    return tmp_path / "scenes"
+
+
+def with_content(change: Callable[[dict], object], split: str = "train") -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+        change(content)
+        write_json(root, split, content)
+
+    return apply
+
+
+CASES: dict[str, tuple[Callable[[Path], object], tuple[object, ...], list[str]]] = {
+    "a missing photo": (lambda root: (root / "photos" / "train4.png").unlink(), (), ["train4.png does not exist"]),
+    "not JSON": (
+        lambda root: (root / "annotations" / "instances_test.json").write_text('{"images": ['),
+        (),
+        ["instances_test.json is not JSON", "line 1"],
+    ),
+    "an image twice": (with_content(lambda c: c["images"].append(c["images"][2])), (), ["train2.png", "listed twice"]),
+    "a reversed box": (
+        with_content(lambda c: c["annotations"][3].update(bbox=[30, 30, -5, 5])),
+        (),
+        ["instances_train.json", "annotation 4", "reversed"],
+    ),
+    "other classes in the test split": (
+        with_content(lambda c: c["categories"][0].update(name="ring"), "test"),
+        (),
+        ["instances_test.json has the classes ring, square", "disc, square are expected"],
+    ),
+    "no file": (lambda root: None, ("--data.train", "nowhere"), ["instances_nowhere.json"]),
+    "a photo larger than the canvas": (
+        lambda root: None,
+        ("--detection.canvases", 32, 32),
+        ["train0.png", "fits on none of the canvases 32 x 32"],
+    ),
+    "nothing but photos without objects": (
+        with_content(lambda c: c["annotations"].clear()),
+        ("--detection.no-keep-empty",),
+        ["has no photo to train on"],
+    ),
+    "a classifier": (lambda root: None, ("--model.name", "small"), ["small is a classifier", "'coco'"]),
+    "a batch larger than the data": (lambda root: None, ("--data.batch-size", 14), ["A batch of 14"]),
+    "masks of VOC": (
+        lambda root: None,
+        ("--data.source", "voc", "--detection.masks"),
+        ["'voc' has no masks"],
+    ),
+    "a wrong class count": (lambda root: None, ("--model.num-classes", 80), ["is 80", "2 classes disc, square"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_wrong_start_is_explained_and_writes_nothing(
+    name: str, scenes: Path, detector_config: Path, tmp_path: Path
+) -> None:
+    change, arguments, parts = CASES[name]
+    root = copied(scenes, tmp_path)
+    change(root)
+    run = tmp_path / "run"
+    message = user_error(
+        call(train.main, "--config", detector_config, "--workdir", run, "--data.root", root, *arguments)
+    )
+    assert not [part for part in parts if part not in message], message
+    assert not run.exists()
+
+
+def test_a_detector_wants_objects(config_file: Path, tmp_path: Path) -> None:
+    arguments = ("--config", config_file, "--workdir", tmp_path / "run", "--model.name", "finder")
+    assert "finder is a detector" in user_error(call(train.main, *arguments))
+
+
+def test_data_that_have_other_classes_now(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
+    root = copied(scenes, tmp_path)
+    for split in ("train", "test"):
+        with_content(lambda content: content["categories"][1].update(name="ring"), split)(root)
+    message = user_error(call(evaluate.main, "--run", detector_run, "--root", root, "--split", "test"))
+    assert "disc, ring" in message
+    assert "disc, square are expected" in message
+    run = tmp_path / "run"
+    shutil.copytree(detector_run, run)
+    settings = json.loads((run / "config.json").read_text())
+    settings["data"]["root"] = str(root)
+    (run / "config.json").write_text(json.dumps(settings))
+    message = user_error(call(train.main, "--workdir", run, "--resume"))
+    assert "ring" in message
+    assert "square" in message
