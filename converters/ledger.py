@@ -1,7 +1,7 @@
 """Filling a model from a state dict with a total account: every source key and every target leaf is spoken for."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,12 +11,15 @@ import numpy as np
 from flax import nnx
 from rich.table import Table
 
+from converters.mmdet_spelling import modern_keys
 from converters.recognition import fitting_models, nearest_model
 from converters.rules import COUNTER, Leaf, leaves
 from converters.sources import load
 from converters.torchvision import modern_key
 from jaxft.errors import UserError
 from jaxft.models.paths import matches
+
+IF_ANY = "~"  # before a pattern that may match nothing
 
 
 class MismatchError(UserError):
@@ -76,7 +79,8 @@ def load_pretrained(
         source: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]` (see
             `converters.sources`), or a state dict. Where it counts no batches for any BatchNorm, all counts are 0.
         skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves
-            of ours keep their initial values. The only way to leave anything out.
+            of ours keep their initial values. The only way to leave anything out. A pattern must match something,
+            unless it starts with `~`.
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
         sha256: the expected hash of the file, or its first digits.
 
@@ -84,13 +88,11 @@ def load_pretrained(
         MismatchError: anything is missing, left over, of another shape or kind, or not finite; nothing is changed then.
         UserError: the source cannot be reached or read.
     """
-    if isinstance(source, Mapping):
-        name, state = "state dict", {key: np.asarray(tensor) for key, tensor in source.items()}
-    else:
-        name, state = str(source), load(str(source), sha256)
-    state, problems = _renamed(state, rename or {})
     targets = {leaf.key: leaf for leaf in leaves(model)}
-    problems += _idle_patterns(skip, [*state, *targets, *(leaf.path for leaf in targets.values())])
+    name, state, problems = read_source(targets, source, rename, sha256)
+    names = [*state, *targets, *(leaf.path for leaf in targets.values())]
+    problems += _idle_patterns([pattern for pattern in skip if not pattern.startswith(IF_ANY)], names)
+    skip = [pattern.removeprefix(IF_ANY) for pattern in skip]
 
     def skipped(key: str) -> bool:
         names = (key, targets[key].path) if key in targets else (key,)
@@ -128,6 +130,23 @@ def load_pretrained(
     return Ledger(name, tuple(rows))
 
 
+def read_source(
+    targets: Collection[str],
+    source: str | Path | Mapping[str, np.ndarray],
+    rename: Mapping[str, str] | None = None,
+    sha256: str | None = None,
+) -> tuple[str, dict[str, np.ndarray], list[str]]:
+    """A source's name, its tensors under the names of today for a model with the keys `targets`, and what is odd.
+
+    The arguments are those of `load_pretrained`.
+    """
+    if isinstance(source, Mapping):
+        name, state = "state dict", {key: np.asarray(tensor) for key, tensor in source.items()}
+    else:
+        name, state = str(source), load(str(source), sha256)
+    return name, *_renamed(state, rename or {}, targets)
+
+
 def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
     """The model's parameters and statistics under PyTorch's names, axis orders and integer type (int64).
 
@@ -149,10 +168,14 @@ def _replace_prefix(key: str, rename: Mapping[str, str]) -> str:
     return key
 
 
-def _renamed(state: Mapping[str, np.ndarray], rename: Mapping[str, str]) -> tuple[dict[str, np.ndarray], list[str]]:
+def _renamed(
+    state: Mapping[str, np.ndarray], rename: Mapping[str, str], targets: Collection[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
     problems, renamed = [], {}
+    names = {key: modern_key(_replace_prefix(key, rename)) for key in state}
+    modern = modern_keys(names.values(), targets)
     for key, tensor in state.items():
-        name = modern_key(_replace_prefix(key, rename))
+        name = modern.get(names[key], names[key])
         if name in renamed:
             problems.append(f"two source keys become {name} (the second is {key}); rename one of them otherwise")
         renamed[name] = tensor

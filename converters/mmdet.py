@@ -13,10 +13,10 @@ from typing import Any
 
 from flax import nnx
 
-from converters import mmdet_roi
+from converters import mmdet_backbones, mmdet_roi
 from converters import mmdet_values as values
 from converters.mmdet_file import read
-from converters.mmdet_section import ConfigError, Section, flag, number, text, whole, wholes
+from converters.mmdet_section import ConfigError, Section, flag, number, standardised, text, whole, wholes
 from jaxft.errors import UserError
 from jaxft.models.anchor_free_heads import ATSSHead, FCOSHead, GFLHead
 from jaxft.models.backbones import ResNet
@@ -24,7 +24,6 @@ from jaxft.models.dense_heads import RetinaHead, RPNHead
 from jaxft.models.detection_types import Norm
 from jaxft.models.detectors import SingleStage, TwoStage
 from jaxft.models.fpn import FPN
-from jaxft.models.regnet_mmdet import ARCHITECTURES, RegNet
 
 Part = Callable[..., Any]
 SMOOTH_L1 = {"type": "SmoothL1Loss", "beta": 1 / 9}
@@ -144,11 +143,13 @@ def _divisor(section: Section) -> int | None:
 
 def _backbone(parent: Section) -> Part:
     section = parent.section("backbone")
-    kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet"])
+    kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet", "HRNet"])
     section.ignore("frozen_stages", "norm_eval", "init_cfg", "pretrained", "with_cp", "stage_with_dcn")
-    section.only(conv_cfg=None, dcn=None, plugins=None)
-    if kind == "RegNet":
-        return _regnet(section)
+    section.only(dcn=None, plugins=None)
+    even = section.standardises()
+    if kind in ("RegNet", "HRNet"):
+        other = mmdet_backbones.regnet(section) if kind == "RegNet" else mmdet_backbones.hrnet(section)
+        return standardised(other) if even else other
     options: dict[str, Any] = {
         "depth": section.take("depth", whole),
         "in_channels": section.take("in_channels", whole, 3),
@@ -167,28 +168,8 @@ def _backbone(parent: Section) -> Part:
     if kind == "ResNeXt":
         options |= {"groups": section.take("groups", whole, 1), "base_width": section.take("base_width", whole, 4)}
     section.done()
-    return partial(ResNet, **options)
-
-
-def _regnet(section: Section) -> Part:
-    arch = section.take("arch", text)
-    if arch not in ARCHITECTURES:
-        key = section.key("arch")
-        raise ConfigError(key, key, f"{key} is {arch!r}; known are {', '.join(ARCHITECTURES)}.")
-    section.ignore("base_channels")
-    section.only(style="pytorch", deep_stem=False, avg_down=False, zero_init_residual=True)
-    made = partial(
-        RegNet,
-        arch=arch,
-        in_channels=section.take("in_channels", whole, 3),
-        stem_channels=section.take("stem_channels", whole, 32),
-        strides=section.take("strides", wholes, (2, 2, 2, 2)),
-        dilations=section.take("dilations", wholes, (1, 1, 1, 1)),
-        out_indices=section.take("out_indices", wholes, (0, 1, 2, 3)),
-        norm_cfg=values.norm(section, {"type": "BN"}) or Norm(),
-    )
-    section.done()
-    return made
+    made = partial(ResNet, **options)
+    return standardised(made) if even else made
 
 
 def _neck(parent: Section) -> Part | None:
@@ -199,9 +180,12 @@ def _neck(parent: Section) -> Part | None:
         key = parent.key("neck")
         raise ConfigError(key, f"{key} of several parts", f"{key} has several parts; jaxft builds one FPN.")
     section = parent.section("neck")
-    section.type(["FPN"])
-    section.ignore("init_cfg")
-    section.only(conv_cfg=None, act_cfg=None, upsample_cfg={"mode": "nearest"})
+    kind = section.type(["FPN", "HRFPN"])
+    section.ignore("init_cfg", "with_cp")
+    if kind == "HRFPN":
+        return mmdet_backbones.hrfpn(section)
+    section.only(act_cfg=None, upsample_cfg={"mode": "nearest"})
+    even = section.standardises()
     extra = section.values.pop("add_extra_convs", False)
     made = partial(
         FPN,
@@ -216,7 +200,7 @@ def _neck(parent: Section) -> Part | None:
         norm_cfg=values.norm(section),
     )
     section.done()
-    return made
+    return standardised(made) if even else made
 
 
 def _rpn_head(parent: Section, train: Section, test: Section, divisor: int | None) -> Part:

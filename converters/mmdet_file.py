@@ -1,5 +1,6 @@
 """Reading an MMDetection configuration file, with MMEngine's own reader."""
 
+import difflib
 import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping
@@ -50,8 +51,9 @@ def _located(config: str) -> Path:
     if not mark:
         path = Path(config).expanduser()
         if not path.is_file():
-            near = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
-            hint = f"; {path.parent} holds {', '.join(near[:5])}" if near else ""
+            others = [other.name for other in path.parent.glob("*.py")]
+            near = difflib.get_close_matches(path.name, others, n=3, cutoff=0.3)
+            hint = f"; {path.parent} holds {', '.join(near)}" if near else ""
             raise UserError(f"There is no MMDetection configuration {path}{hint}.")
         return path
     folder = _package(package) / ".mim" / "configs"

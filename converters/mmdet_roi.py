@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from converters import mmdet_values as values
-from converters.mmdet_section import ConfigError, Section, flag, number, numbers, whole
+from converters.mmdet_section import ConfigError, Section, flag, number, numbers, standardised, whole
 from jaxft.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from jaxft.models.roi_layers import ConvFCBBoxHead, FCNMaskHead
 
@@ -67,10 +67,10 @@ def _bbox_head(section: Section) -> Part:
         with_cls=True,
         with_reg=True,
         predict_box_type="hbox",
-        conv_cfg=None,
         reg_predictor_cfg={"type": "Linear"},
         cls_predictor_cfg={"type": "Linear"},
     )
+    even = section.standardises()
     layers: dict[str, Any] = {name: section.take(name, whole, LAYERS[kind].get(name, 0)) for name in COUNTS}
     loss = values.class_loss(section, {"type": "CrossEntropyLoss"})
     if loss.use_sigmoid:
@@ -92,13 +92,14 @@ def _bbox_head(section: Section) -> Part:
         **layers,
     )
     section.done()
-    return made
+    return standardised(made) if even else made
 
 
 def _mask_head(section: Section) -> Part:
     section.type(["FCNMaskHead"])
     section.ignore("init_cfg", "roi_feat_size")
-    section.only(conv_cfg=None, predictor_cfg={"type": "Conv"})
+    section.only(predictor_cfg={"type": "Conv"})
+    even = section.standardises()
     upsample = section.section("upsample_cfg", {"type": "deconv", "scale_factor": 2})
     if upsample.has("type"):
         upsample.type(["deconv"])
@@ -125,4 +126,4 @@ def _mask_head(section: Section) -> Part:
     )
     loss.done()
     section.done()
-    return made
+    return standardised(made, below="convs") if even else made

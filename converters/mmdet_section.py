@@ -4,7 +4,11 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from flax import nnx
+
 from jaxft.errors import UserError
+from jaxft.models.layers import Conv
+from jaxft.models.paths import matches, modules
 
 Value = TypeVar("Value")
 REQUIRED: Any = object()
@@ -84,6 +88,13 @@ class Section:
         for name in names:
             self.values.pop(name, None)
 
+    def standardises(self) -> bool:
+        """Whether `conv_cfg` asks for weight standardisation; an error where it asks for anything but plain layers."""
+        if self.has("conv_cfg") and _kind(self.values["conv_cfg"]) in ("ConvWS", "Conv", "Conv2d"):
+            return _kind(self.values.pop("conv_cfg")) == "ConvWS"
+        self.only(conv_cfg=None)
+        return False
+
     def only(self, **expected: Any) -> None:
         """Entries that may be missing, but must have the given value where they are there."""
         for name, value in expected.items():
@@ -100,6 +111,23 @@ class Section:
         if left:
             keys = [self.key(name) for name in left]
             raise ConfigError(keys[0], keys[0], f"{', '.join(keys)}: jaxft does not know this setting.")
+
+
+def _kind(value: Any) -> Any:
+    return value.get("type") if isinstance(value, Mapping) and len(value) == 1 else value
+
+
+def standardised(part: Callable[..., Any], *, below: str = "*") -> Callable[..., Any]:
+    """A constructor whose convolutions at paths of the pattern `below` have standardised kernels."""
+
+    def make(*, rngs: nnx.Rngs) -> Any:
+        made = part(rngs=rngs)
+        for path, module in modules(made):
+            if isinstance(module, Conv) and matches(below, path):
+                module.standardised = True
+        return made
+
+    return make
 
 
 def whole(value: Any) -> int:

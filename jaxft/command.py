@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from jaxft.config import Config, differences, load
+from converters.mmdet_training import load_any
+from jaxft.config import Config, differences
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
 
@@ -17,7 +18,7 @@ class Options:
     """Fine-tunes a model. Any field of the configuration can be given on the command line."""
 
     config: Path | None = None
-    """The configuration file."""
+    """The configuration file; one of MMDetection will do, and mmdet::NAME for one of the installed package."""
     workdir: Path | None = None
     """The run directory; runs/NAME OF THE CONFIGURATION by default."""
     resume: bool = False
@@ -48,7 +49,7 @@ def parse(arguments: list[str]) -> tuple[Options, RunDirectory]:
     run = RunDirectory(known.workdir or Path("runs") / (known.config.stem if known.config else ""))
     resuming = known.resume and not helping and run.exists()
     if known.config is not None:
-        defaults = load(known.config)
+        defaults = load_any(known.config)
     elif helping:
         defaults = Config()
     else:

@@ -49,7 +49,11 @@ class Pretrained:
     """Expected hash of the file, or its first digits."""
     skip: tuple[str, ...] = ()
     """Patterns of names to leave out of the checkpoint; these parts start fresh. A new head must be named here, by its
-    path or as @head, which is the layers that put out the classes, whatever the model calls them."""
+    path or as @head, which is the layers that put out the classes, whatever the model calls them. A pattern that may
+    match nothing starts with ~."""
+    carry_classes: bool = False
+    """Take the rows of the new head from the checkpoint for the classes that it knows by the same name; checkpoints of
+    MMDetection say what their classes are called."""
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
     """Prefixes of the checkpoint's names to replace."""
     new_kernels: Literal["default", "xavier_uniform"] = "default"

@@ -1,15 +1,16 @@
 """From a configuration to the model, its first weights, and the task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
 from flax import nnx
 
 from converters import Ledger, load_pretrained
+from converters.carry import carry_classes
 from jaxft import config
 from jaxft.errors import UserError
-from jaxft.models import BUILDERS, abstract_model, materialise, with_head
+from jaxft.models import BUILDERS, abstract_model, class_layers, materialise, with_head
 from jaxft.models.layers import Linear
 from jaxft.models.paths import walk
 from jaxft.models.streams import initial_rngs
@@ -91,20 +92,26 @@ def fill_in(model: nnx.Module, settings: config.Config, classes: int) -> None:
     materialise(model, _builder(settings, classes))
 
 
-def pretrained(settings: config.Config, classes: int) -> tuple[nnx.Module, Ledger | None]:
+def pretrained(settings: config.Config, classes: Sequence[str]) -> tuple[nnx.Module, Ledger | None]:
     """The model with its first weights: the checkpoint's, and fresh ones for what was skipped; and the account of it.
+
+    `classes` are the names of the classes in the data.
 
     Raises:
         UserError: the checkpoint cannot be had, or does not fit.
     """
-    model, weights = build(settings, classes), settings.pretrained
+    count, weights = len(classes), settings.pretrained
+    model = build(settings, count)
     if weights.source is None:
-        fill_in(model, settings, classes)
+        fill_in(model, settings, count)
         return model, None
     ledger = load_pretrained(model, weights.source, skip=weights.skip, rename=weights.rename, sha256=weights.sha256)
-    fill_in(model, settings, classes)
+    fill_in(model, settings, count)
     if weights.new_kernels == "xavier_uniform":
         _draw_xavier(model, {row.path for row in ledger.having("new")}, settings.seed)
+    if weights.carry_classes:
+        layers = class_layers(lambda classes: build(settings, classes))
+        carry_classes(model, weights.source, classes, layers=layers, rename=weights.rename, sha256=weights.sha256)
     return model, ledger
 
 

@@ -208,7 +208,7 @@ def train(settings: config.Config, run: RunDirectory, *, resume: bool, dry: bool
     steps = steps_per_epoch(train_rows.groups, settings.data.batch_size)
     mesh = device_mesh(settings.data.batch_size, settings.optimizer.accumulate)
     written, settings = settings, head_named(settings)
-    model, ledger = pretrained(settings, len(classes))
+    model, ledger = pretrained(settings, classes)
     if ledger is not None:
         console.print(ledger.summary(), highlight=False)
     if dry:

@@ -55,6 +55,9 @@ class Conv(nnx.Module):
         groups: as in PyTorch; `groups == inputs` is a depthwise convolution.
         init: draws the kernel `[kh, kw, inputs/groups, outputs]` from a key; PyTorch's default where it is None.
         bias_init: draws the bias `[outputs]`, likewise.
+
+    Where `standardised` is set afterwards, each output's kernel is used less its mean and divided by its deviation
+    (weight standardisation; Qiao et al. 2019, https://arxiv.org/abs/1903.10520).
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Conv(nnx.Module):
     ) -> None:
         self.size, self.stride, self.dilation, self.groups = pair(size), pair(stride), pair(dilation), groups
         self.padding = padding if isinstance(padding, str) else pair(padding)
+        self.standardised = False
         shape = (*self.size, inputs // groups, outputs)
         default = partial(fan_in_uniform, fan_in=math.prod(shape[:3]))
         self.kernel = nnx.Param((init or default)(rngs.params(), shape))
@@ -89,15 +93,22 @@ class Conv(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """`[N, H, W, inputs]` -> `[N, H', W', outputs]`, in the dtype of `x`."""
+        kernel = self.kernel[...]
         y = conv(
             x,
-            self.kernel[...],
+            standardise(kernel) if self.standardised else kernel,
             strides=self.stride,
             padding=self._pads((x.shape[1], x.shape[2])),
             dilation=self.dilation,
             groups=self.groups,
         )
         return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
+
+
+def standardise(kernel: Array) -> Array:
+    """A kernel `[kh, kw, in, out]` with mean 0 and (unbiased) deviation 1 for each output, as mmcv's `ConvWS2d`."""
+    centred = kernel - kernel.mean((0, 1, 2), keepdims=True)
+    return centred / (jnp.std(kernel, (0, 1, 2), ddof=1, keepdims=True) + 1e-5)
 
 
 class Linear(nnx.Module):
@@ -190,22 +201,27 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(channels))
         self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
-    def __call__(self, x: Array) -> Array:
-        """`[N, H, W, C]` -> the same shape and dtype."""
+    def __call__(self, x: Array, used: Array | None = None) -> Array:
+        """`[N, H, W, C]` -> the same shape and dtype; only `used` bool `[N]` images count in the batch's statistics."""
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.use_running_average or self.running_only:
             mean, var = self.mean[...], self.var[...]
-        else:
+        elif used is None:
             mean = wide.mean((0, 1, 2))
             var = jnp.square(wide - along_channels(mean, x)).mean((0, 1, 2))
-            self._track(mean, var, x.size // x.shape[-1])
+            self._track(mean, var, x.size // x.shape[-1], self.momentum)
+        else:
+            weight, count = used.astype(wide.dtype).reshape(-1, 1, 1, 1), used.sum() * (x.shape[1] * x.shape[2])
+            mean = (wide * weight).sum((0, 1, 2)) / jnp.maximum(count, 1)
+            var = (jnp.square(wide - along_channels(mean, x)) * weight).sum((0, 1, 2)) / jnp.maximum(count, 1)
+            self._track(mean, var, count, jnp.where(count > 0, self.momentum, 0))
         factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
         mean, factor, bias = (along_channels(vector, x) for vector in (mean, factor, self.bias[...]))
         return ((wide - mean) * factor + bias).astype(x.dtype)
 
-    def _track(self, mean: Array, var: Array, count: int) -> None:
-        unbiased = var * (count / max(count - 1, 1))
-        keep, take = 1 - self.momentum, self.momentum
+    def _track(self, mean: Array, var: Array, count: int | Array, take: float | Array) -> None:
+        unbiased = var * (count / (max(count - 1, 1) if isinstance(count, int) else jnp.maximum(count - 1, 1)))
+        keep = 1 - take
         self.mean.set_value(keep * self.mean[...] + take * jax.lax.stop_gradient(mean))
         self.var.set_value(keep * self.var[...] + take * jax.lax.stop_gradient(unbiased))
         self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
