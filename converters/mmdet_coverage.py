@@ -1,9 +1,10 @@
 """Which configurations of a tree are built, and why the others are not."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 
@@ -13,6 +14,9 @@ from converters.mmdet_section import ConfigError
 from converters.rules import leaves
 from jaxft.errors import UserError
 from jaxft.models.streams import initial_rngs
+
+WITHOUT_KEYS = {"train_cfg", "test_cfg", "data_preprocessor", "init_cfg", "loss_bbox", "loss_mask", "bbox_coder"}
+WITHOUT_KEYS |= {"frozen_stages", "norm_eval", "requires_grad", "style", "roi_layer"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def survey(folder: Path) -> Iterator[Verdict]:
     paths = sorted(path for path in folder.rglob("*.py") if "_base_" not in path.parts)
     if not paths:
         raise UserError(f"{folder} holds no configurations; a folder with .py files in it was expected.")
-    known: dict[str, tuple[int, str, str]] = {}
+    known: dict[str, int] = {}
     for path in paths:
         try:
             model = model_dict(read(path))
@@ -48,17 +52,22 @@ def survey(folder: Path) -> Iterator[Verdict]:
             reason = "no `model` dict" if "no `model` dict" in str(error) else "cannot be read"
             yield Verdict(path, 0, reason, str(error))
             continue
-        key = repr(model)
+        try:
+            parse(model)
+        except ConfigError as error:
+            yield Verdict(path, 0, error.reason, str(error))
+            continue
+        key = structure(model)
         if key not in known:
-            known[key] = _verdict(model)
-        yield Verdict(path, *known[key])
+            known[key] = sum(1 for _ in leaves(abstract(model)))
+        yield Verdict(path, known[key])
 
 
-def _verdict(model: dict) -> tuple[int, str, str]:
-    try:
-        return sum(1 for _ in leaves(abstract(model))), "", ""
-    except ConfigError as error:
-        return 0, error.reason, str(error)
+def structure(value: Any) -> str:
+    """What the keys of a `model` dict depend on, as text: all but training, tests, losses and first values."""
+    if isinstance(value, Mapping):
+        return str({key: structure(item) for key, item in sorted(value.items()) if key not in WITHOUT_KEYS})
+    return str([structure(item) for item in value]) if isinstance(value, list | tuple) else repr(value)
 
 
 def reasons(verdicts: list[Verdict]) -> list[tuple[str, int]]:

@@ -1,0 +1,84 @@
+"""`python -m jaxft.train --config SOME_MMDET_CONFIG.py`, and a checkpoint of MMDetection as its start."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.mmdet import create_model, model_dict
+from jaxft import train
+from jaxft.run import RunDirectory
+from tests import mmdet_live
+from tests.converters.tiny import random_state
+from tests.scenes import CLASSES, write_coco
+from tests.small import call, final, lines, user_error
+
+torch = pytest.importorskip("torch")
+
+CONFIG = """
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=16),
+    backbone=dict(depth=18, base_channels=8, init_cfg=None),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=8, num_outs=2, end_level=2, add_extra_convs=False),
+    bbox_head=dict(num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1,
+                   anchor_generator=dict(strides=[8, 16], octave_base_scale=2, scales_per_octave=1)))
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(64, 48), keep_ratio=True), dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
+test_pipeline = [dict(type='Resize', scale=(64, 48), keep_ratio=True)]
+train_dataloader = dict(batch_size=4, dataset=dict(data_prefix=dict(img='photos'), pipeline=train_pipeline,
+                                                   ann_file='annotations/instances_train.json'))
+val_dataloader = dict(dataset=dict(data_prefix=dict(img='photos'), pipeline=test_pipeline,
+                                   ann_file='annotations/instances_test.json'))
+train_cfg = dict(max_epochs=1)
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3)]
+"""
+
+
+def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path: Path) -> None:
+    data, file, weights = tmp_path / "data", tmp_path / "narrow.py", tmp_path / "epoch_1.pth"
+    write_coco(data, (1, 2, 0, 3), "train")
+    write_coco(data, (2,), "test", seed=1)
+    file.write_text(CONFIG)
+    older = {key: torch.from_numpy(value) for key, value in random_state(create_model(file, num_classes=3)).items()}
+    torch.save({"state_dict": older, "meta": {"dataset_meta": {"classes": ("cat", CLASSES[1], "dog")}}}, weights)
+    given = ["--config", file, "--data.root", data, "--pretrained.source", weights, "--log-every", 1]
+    refused = call(train.main, *given, "--workdir", tmp_path / "refused")
+    assert "bbox_head.retina_cls.weight has shape (9, 8, 3, 3), the model wants (6, 8, 3, 3)" in user_error(refused)
+    run = tmp_path / "run"
+    options = ["--pretrained.skip", "@head", "--pretrained.carry-classes", "--optimizer.learning-rate", 1e-9]
+    result = call(train.main, *given, *options, "--workdir", run)
+    assert result.code == 0, result
+    entries = [entry for entry in lines(run) if entry["split"] == "train"]
+    assert {"loss", "loss_cls", "loss_bbox"} <= entries[0].keys()
+    assert RunDirectory(run).config().model.mmdet == model_dict(RunDirectory(run).config().model.mmdet or {})
+    _, arrays = final(run)
+    kernel = arrays["bbox_head.retina_cls.kernel"].transpose(3, 2, 0, 1)
+    wanted = older["bbox_head.retina_cls.weight"].numpy()
+    np.testing.assert_allclose(kernel[1::2], wanted[1::3], atol=1e-6)  # the square, in each of three anchors
+    assert np.abs(kernel[::2] - wanted[::3]).min() > 1e-6  # the disc is new
+
+
+def test_the_frozen_part_of_a_configuration_is_frozen(tmp_path: Path) -> None:
+    data, file = tmp_path / "data", tmp_path / "narrow.py"
+    write_coco(data, (1, 2), "train")
+    write_coco(data, (1,), "test")
+    file.write_text(CONFIG)
+    result = call(train.main, "--config", file, "--data.root", data, "--workdir", tmp_path / "run", "--dry-run")
+    assert result.code == 0, result
+    rows = {row.split()[1]: row for row in result.out.splitlines() if "backbone." in row or "bbox_head." in row}
+    assert "frozen" in rows["backbone.conv1.kernel"]
+    assert "frozen" in rows["backbone.layer1.0.conv1.kernel"]
+    assert "trained" in rows["backbone.layer2.0.conv1.kernel"]
+    assert "kept" in rows["backbone.layer2.0.bn1.mean"]
+    assert "trained" in rows["bbox_head.retina_cls.kernel"]
+
+
+def test_a_live_mmdetection_has_the_same_narrow_model(tmp_path: Path) -> None:
+    (tmp_path / "narrow.py").write_text(CONFIG)
+    model = model_dict(tmp_path / "narrow.py")
+    theirs = mmdet_live.build(model).state_dict()
+    theirs_shapes = {key: tuple(value.shape) for key, value in theirs.items()}
+    ours = random_state(create_model(model))
+    assert {key: value.shape for key, value in ours.items()} == theirs_shapes
