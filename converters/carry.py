@@ -1,7 +1,7 @@
 """Carrying rows of a head over by class name, where a checkpoint knows some of the classes that a model should know."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from converters.files import read_classes
-from converters.ledger import MismatchError, read_source
+from converters.ledger import Ledger, MismatchError, read_source
 from converters.rules import Leaf, leaves
 from converters.sources import locate
 from jaxft.errors import UserError
@@ -83,11 +83,38 @@ def carry_classes(
     return tuple(common)
 
 
+def check_names(
+    ledger: Ledger, source: str, ours: Sequence[str], layers: Callable[[], Sequence[str]], sha256: str | None = None
+) -> None:
+    """Refuses a head that was taken over from a checkpoint whose classes are others than ours.
+
+    Args:
+        ledger: what `load_pretrained(model, source)` gave.
+        ours: the names of the classes in the data.
+        layers: gives the paths of the layers that put out the classes; asked only where the names differ.
+
+    Raises:
+        UserError: the names differ, and the head was not skipped.
+    """
+    theirs = read_classes(_file(source, sha256))
+    if not theirs or theirs == tuple(ours):
+        return
+    heads = layers()
+    if any(matches(layer, row.path) for row in ledger.having("mapped") for layer in heads):
+        index = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), len(ours))
+        pair = [names[index] if index < len(names) else "none" for names in (theirs, tuple(ours))]
+        raise UserError(
+            f"{source} knows other classes than the data: class {index + 1} is {pair[0]} there and {pair[1]} here. "
+            "Train a new head with --pretrained.skip @head, and take over what both know with --pretrained.carry-classes."
+        )
+
+
+def _file(source: str, sha256: str | None) -> Path:
+    return locate(source if Path(source).exists() else source.partition("#")[0], sha256)
+
+
 def _names_in(source: str | Path | Mapping[str, np.ndarray], sha256: str | None) -> tuple[str, ...]:
-    place = "" if isinstance(source, Mapping) else str(source)
-    found = (
-        read_classes(locate(place.partition("#")[0] if not Path(place).exists() else place, sha256)) if place else ()
-    )
+    found = () if isinstance(source, Mapping) else read_classes(_file(str(source), sha256))
     if not found:
         raise UserError(
             f"{_label(source)} holds no names of classes (those are in `meta` of MMDetection's checkpoints), so that "

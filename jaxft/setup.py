@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from converters import Ledger, load_pretrained
-from converters.carry import carry_classes
+from converters.carry import carry_classes, check_names
 from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS, abstract_model, class_layers, materialise, with_head
@@ -106,12 +106,16 @@ def pretrained(settings: config.Config, classes: Sequence[str]) -> tuple[nnx.Mod
         fill_in(model, settings, count)
         return model, None
     ledger = load_pretrained(model, weights.source, skip=weights.skip, rename=weights.rename, sha256=weights.sha256)
+
+    def layers() -> tuple[str, ...]:
+        return class_layers(lambda classes: build(settings, classes))
+
+    check_names(ledger, weights.source, classes, layers, weights.sha256)
     fill_in(model, settings, count)
     if weights.new_kernels == "xavier_uniform":
         _draw_xavier(model, {row.path for row in ledger.having("new")}, settings.seed)
     if weights.carry_classes:
-        layers = class_layers(lambda classes: build(settings, classes))
-        carry_classes(model, weights.source, classes, layers=layers, rename=weights.rename, sha256=weights.sha256)
+        carry_classes(model, weights.source, classes, layers=layers(), rename=weights.rename, sha256=weights.sha256)
     return model, ledger
 
 

@@ -1,6 +1,7 @@
 """`python -m jaxft.train --config SOME_MMDET_CONFIG.py`, and a checkpoint of MMDetection as its start."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,16 +37,25 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin
 """
 
 
+def random_tensors(file: Path, classes: int) -> dict[str, Any]:
+    state = random_state(create_model(file, num_classes=classes))
+    return {key: torch.from_numpy(value) for key, value in state.items()}
+
+
 def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path: Path) -> None:
     data, file, weights = tmp_path / "data", tmp_path / "narrow.py", tmp_path / "epoch_1.pth"
     write_coco(data, (1, 2, 0, 3), "train")
     write_coco(data, (2,), "test", seed=1)
     file.write_text(CONFIG)
-    older = {key: torch.from_numpy(value) for key, value in random_state(create_model(file, num_classes=3)).items()}
+    older = random_tensors(file, 3)
     torch.save({"state_dict": older, "meta": {"dataset_meta": {"classes": ("cat", CLASSES[1], "dog")}}}, weights)
     given = ["--config", file, "--data.root", data, "--pretrained.source", weights, "--log-every", 1]
     refused = call(train.main, *given, "--workdir", tmp_path / "refused")
     assert "bbox_head.retina_cls.weight has shape (9, 8, 3, 3), the model wants (6, 8, 3, 3)" in user_error(refused)
+    names = {"state_dict": random_tensors(file, 2), "meta": {"dataset_meta": {"classes": ("disc", "dog")}}}
+    torch.save(names, tmp_path / "two.pth")
+    other = call(train.main, *given, "--pretrained.source", tmp_path / "two.pth", "--workdir", tmp_path / "refused")
+    assert "class 2 is dog there and square here. Train a new head with --pretrained.skip @head" in user_error(other)
     run = tmp_path / "run"
     options = ["--pretrained.skip", "@head", "--pretrained.carry-classes", "--optimizer.learning-rate", 1e-9]
     result = call(train.main, *given, *options, "--workdir", run)
