@@ -105,7 +105,8 @@ def check_names(
         pair = [names[index] if index < len(names) else "none" for names in (theirs, tuple(ours))]
         raise UserError(
             f"{source} knows other classes than the data: class {index + 1} is {pair[0]} there and {pair[1]} here. "
-            "Train a new head with --pretrained.skip @head, and take over what both know with --pretrained.carry-classes."
+            "Train a new head with --pretrained.skip @head, and take over what both know with "
+            "--pretrained.carry-classes."
         )
 
 
