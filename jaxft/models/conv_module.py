@@ -66,9 +66,10 @@ class ConvModule(nnx.Module):
             setattr(self, norm_name(norm_cfg), normalisation(norm_cfg, outputs))
         self.activation = activation
 
-    def __call__(self, x: Array) -> Array:
-        """`[N, H, W, inputs]` -> `[N, H', W', outputs]`."""
+    def __call__(self, x: Array, used: Array | None = None) -> Array:
+        """`[N, H, W, inputs]` -> `[N, H', W', outputs]`; `used` as of `BatchNorm`."""
         x = self.conv(x)
         if self.name is not None:
-            x = getattr(self, self.name)(x)
+            norm = getattr(self, self.name)
+            x = norm(x, used) if isinstance(norm, BatchNorm) else norm(x)
         return nnx.relu(x) if self.activation else x

@@ -266,6 +266,9 @@ def anchor_candidates(
         logits = flat([score_map], channels(settings.loss_cls, settings.num_classes))
         scores = objectives.probabilities(settings.loss_cls, logits)
         score, place, label, valid = best_of_level(scores, selection)
+        if outputs.centerness:
+            nearness = jax.nn.sigmoid(flat([outputs.centerness[level]], 1))[..., 0]
+            score = score * objectives.rows_of(nearness, place)
         codes = objectives.rows_of(flat([box_map], 4), place)
         boxes = objectives.decode(settings.bbox_coder, jnp.asarray(anchors, codes.dtype)[place], codes, sizes)
         levels.append(Candidates(boxes, score, label, jnp.full_like(label, level), valid))

@@ -92,7 +92,8 @@ class StandardRoIHead(nnx.Module):
     def loss(self, maps: Sequence[Array], proposals: Detections, sizes: Array, targets: Targets) -> dict[str, Array]:
         """`loss_cls`, `loss_bbox`, `acc` (percent of regions), and `loss_mask` where there is a mask head."""
         regions = sampled(self.train_cfg, proposals, targets, self.bbox_head.num_classes, self.rngs)
-        logits, codes = self.bbox_head(extract(self.bbox_roi_extractor, maps, regions.boxes, regions.used))
+        features = extract(self.bbox_roi_extractor, maps, regions.boxes, regions.used)
+        logits, codes = self.bbox_head(features, regions.used.reshape(-1))
         terms = box_terms(self.bbox_head, self.train_cfg, regions, logits, codes, targets)
         if self.mask_head is not None:
             terms |= mask_terms(self.mask_head, self.mask_roi_extractor, self.train_cfg, maps, regions, targets)
@@ -100,12 +101,13 @@ class StandardRoIHead(nnx.Module):
 
     def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections:
         """The objects in the proposals, with masks where there is a mask head."""
-        logits, codes = self.bbox_head(extract(self.bbox_roi_extractor, maps, proposals.boxes, proposals.valid))
+        features = extract(self.bbox_roi_extractor, maps, proposals.boxes, proposals.valid)
+        logits, codes = self.bbox_head(features, proposals.valid.reshape(-1))
         found = selected(self.bbox_head, self.test_cfg, proposals.boxes, proposals.valid, logits, codes, sizes)
         if self.mask_head is None:
             return found
         features = extract(self.mask_roi_extractor, maps, found.boxes, found.valid)
-        return found._replace(masks=mask_probabilities(self.mask_head, features, found.labels))
+        return found._replace(masks=mask_probabilities(self.mask_head, features, found))
 
 
 class CascadeRoIHead(nnx.Module):
@@ -142,7 +144,8 @@ class CascadeRoIHead(nnx.Module):
         all_terms: dict[str, Array] = {}
         for stage, (head, train) in enumerate(zip(self.bbox_head, self.train_cfg, strict=True)):
             regions = sampled(train, proposals, targets, head.num_classes, self.rngs)
-            logits, codes = head(extract(self.bbox_roi_extractor, maps, regions.boxes, regions.used))
+            features = extract(self.bbox_roi_extractor, maps, regions.boxes, regions.used)
+            logits, codes = head(features, regions.used.reshape(-1))
             terms = box_terms(head, train, regions, logits, codes, targets)
             if self.mask_head is not None:
                 mask_head = self.mask_head[stage]
@@ -160,7 +163,8 @@ class CascadeRoIHead(nnx.Module):
         boxes, total, codes = proposals.boxes, jnp.zeros(()), jnp.zeros(())
         stages = len(self.bbox_head)
         for stage, head in enumerate(self.bbox_head):
-            logits, codes = head(extract(self.bbox_roi_extractor, maps, boxes, proposals.valid))
+            features = extract(self.bbox_roi_extractor, maps, boxes, proposals.valid)
+            logits, codes = head(features, proposals.valid.reshape(-1))
             total = total + logits
             if stage < stages - 1:
                 labels = logits[:, :-1].argmax(-1).reshape(boxes.shape[:2])
@@ -169,7 +173,7 @@ class CascadeRoIHead(nnx.Module):
         if self.mask_head is None:
             return found
         features = extract(self.mask_roi_extractor, maps, found.boxes, found.valid)
-        masks = [mask_probabilities(head, features, found.labels) for head in self.mask_head]
+        masks = [mask_probabilities(head, features, found) for head in self.mask_head]
         return found._replace(masks=sum(masks[1:], masks[0]) / len(masks))
 
 
@@ -266,7 +270,7 @@ def mask_terms(
     rows = max(1, int(train.sampler.num * train.sampler.pos_fraction))  # positives are the first, at most so many
     boxes, positive, truth = (x[:, :rows] for x in (regions.boxes, regions.positive, regions.truth))
     labels = regions.labels[:, :rows].reshape(-1)
-    logits = head(extract(extractor, maps, boxes, positive))
+    logits = head(extract(extractor, maps, boxes, positive), positive.reshape(-1))
     logits = of_label(jnp.moveaxis(logits, -1, 1), labels)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
@@ -309,8 +313,10 @@ def selected(
     return dense.detections(dense.Candidates(*pairs), selection)
 
 
-def mask_probabilities(head: FCNMaskHead, features: Array, labels: Array) -> Array:
-    """Masks `[N, D, M, M]` of the classes `labels` `[N, D]` in maps of regions `[N * D, h, w, C]`."""
-    logits = of_label(jnp.moveaxis(head(features), -1, 1), labels.reshape(-1))
-    masks = jax.nn.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-    return masks.reshape(*labels.shape, *masks.shape[1:])
+def mask_probabilities(head: FCNMaskHead, features: Array, found: Detections) -> Array:
+    """Masks `[N, D, M, M]` of the detections' own classes, from the maps of their boxes `[N * D, h, w, C]`."""
+    logits = jnp.moveaxis(head(features, found.valid.reshape(-1)), -1, 1)
+    masks = jax.nn.sigmoid(
+        of_label(logits, found.labels.reshape(-1)).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    )
+    return masks.reshape(*found.labels.shape, *masks.shape[1:])

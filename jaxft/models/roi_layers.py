@@ -92,14 +92,14 @@ class ConvFCBBoxHead(nnx.Module):
         self.reg_class_agnostic, self.reg_decoded_bbox = reg_class_agnostic, reg_decoded_bbox
         self.loss_cls, self.loss_bbox, self.background_first = loss_cls, loss_bbox, background_first
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(self, x: Array, used: Array) -> tuple[Array, Array]:
         """Maps of regions `[R, h, w, C]` -> logits `[R, classes + 1]`, background last, and codes `[R, boxes, 4]`.
 
-        `boxes` is the number of classes, or 1 where they share one box.
+        `boxes` is the number of classes, or 1 where they share one box. `used` `[R]` are not padding.
         """
-        x = hidden(self.shared_fcs, self.shared_convs(x))
-        logits = self.fc_cls(hidden(self.cls_fcs, self.cls_convs(x)))
-        codes = self.fc_reg(hidden(self.reg_fcs, self.reg_convs(x)))
+        x = hidden(self.shared_fcs, convolved(self.shared_convs, x, used))
+        logits = self.fc_cls(hidden(self.cls_fcs, convolved(self.cls_convs, x, used)))
+        codes = self.fc_reg(hidden(self.reg_fcs, convolved(self.reg_convs, x, used)))
         codes = codes.reshape(len(codes), -1, 4)
         if self.background_first:
             logits = jnp.concatenate([logits[:, 1:], logits[:, :1]], 1)
@@ -118,6 +118,13 @@ def linear(shape: tuple[int, ...], outputs: int, init: jax.nn.initializers.Initi
         return init(key, (math.prod(kernel[:-1]), kernel[-1])).reshape(kernel)
 
     return LinearOverMap((height, width, channels), outputs, init=flat, bias_init=zeros, rngs=rngs)
+
+
+def convolved(layers: Sequential, x: Array, used: Array) -> Array:
+    """Convolutions, whose BatchNorms take no account of padding."""
+    for layer in layers:
+        x = layer(x, used)
+    return x
 
 
 def hidden(layers: Sequential, x: Array) -> Array:
@@ -167,9 +174,9 @@ class FCNMaskHead(nnx.Module):
         self.conv_logits = Conv(channels, outputs, 1, init=kaiming_normal_fan_out, bias_init=zeros, rngs=rngs)
         self.class_agnostic, self.loss_weight, self.background_first = class_agnostic, loss_weight, background_first
 
-    def __call__(self, x: Array) -> Array:
-        """`[R, h, w, C]` -> logits `[R, 2h, 2w, masks]`: one for each class, or one for all."""
-        x = self.convs(x)
+    def __call__(self, x: Array, used: Array) -> Array:
+        """`[R, h, w, C]` -> logits `[R, 2h, 2w, masks]`: one for each class, or one for all; `used` as above."""
+        x = convolved(self.convs, x, used)
         if self.upsample is not None:
             x = nnx.relu(self.upsample(x))
         logits = self.conv_logits(x)

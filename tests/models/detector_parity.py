@@ -24,6 +24,8 @@ from jaxft.models.streams import initial_rngs
 from tests import mmdet_live
 
 with mmdet_live.quiet():
+    from mmdet.models.roi_heads.mask_heads import fcn_mask_head
+    from mmdet.models.task_modules.prior_generators import AnchorGenerator
     from mmdet.models.task_modules.samplers import RandomSampler
 
 CANVAS, SIZES = (96, 128), ((96, 121), (70, 128))
@@ -44,8 +46,8 @@ def _chosen(candidates: torch.Tensor, boxes: torch.Tensor, count: int) -> torch.
 
 
 @contextlib.contextmanager
-def same_samples() -> Iterator[None]:
-    """Both sides draw the candidates that `fixed_priorities` puts first; MMDetection keeps float64 as it is."""
+def same_samples(dtype: str) -> Iterator[None]:
+    """Both sides draw the candidates that `fixed_priorities` puts first; MMDetection works in `dtype` throughout."""
 
     def sample(kind: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
         def draw(_: Any, assigned: Any, count: int, bboxes: torch.Tensor, **__: Any) -> torch.Tensor:
@@ -53,8 +55,24 @@ def same_samples() -> Iterator[None]:
 
         return draw
 
-    keep = torch.Tensor.float
+    keep, anchors, new_zeros = torch.Tensor.float, AnchorGenerator.grid_priors, torch.Tensor.new_zeros
+    paste = fcn_mask_head._do_paste_mask
+
+    def priors(self: Any, sizes: Any, device: Any = "cpu", **_: Any) -> Any:
+        # Which anchors share an object's best overlap depends on the rounding of their corners: float32's, as in runs.
+        return [level.to(getattr(torch, dtype)) for level in anchors(self, sizes, torch.float32, device)]
+
+    def zeros(self: torch.Tensor, *shape: Any, **options: Any) -> torch.Tensor:
+        single = self.dtype == torch.float64 and options.get("dtype") == torch.float32
+        return new_zeros(self, *shape, **options | ({"dtype": self.dtype} if single else {}))
+
+    def pasted(masks: torch.Tensor, boxes: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        return paste(masks, boxes.to(torch.float32), *rest, **options)
+
     with (
+        mock.patch.object(AnchorGenerator, "grid_priors", priors),
+        mock.patch.object(torch.Tensor, "new_zeros", zeros),
+        mock.patch.object(fcn_mask_head, "_do_paste_mask", pasted),
         mock.patch("jaxft.models.objectives.priorities", fixed_priorities),
         mock.patch.object(RandomSampler, "_sample_pos", sample(lambda index: index > 0)),
         mock.patch.object(RandomSampler, "_sample_neg", sample(lambda index: index == 0)),
@@ -158,9 +176,9 @@ def pair(settings: dict[str, Any], build: Callable[[nnx.Rngs], nnx.Module], dtyp
         ours = nnx.eval_shape(lambda: build(initial_rngs(0)))
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
         materialise(ours, lambda: build(initial_rngs(0)))
-        assert comes_back(theirs, to_torch(ours))
         ours = widened(ours, dtype)
-    theirs.to(getattr(torch, dtype))
+        theirs.to(getattr(torch, dtype))
+        assert comes_back(theirs, to_torch(ours))
     return Pair(theirs, ours, dtype)
 
 
@@ -175,7 +193,9 @@ def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False, traini
     `training`: BatchNorm works with the batch; otherwise with its running statistics.
     """
     both.theirs.train(training)
-    with same_samples(), mmdet_live.quiet():
+    if hasattr(both.theirs, "bbox_head"):
+        both.theirs.bbox_head.training = True  # FCOS puts out other units in evaluation
+    with same_samples(both.dtype), mmdet_live.quiet():
         both.theirs.zero_grad()
         samples = batch.samples(both.dtype, with_masks)
         terms = both.theirs.loss(torch_images(batch, both.dtype), samples)
@@ -188,14 +208,14 @@ def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False, traini
         terms = model.loss(images, jnp.asarray(batch.sizes, jnp.int32), targets)
         return sum(term for name, term in terms.items() if "loss" in name), terms
 
-    with precision(both.dtype), same_samples():
+    with precision(both.dtype), same_samples(both.dtype):
         params = values(both.ours, nnx.Param)
         rest = {path: array for path, array in values(both.ours).items() if path not in params}
         run = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK)
         images = jnp.asarray(batch.images, both.dtype)
         grads, ours = run(params, rest, images, batch.targets(with_masks))
         gradients = as_torch(both.ours, grads)
-    found = {name: difference(value, np.asarray(named[name])) for name, value in ours.items()}
+    found = {name: difference(value, named[name].detach().numpy()) for name, value in ours.items()}
     assert named.keys() - {"loss"} == ours.keys()
     their_gradients = {
         name: torch.zeros_like(value) if value.grad is None else value.grad
@@ -224,7 +244,7 @@ def predictions(both: Pair, batch: Batch) -> tuple[list[dict[str, np.ndarray]], 
     """The detections of each photo of theirs, in pixels of the canvas, and ours."""
     both.theirs.eval()
     both.ours.eval()
-    with torch.no_grad(), same_samples(), mmdet_live.quiet():
+    with torch.no_grad(), same_samples(both.dtype), mmdet_live.quiet():
         found = both.theirs.predict(torch_images(batch, both.dtype), batch.samples(both.dtype, False), rescale=False)
     theirs = [{key: value.numpy() for key, value in sample.pred_instances.items()} for sample in found]
     with precision(both.dtype):

@@ -1,0 +1,62 @@
+"""MMDetection's own configurations at full width against live MMDetection; by hand, `pytest -m zoo`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from converters import mmdet
+from jaxft.detection.masks import paste
+from tests import mmdet_live
+from tests.models import detector_parity as parity
+
+CONFIGS = (
+    "faster-rcnn_r50_fpn_1x_coco.py",
+    "mask-rcnn_r50_fpn_1x_coco.py",
+    "cascade-mask-rcnn_r50_fpn_1x_coco.py",
+    "retinanet_r50_fpn_1x_coco.py",
+    "fcos_r50-caffe_fpn_gn-head_1x_coco.py",
+    "atss_r50_fpn_1x_coco.py",
+    "gfl_r50_fpn_1x_coco.py",
+    "faster-rcnn_r101-caffe_fpn_1x_coco.py",
+    "faster-rcnn_x101-32x4d_fpn_1x_coco.py",
+    "mask-rcnn_r50_fpn_gn-all_2x_coco.py",
+)
+
+
+def settings(name: str) -> dict[str, Any]:
+    """The `model` of a configuration, fewer candidates: random heads make thousands of objects."""
+    model = mmdet_live.config(name).model.to_dict()
+    test = model["test_cfg"]
+    for part in (test["rpn"], model["train_cfg"]["rpn_proposal"]) if "rpn" in test else (test,):
+        part |= {"nms_pre": 100, "max_per_img": 60}
+    if "rcnn" in test:
+        test["rcnn"] |= {"score_thr": 0.2, "max_per_img": 10}
+    return model
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_is_mmdetections(name: str, dtype: str) -> None:
+    model = settings(name)
+    masks = "mask" in name
+    single = dtype == "float32"
+    try:
+        both = parity.pair(model, lambda rngs: mmdet.create_model(model, rngs=rngs), dtype, 3.0)
+        batch = parity.random_batch(empty=True)
+        assert parity.compare_maps(both, batch) < (1e-4 if single else 1e-9)
+        found = parity.compare_losses(both, batch, with_masks=masks)
+        limits = {"gradient": 1e-3} if single else {}
+        wrong = {key: value for key, value in found.items() if not value < limits.get(key, 1e-4 if single else 1e-6)}
+        assert wrong == {}
+        theirs, ours = parity.predictions(both, batch)
+        parity.assert_same_detections(theirs, ours, at_least=1, tolerance=1e-4 if single else 1e-6)
+        if ours.masks is not None:
+            for row, (sample, (height, width)) in enumerate(zip(theirs, parity.SIZES, strict=True)):
+                count = len(sample["scores"])
+                pasted = paste(np.asarray(ours.masks[row][:count]), np.asarray(ours.boxes[row][:count]), height, width)
+                assert (pasted == sample["masks"]).mean() >= 0.999
+    finally:
+        jax.clear_caches()
