@@ -218,7 +218,8 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], problems: Sequence[str]) -> str:
     hint = "Skip what is meant to differ by name."
-    if nearest := nearest_model(state):
+    detector = hasattr(model, "feature_maps")  # there is no table of detectors to look it up in
+    if not detector and (nearest := nearest_model(state)):
         fits = fitting_models(state)
         hint = (
             f"Its keys and shapes are those of {' or '.join(fits)}."

@@ -82,7 +82,8 @@ def _packages_are_found() -> Iterator[None]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        # MMEngine notes in each dictionary of a package's file which package it came from.
+        return {str(key): _plain(item) for key, item in value.items() if key != "_scope_"}
     if isinstance(value, list | tuple):
         return type(value)(_plain(item) for item in value)
     if value is None or isinstance(value, bool | int | float | str):

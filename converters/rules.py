@@ -5,7 +5,8 @@ order of its axes, both decided by the type of the layer that owns it.
 """
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -82,8 +83,20 @@ class Leaf(NamedTuple):
 
 
 def leaves(model: nnx.Module) -> Iterator[Leaf]:
-    """Every parameter and statistic of `model` with its PyTorch name."""
+    """Every parameter and statistic of `model` with its PyTorch name.
+
+    Where a model has `torch_names`, PyTorch's calls whole parts otherwise (`jaxft/models/torchvision_detectors.py`).
+    """
+    names: Sequence[tuple[str, str]] = getattr(model, "torch_names", ())
     for path, owner, name, variable in walk(model):
         torch_name, axes = LEAVES.get(type(owner), {}).get(name, (name, None))
         flattened = isinstance(owner, LinearOverMap) and name == "kernel"
-        yield Leaf(path, path.removesuffix(name) + torch_name, variable, axes, flattened)
+        yield Leaf(path, _renamed(path.removesuffix(name) + torch_name, names), variable, axes, flattened)
+
+
+def _renamed(key: str, names: Sequence[tuple[str, str]]) -> str:
+    for pattern, replacement in names:
+        new, count = re.subn(f"^{pattern}", replacement, key)
+        if count:
+            return new
+    return key

@@ -86,7 +86,7 @@ def small(name: str, classes: int = 3) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["mask-rcnn_r50_fpn_1x_coco.py", "gfl_r50_fpn_1x_coco.py"])
 def test_weights_go_there_and_back_and_mmdetection_loads_them_strictly(name: str) -> None:
     model = small(name)
-    theirs, ours = mmdet_live.build(model), create_model(model)
+    theirs, ours = mmdet_live.build(model), abstract(model)
     state = {key: value.numpy().copy() for key, value in theirs.state_dict().items()}
     ledger = load_pretrained(ours, state)
     assert len(ledger.having("mapped")) == len(state)
@@ -104,7 +104,7 @@ def test_weights_go_there_and_back_and_mmdetection_loads_them_strictly(name: str
 
 def test_keys_of_older_versions_go_where_mmdetection_puts_them() -> None:
     model = small("fcos_r50-caffe_fpn_gn-head_1x_coco.py")
-    theirs, ours = mmdet_live.build(model), create_model(model)
+    theirs, ours = mmdet_live.build(model), abstract(model)
     state = random_state(ours)
     older = dict(state)
     for old, new in (("fcos_cls", "conv_cls"), ("fcos_reg", "conv_reg"), ("centerness", "conv_centerness")):
@@ -179,8 +179,8 @@ def test_a_missing_setting_is_named() -> None:
 
 
 def test_a_checkpoint_of_another_class_count_is_refused_until_its_head_is_skipped() -> None:
-    state = random_state(create_model(small("retinanet_r50_fpn_1x_coco.py", 4)))
-    ours = create_model(small("retinanet_r50_fpn_1x_coco.py", 3))
+    state = random_state(abstract(small("retinanet_r50_fpn_1x_coco.py", 4)))
+    ours = abstract(small("retinanet_r50_fpn_1x_coco.py", 3))
     with pytest.raises(MismatchError, match=r"bbox_head\.retina_cls\.weight has shape \(36, .*the model wants \(27, "):
         load_pretrained(ours, state)
     assert len(load_pretrained(ours, state, skip=("bbox_head.retina_cls",)).having("new")) == 2

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.mmdet import create_model, model_dict
+from converters.mmdet import model_dict, with_classes
+from converters.mmdet_coverage import abstract
 from jaxft import train
 from jaxft.run import RunDirectory
 from tests import mmdet_live
@@ -38,7 +39,7 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin
 
 
 def random_tensors(file: Path, classes: int) -> dict[str, Any]:
-    state = random_state(create_model(file, num_classes=classes))
+    state = random_state(abstract(with_classes(model_dict(file), classes)))
     return {key: torch.from_numpy(value) for key, value in state.items()}
 
 
@@ -90,5 +91,5 @@ def test_a_live_mmdetection_has_the_same_narrow_model(tmp_path: Path) -> None:
     model = model_dict(tmp_path / "narrow.py")
     theirs = mmdet_live.build(model).state_dict()
     theirs_shapes = {key: tuple(value.shape) for key, value in theirs.items()}
-    ours = random_state(create_model(model))
+    ours = random_state(abstract(model))
     assert {key: value.shape for key, value in ours.items()} == theirs_shapes

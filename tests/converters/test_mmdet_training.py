@@ -160,7 +160,7 @@ def test_the_schedule_is_mmengines() -> None:
     warmup = LinearLR(optimizer, start_factor=0.001, by_epoch=False, begin=0, end=500)
     decay = MultiStepLR(optimizer, by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1)
     for step in range(12 * steps):
-        assert float(ours(step)) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5), step
+        assert float(ours(step)) == pytest.approx(optimizer.param_groups[0]["lr"], rel=2e-5), step
         optimizer.step()
         warmup.step()
         if step % steps == steps - 1:

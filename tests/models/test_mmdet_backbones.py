@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converters import load_pretrained
-from converters.mmdet import create_model
+from converters.mmdet_coverage import abstract
 from tests import mmdet_live
 
 torch = pytest.importorskip("torch")
@@ -56,7 +56,7 @@ def test_maps_and_gradients_are_mmdetections(name: str, narrow: Any) -> None:
     model = mmdet_live.config(name).model.to_dict()
     narrow(model)
     torch.manual_seed(0)
-    theirs, ours = mmdet_live.build(model), create_model(model)
+    theirs, ours = mmdet_live.build(model), abstract(model)
     for key, value in theirs.state_dict().items():
         if key.endswith("running_var"):
             value.uniform_(0.5, 2)
