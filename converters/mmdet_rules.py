@@ -47,7 +47,11 @@ class Paramwise:
     def __init__(self, model: Mapping[str, Any], section: Section) -> None:
         self.bias_rate = section.take("bias_lr_mult", number, 1.0)
         self.bias_decay = section.take("bias_decay_mult", number, 1.0)
-        self.norm_decay = section.take("norm_decay_mult", number, 1.0)
+        # Where normalisation has no factor of its own, its bias decays as others do.
+        given = section.has("norm_decay_mult")
+        self.norm_decay = section.take("norm_decay_mult", number, 1.0) if given else 1.0
+        self.norm_bias_decay = self.norm_decay if given else self.bias_decay
+        section.ignore("norm_decay_mult")
         section.only(dwconv_decay_mult=1.0, dcn_offset_lr_mult=1.0, flat_decay_mult=1.0)
         section.ignore("bypass_duplicate")
         keys = section.take("custom_keys", dict, {})
@@ -78,7 +82,7 @@ class Paramwise:
             if key in path:
                 return Wish(rate=rate, decay=decay, batch_norm=mode)
         if parameter.norm:
-            return Wish(decay=self.norm_decay, batch_norm=mode)
+            return Wish(decay=self.norm_bias_decay if parameter.bias else self.norm_decay, batch_norm=mode)
         if parameter.bias:
             return Wish(rate=self.bias_rate, decay=self.bias_decay, batch_norm=mode)
         return Wish(batch_norm=mode)
@@ -96,6 +100,8 @@ class Paramwise:
                 pattern = f"{key}*" if key.startswith("backbone") else f"{region}*{key}*"
                 rules.append((pattern, Wish(rate=rate, decay=decay, batch_norm=mode)))
             if self.norm_decay != 1 or self.bias_rate != 1 or self.bias_decay != 1:
+                if self.norm_bias_decay != self.norm_decay:
+                    rules += [(f"{name}.bias", Wish(decay=self.norm_bias_decay, batch_norm=mode)) for name in norms]
                 rules += [(name, Wish(decay=self.norm_decay, batch_norm=mode)) for name in norms]
                 pattern = f"{region}*.bias"
                 rules.append((pattern, Wish(rate=self.bias_rate, decay=self.bias_decay, batch_norm=mode)))

@@ -114,15 +114,16 @@ def _schedule(config: Mapping[str, Any], times: int, optimizer: Optimizer) -> Sc
     options: dict[str, Any] = {}
     for index, values in enumerate(found if isinstance(found, list | tuple) else [found]):
         step = Section(values, f"param_scheduler.{index}")
-        kind = step.type(["LinearLR", "MultiStepLR", "CosineAnnealingLR"])
+        kind = step.type(["LinearLR", "ConstantLR", "MultiStepLR", "CosineAnnealingLR"])
         by_epoch = step.take("by_epoch", flag, True)
         begin, end = step.take("begin", whole, 0), step.take("end", whole, 10**9)
-        if kind == "LinearLR":
+        if kind in ("LinearLR", "ConstantLR"):
             step.only(end_factor=1.0)
             # MMEngine reaches the whole rate at the last step before `end`.
             options["warmup"] = float(max(end - begin - 1, 0) * (times if by_epoch else 1))
             options["warmup_unit"] = "epoch" if by_epoch else "step"
-            options["warmup_factor"] = step.take("start_factor", number, 1 / 3)
+            options["warmup_shape"] = "linear" if kind == "LinearLR" else "constant"
+            options["warmup_factor"] = step.take("start_factor" if kind == "LinearLR" else "factor", number, 1 / 3)
         elif kind == "MultiStepLR":
             milestones = step.take("milestones", numbers)
             options["decay"], options["unit"] = "multistep", "epoch" if by_epoch else "step"

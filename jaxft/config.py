@@ -171,6 +171,8 @@ class Schedule:
     """What warmup counts, where that is not what milestones count."""
     warmup_factor: float = pydantic.Field(default=0.001, gt=0, le=1)
     """The warm-up starts at this share of the rate."""
+    warmup_shape: Literal["linear", "constant"] = "linear"
+    """Whether the share grows to 1, or stays until the warm-up is over."""
     milestones: tuple[float, ...] = ()
     """multistep: where the rate is multiplied by gamma."""
     gamma: float = 0.1

@@ -94,7 +94,8 @@ def _first(rules: Sequence[config.Rule], path: str) -> int | None:
 def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate at each step of a phase of `steps` steps, counted from 0.
 
-    The warm-up is PyTorch's `LinearLR(start_factor=warmup_factor, total_iters=warmup)`, multiplied with the decay:
+    The warm-up is PyTorch's `LinearLR(start_factor=warmup_factor, total_iters=warmup)` or `ConstantLR(factor=
+    warmup_factor, total_iters=warmup)`, multiplied with the decay:
     `MultiStepLR` counted from the start of the phase; cosine from the end of the warm-up to the end of the phase; or
     `optax.cosine_onecycle_schedule`, which has its own warm-up.
 
@@ -124,7 +125,10 @@ def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch
         decay = optax.join_schedules([optax.constant_schedule(rate), cosine], [warmup])
     if not warmup:
         return decay
-    ramp = optax.linear_schedule(settings.warmup_factor, 1.0, warmup)
+    if settings.warmup_shape == "constant":
+        ramp = optax.join_schedules([optax.constant_schedule(settings.warmup_factor), lambda _: 1.0], [warmup])
+    else:
+        ramp = optax.linear_schedule(settings.warmup_factor, 1.0, warmup)
     return lambda step: ramp(step) * decay(step)
 
 

@@ -149,15 +149,21 @@ def test_every_parameter_gets_the_rate_and_decay_that_mmengine_gives_it(
             assert module.running_only == (not layers[path].training), path
 
 
-def test_the_schedule_is_mmengines() -> None:
+@pytest.mark.parametrize(
+    "name", ["faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py"]
+)
+def test_the_schedule_is_mmengines(name: str) -> None:
     with mmdet_live.quiet():
-        from mmengine.optim import LinearLR, MultiStepLR
+        from mmengine.optim import ConstantLR, LinearLR, MultiStepLR
 
-    settings = read_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
+    settings = read_config(f"mmdet::{name}")
     steps = 60  # an epoch
     ours = optim.schedule(settings.phases[0].schedule, 0.02, 12 * steps, steps)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
-    warmup = LinearLR(optimizer, start_factor=0.001, by_epoch=False, begin=0, end=500)
+    if "fcos" in name:
+        warmup: Any = ConstantLR(optimizer, factor=1 / 3, by_epoch=False, begin=0, end=500)
+    else:
+        warmup = LinearLR(optimizer, start_factor=0.001, by_epoch=False, begin=0, end=500)
     decay = MultiStepLR(optimizer, by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1)
     for step in range(12 * steps):
         assert float(ours(step)) == pytest.approx(optimizer.param_groups[0]["lr"], rel=2e-5), step
