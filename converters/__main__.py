@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from flax import nnx
 from rich.live import Live
 from rich.table import Table
 
@@ -26,6 +27,13 @@ from jaxft.models.paths import filled, values
 console = make_console()
 
 
+def described(model: str, num_classes: int | None) -> nnx.Module:
+    """The abstract model of a name, or of an MMDetection configuration (a `.py` file or `mmdet::NAME`)."""
+    if model.endswith(".py") or "::" in model:
+        return mmdet_coverage.abstract(model, num_classes)
+    return abstract_model(model, num_classes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
     """Shows what is in a checkpoint and, for a model, where each tensor goes."""
@@ -33,17 +41,18 @@ class Inspect:
     source: tyro.conf.Positional[str]
     """A path, URL, package://MODULE/FILE or torchvision://NAME; FILE#model_ema for one of several in a file."""
     model: str | None = None
-    """A model's name; without it the checkpoint alone is shown, and which models it fits."""
-    num_classes: int = 1000
-    """Outputs of the model's last layer."""
+    """A model's name, or an MMDetection configuration; without it the checkpoint alone is shown, and which models it
+    fits."""
+    num_classes: int | None = None
+    """Outputs of the model's last layer: 1000, or what the configuration says."""
     skip: tuple[str, ...] = ()
     """Patterns of names to leave out; @head is the layers that put out the classes."""
 
     def run(self) -> None:
         """Prints the table."""
         if self.model is not None:
-            model = abstract_model(self.model, self.num_classes)
-            skip = with_head(self.skip, partial(abstract_model, self.model))
+            model = described(self.model, self.num_classes)
+            skip = with_head(self.skip, partial(described, self.model))
             console.print(load_pretrained(model, self.source, skip=skip).table())
             return
         state = load(self.source)
@@ -61,13 +70,13 @@ class Convert:
     source: tyro.conf.Positional[str]
     """The checkpoint: PyTorch's for `--to flax`, a file that `--to flax` wrote for `--to torch`."""
     model: str
-    """The model's name."""
+    """The model's name, or an MMDetection configuration."""
     to: Literal["flax", "torch"]
     """Flax parameters by dotted path (.safetensors), or a PyTorch state dict (.pth or .safetensors)."""
     output: Path
     """The file to write; one that exists is not overwritten."""
-    num_classes: int = 1000
-    """Outputs of the model's last layer."""
+    num_classes: int | None = None
+    """Outputs of the model's last layer: 1000, or what the configuration says."""
 
     def run(self) -> None:
         """Writes the file."""
@@ -75,7 +84,7 @@ class Convert:
             raise UserError(f"{self.output} exists already and is not overwritten; choose another --output.")
         if self.to == "flax" and self.output.suffix != ".safetensors":
             raise UserError(f"Flax parameters are written as .safetensors; {self.output.name} ends otherwise.")
-        model = abstract_model(self.model, self.num_classes)
+        model = described(self.model, self.num_classes)
         if self.to == "flax":
             console.print(load_pretrained(model, self.source).summary(), highlight=False)
             write({path: np.asarray(value) for path, value in values(model).items()}, self.output)

@@ -29,9 +29,9 @@ class Verdict:
     message: str = ""
 
 
-def abstract(config: dict) -> nnx.Module:
-    """The detector of a configuration as shapes and types alone."""
-    part = parse(config)
+def abstract(config: str | Path | Mapping[str, Any], num_classes: int | None = None) -> nnx.Module:
+    """The detector of a configuration as shapes and types alone; the arguments are those of `create_model`."""
+    part = parse(config, num_classes)
     return nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
 
 

@@ -11,11 +11,13 @@ from flax import nnx
 
 from converters import load_pretrained, to_torch
 from converters.__main__ import main
+from converters.files import write
 from converters.ledger import MismatchError
 from converters.mmdet import class_counts, create_model, model_dict, with_classes
 from converters.mmdet_coverage import abstract, structure, survey
 from converters.mmdet_file import read
 from converters.rules import leaves
+from converters.sources import load
 from jaxft.errors import UserError
 from tests import mmdet_live
 from tests.converters.tiny import random_state
@@ -246,3 +248,24 @@ def test_coverage_counts_what_is_built_and_why_the_rest_is_not(tmp_path: Path) -
     for reason in ("model.backbone.dcn", "model.type = YOLOX", "no `model` dict", "cannot be read"):
         assert reason in result.out
     assert "no configurations" in user_error(call(main, "mmdet-coverage", tmp_path / "nowhere"))
+
+
+def test_a_checkpoint_is_converted_there_and_back_by_a_configuration(tmp_path: Path) -> None:
+    config, source = tmp_path / "mine.py", tmp_path / "theirs.safetensors"
+    config.write_text(
+        "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
+        "model = dict(backbone=dict(depth=18, base_channels=8),\n"
+        "             neck=dict(in_channels=[8, 16, 32, 64], out_channels=8),\n"
+        "             bbox_head=dict(in_channels=8, feat_channels=8, num_classes=2))\n"
+    )
+    state = random_state(abstract(config))
+    write(state, source)
+    ours, again = tmp_path / "ours.safetensors", tmp_path / "again.safetensors"
+    shown = call(main, "inspect", source, "--model", config)
+    assert f"{len(state)} of {len(state)} source keys mapped" in " ".join(shown.out.split()), shown
+    assert call(main, "convert", source, "--model", config, "--to", "flax", "--output", ours).code == 0
+    assert call(main, "convert", ours, "--model", config, "--to", "torch", "--output", again).code == 0
+    for key, value in load(str(again)).items():
+        np.testing.assert_array_equal(value, state[key], err_msg=key)
+    other = call(main, "inspect", source, "--model", config, "--num-classes", 3)
+    assert "bbox_head.retina_cls.weight has shape (18, 8, 3, 3), the model wants (27, 8, 3, 3)" in user_error(other)
