@@ -172,7 +172,7 @@ def _renamed(
     state: Mapping[str, np.ndarray], rename: Mapping[str, str], targets: Collection[str]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     problems, renamed = [], {}
-    names = {key: modern_key(_replace_prefix(key, rename)) for key in state}
+    names = {key: modern_key(_replace_prefix(key, rename), targets) for key in state}
     modern = modern_keys(names.values(), targets)
     for key, tensor in state.items():
         name = modern.get(names[key], names[key])

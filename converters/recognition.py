@@ -1,4 +1,4 @@
-"""Which of our models a stranger's state dict is of, or nearest to."""
+"""Which of our classifiers a stranger's state dict is of, or nearest to."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from converters.rules import COUNTER, leaves
-from jaxft.models import BUILDERS, abstract_model
+from jaxft.models import BUILDERS, abstract_model, list_models
 
 CLASSES = 1000
 Shapes = dict[str, tuple[int, ...]]
@@ -30,8 +30,8 @@ def _agreements(state: Mapping[str, np.ndarray]) -> dict[str, float]:
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
     kinds = _kinds(shapes)
     families: dict[str, list[str]] = {}
-    for name, builder in BUILDERS.items():
-        families.setdefault(builder.__module__, []).append(name)
+    for name in list_models("classification"):
+        families.setdefault(BUILDERS[name].__module__, []).append(name)
     alike = {family: _overlap(kinds, _kinds(source_shapes(names[0]))) for family, names in families.items()}
     best = max(alike.values())
     names = [name for family, overlap in alike.items() if overlap == best > 0 for name in families[family]]

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from converters.torchvision import WEIGHTS
 from converters.verify import Report, verify
-from jaxft.models import BUILDERS
+from jaxft.models import list_models
 
 COLUMNS = ("model", "parameters", "logits", "loss", "gradients", "statistics", "3 steps", "round trip", "seconds")
 LIBRARIES = ("jax", "flax", "torch", "torchvision")
@@ -121,5 +121,5 @@ at least a hundredth of the largest gradient. The round trip is the export: the 
 
 
 def torchvisions() -> list[str]:
-    """The models whose reference is torchvision's."""
-    return [name for name in BUILDERS if name in WEIGHTS]
+    """The classifiers whose reference is torchvision's."""
+    return [name for name in list_models("classification") if name in WEIGHTS]

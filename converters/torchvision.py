@@ -7,6 +7,7 @@ eight digits of the file's SHA-256.
 
 import difflib
 import re
+from collections.abc import Callable, Collection
 
 from jaxft.errors import UserError
 
@@ -36,9 +37,16 @@ WEIGHTS = {
     "efficientnet_v2_l": {"IMAGENET1K_V1": "efficientnet_v2_l-59c71312.pth"},
     "efficientnet_v2_m": {"IMAGENET1K_V1": "efficientnet_v2_m-dc08266a.pth"},
     "efficientnet_v2_s": {"IMAGENET1K_V1": "efficientnet_v2_s-dd5fe13b.pth"},
+    "fasterrcnn_mobilenet_v3_large_320_fpn": {"COCO_V1": "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth"},
+    "fasterrcnn_mobilenet_v3_large_fpn": {"COCO_V1": "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth"},
+    "fasterrcnn_resnet50_fpn": {"COCO_V1": "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"},
+    "fasterrcnn_resnet50_fpn_v2": {"COCO_V1": "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"},
+    "fcos_resnet50_fpn": {"COCO_V1": "fcos_resnet50_fpn_coco-99b0c9b7.pth"},
     "googlenet": {"IMAGENET1K_V1": "googlenet-1378be20.pth"},
     "inception_v3": {"IMAGENET1K_V1": "inception_v3_google-0cc3c7bd.pth"},
     "maxvit_t": {"IMAGENET1K_V1": "maxvit_t-bc5ab103.pth"},
+    "maskrcnn_resnet50_fpn": {"COCO_V1": "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"},
+    "maskrcnn_resnet50_fpn_v2": {"COCO_V1": "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth"},
     "mnasnet0_5": {"IMAGENET1K_V1": "mnasnet0.5_top1_67.823-3ffadce67e.pth"},
     "mnasnet0_75": {"IMAGENET1K_V1": "mnasnet0_75-7090bc5f.pth"},
     "mnasnet1_0": {"IMAGENET1K_V1": "mnasnet1.0_top1_73.512-f206786ef8.pth"},
@@ -91,6 +99,8 @@ WEIGHTS = {
         "IMAGENET1K_V1": "resnext50_32x4d-7cdf4587.pth",
         "IMAGENET1K_V2": "resnext50_32x4d-1a0047aa.pth",
     },
+    "retinanet_resnet50_fpn": {"COCO_V1": "retinanet_resnet50_fpn_coco-eeacb38b.pth"},
+    "retinanet_resnet50_fpn_v2": {"COCO_V1": "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth"},
     "shufflenet_v2_x0_5": {"IMAGENET1K_V1": "shufflenetv2_x0.5-f707e7126e.pth"},
     "shufflenet_v2_x1_0": {"IMAGENET1K_V1": "shufflenetv2_x1-5666bf0f80.pth"},
     "shufflenet_v2_x1_5": {"IMAGENET1K_V1": "shufflenetv2_x1_5-3c479a10.pth"},
@@ -138,12 +148,24 @@ WEIGHTS = {
 }
 
 
-def modern_key(key: str) -> str:
-    """A DenseNet's key as of 2018 on: `...denselayer1.norm.1.weight` -> `...denselayer1.norm1.weight`.
+# Keys of old, which torchvision itself still loads and many of its files hold -> what became of them.
+OLD_SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    # PyTorch 0.4 forbade dots in names.
+    (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
+    # Detectors' convolutions became pairs with their normalisation and activation.
+    (r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
+    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),
+    (r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.", lambda found: f"{found[1]}.{int(found[2]) - 1}.0."),
+    (r"^(head\.\w+_head\.conv)\.(\d)\.(?=\w+$)", lambda found: f"{found[1]}.{int(found[2]) // 2}.0."),
+)
 
-    PyTorch 0.4 forbade dots in names; torchvision's `densenet.py` renames them at loading, and its files hold the old.
-    """
-    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
+
+def modern_key(key: str, targets: Collection[str]) -> str:
+    """What torchvision calls a key of old now, if that is one of `targets` and the old one is not."""
+    if key in targets:
+        return key
+    renamed = (re.sub(pattern, replacement, key) for pattern, replacement in OLD_SPELLINGS)
+    return next((name for name in renamed if name != key and name in targets), key)
 
 
 def weights_url(name: str) -> str:

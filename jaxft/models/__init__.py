@@ -23,9 +23,11 @@ from jaxft.models import (
     mobilenet_v3,
     regnet,
     resnet,
+    retinanet_lite,
     shufflenet_v2,
     squeezenet,
     swin,
+    torchvision_detectors,
     vgg,
     vit,
 )
@@ -52,12 +54,19 @@ FAMILIES = (
     vgg,
     vit,
 )
-BUILDERS = {builder.__name__: builder for family in FAMILIES for builder in family.PRESETS}
+DETECTORS: dict[str, Callable[..., nnx.Module]] = {
+    builder.__name__: builder for file in (retinanet_lite, torchvision_detectors) for builder in file.PRESETS
+}
+BUILDERS: dict[str, Callable[..., nnx.Module]] = {
+    builder.__name__: builder for family in FAMILIES for builder in family.PRESETS
+} | DETECTORS
 HEAD = "@head"  # as a pattern: the layers that put out the classes, whatever a family calls them
 
 
-def abstract_model(name: str, num_classes: int = 1000, **options: Any) -> nnx.Module:
+def abstract_model(name: str, num_classes: int | None = None, **options: Any) -> nnx.Module:
     """A model of shapes and types alone, to be filled by `converters.load_pretrained` and `materialise`.
+
+    Arguments are those of `create_model`.
 
     Raises:
         UserError: the name is not known, or the builder has no such option.
@@ -70,7 +79,12 @@ def abstract_model(name: str, num_classes: int = 1000, **options: Any) -> nnx.Mo
         raise UserError(
             f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}."
         )
-    return nnx.eval_shape(lambda: BUILDERS[name](num_classes, rngs=initial_rngs(0), **options))
+    return nnx.eval_shape(lambda: _build(name, num_classes, initial_rngs(0), options))
+
+
+def _build(name: str, num_classes: int | None, rngs: nnx.Rngs, options: dict[str, Any]) -> nnx.Module:
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    return BUILDERS[name](**classes, rngs=rngs, **options)
 
 
 def materialise(model: nnx.Module, builder: Callable[[], nnx.Module]) -> None:
@@ -105,26 +119,30 @@ def with_head(patterns: Iterable[str], build: Callable[[int], nnx.Module]) -> tu
     return tuple(name for pattern in patterns for name in (class_layers(build) if pattern == HEAD else (pattern,)))
 
 
-def create_model(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:
+def create_model(
+    name: str, num_classes: int | None = None, *, rngs: nnx.Rngs | None = None, **options: Any
+) -> nnx.Module:
     """A freshly initialised model.
 
     Args:
         name: one of `list_models()`.
-        num_classes: outputs of the last linear layer.
+        num_classes: how many classes it tells apart; as many as its published weights where it is None.
         rngs: where initial values and dropout draw from; seed 0 where it is None.
         options: further arguments of the family's builder (`dropout`, ...).
 
     Returns:
-        A module that maps normalised float images `[N, H, W, 3]` to logits `[N, num_classes]`; `model.features(x)`
-        gives the pooled features before the last linear layer.
+        A classifier, which maps normalised float images `[N, H, W, 3]` to logits `[N, num_classes]`;
+        `model.features(x)` gives the pooled features before the last linear layer. Or a detector (see
+        `jaxft.models.detectors`): `model.predict(images, sizes)` gives boxes, scores and labels.
 
     Raises:
         UserError: the name is not known, or the builder has no such option.
     """
     abstract_model(name, num_classes, **options)
-    return BUILDERS[name](num_classes, rngs=rngs or nnx.Rngs(0), **options)
+    return _build(name, num_classes, rngs or nnx.Rngs(0), options)
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """The names that `create_model` knows, sorted; `task` is `"classification"` or None for all."""
-    return sorted(BUILDERS) if task in (None, "classification") else []
+    """The names that `create_model` knows, sorted; `task` is `"classification"`, `"detection"` or None for all."""
+    tasks = {"classification": BUILDERS.keys() - DETECTORS.keys(), "detection": DETECTORS, None: BUILDERS}
+    return sorted(tasks.get(task, ()))

@@ -226,7 +226,7 @@ class Pyramid(nnx.Module):
     """
 
     def __init__(self, classifier: Any, outputs: tuple[str, ...], *, size: int = 224) -> None:
-        self.outputs, self.classifier = outputs, type(classifier)
+        self.pyramid_levels, self.pyramid_network = outputs, type(classifier)
         needed = _needed(classifier, outputs, size)
         for name, value in vars(classifier).items():
             if not name.startswith(("_pytree__", "_object__")):
@@ -235,8 +235,8 @@ class Pyramid(nnx.Module):
 
     def __call__(self, x: Array) -> tuple[Array, ...]:
         """`[N, H, W, 3]` -> one map `[N, H / s, W / s, C]` for each of `outputs`."""
-        maps = self.classifier.stages(self, x)
-        return tuple(maps[name] for name in self.outputs)
+        maps = self.pyramid_network.stages(self, x)
+        return tuple(maps[name] for name in self.pyramid_levels)
 
 
 class Nothing(nnx.Module):

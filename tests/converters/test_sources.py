@@ -7,6 +7,7 @@ import pytest
 from converters.sources import hash_in_name, locate
 from converters.torchvision import WEIGHTS, weights_url
 from jaxft.errors import UserError
+from jaxft.models import list_models, torchvision_detectors
 from tests.web import NOWHERE, served
 
 CONTENT = b"weights"
@@ -54,7 +55,9 @@ def addresses(model: str) -> dict[str, str]:
 
 def test_the_built_in_list_says_what_torchvision_says(monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
-    assert WEIGHTS.keys() == set(models.list_models(module=models))
+    detectors = {*list_models("detection")} & WEIGHTS.keys()
+    assert WEIGHTS.keys() - detectors == set(models.list_models(module=models))
+    assert detectors == {builder.__name__ for builder in torchvision_detectors.PRESETS}
     asked = {model: addresses(model) for model in WEIGHTS}
     for model in WEIGHTS:
         weights = models.get_model_weights(model)

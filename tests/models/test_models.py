@@ -19,6 +19,7 @@ from converters.torchvision import WEIGHTS
 from jaxft.errors import UserError
 from jaxft.models import (
     BUILDERS,
+    DETECTORS,
     FAMILIES,
     abstract_model,
     class_layers,
@@ -106,8 +107,10 @@ def test_names_shapes_and_chances_are_pytorchs(name: str) -> None:
 
 
 def test_the_public_names() -> None:
-    assert jaxft.list_models() == jaxft.list_models("classification") == sorted(BUILDERS)
-    assert jaxft.list_models("detection") == []
+    assert jaxft.list_models() == sorted(BUILDERS)
+    assert jaxft.list_models("detection") == sorted(DETECTORS)
+    assert jaxft.list_models("classification") == sorted(BUILDERS.keys() - DETECTORS)
+    assert jaxft.list_models("poetry") == []
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
         jaxft.creat_model  # noqa: B018
 
