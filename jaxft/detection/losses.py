@@ -20,14 +20,19 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
 
 
+def _absolute(x: Array) -> Array:
+    """|x| with gradient 0 at 0, as `torch.abs`; that of `jnp.abs` is 1."""
+    return x * jnp.sign(x)
+
+
 def l1(predicted: Array, target: Array) -> Array:
     """|p - t|."""
-    return jnp.abs(predicted - target)
+    return _absolute(predicted - target)
 
 
 def smooth_l1(predicted: Array, target: Array, beta: float = 1.0) -> Array:
     """d^2 / (2 beta) where d = |p - t| is below `beta`, d - beta / 2 elsewhere; https://arxiv.org/abs/1504.08083."""
-    difference = jnp.abs(predicted - target)
+    difference = _absolute(predicted - target)
     return jnp.where(difference < beta, 0.5 * jnp.square(difference) / beta, difference - 0.5 * beta)
 
 
@@ -93,7 +98,7 @@ def bounded_iou(predicted: Array, target: Array, beta: float = 0.2, eps: float =
     https://arxiv.org/abs/1711.00164. Each is one minus the best IoU that the prediction could have with the rest
     right, under smooth L1 with `beta`."""
     sides, target_sides = predicted[..., 2:] - predicted[..., :2], target[..., 2:] - target[..., :2]
-    shift = 2 * jnp.abs(centres(target) - centres(predicted))
+    shift = 2 * _absolute(centres(target) - centres(predicted))
     moved = 1 - jnp.maximum((target_sides - shift) / (target_sides + shift + eps), 0)
     scaled = 1 - jnp.minimum(target_sides / (sides + eps), sides / (target_sides + eps))
     loss = jnp.concatenate([moved, scaled], -1)

@@ -48,7 +48,7 @@ def test_targets() -> None:
 
 def test_targets_of_padded_rows() -> None:
     packed = jnp.zeros((2, HEIGHT, WIDTH // 8), jnp.uint8)
-    found = mask_targets(packed, jnp.zeros((3, 4)), jnp.array([-1, 0, 99]), 7)
+    found = jax.jit(mask_targets, static_argnums=3)(packed, jnp.zeros((3, 4)), jnp.array([-1, 0, 99]), 7)
     assert not found.any()
 
 

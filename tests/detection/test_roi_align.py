@@ -110,19 +110,21 @@ def test_gradient_through_the_levels() -> None:
     dy = random.normal(size=(90, 7, 7, 5)).astype(np.float32)
     out, gradients = in_torch(maps, dy, boxes, image, level, HOW[0])
 
-    def pooled(maps: tuple[jax.Array, ...]) -> jax.Array:
-        return roi_align(maps, jnp.array(boxes), jnp.array(image), jnp.array(level), STRIDES, 7)
+    @jax.jit
+    def both(maps: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        place = (jnp.array(boxes), jnp.array(image), jnp.array(level))
+        out, pull = jax.vjp(lambda maps: roi_align(maps, *place, STRIDES, 7), maps)
+        return out, pull(dy.astype(out.dtype))[0]
 
-    found, pull = jax.vjp(jax.jit(pooled), tuple(map(jnp.array, maps)))
+    found, pulled = both(tuple(map(jnp.array, maps)), jnp.array(dy))
     np.testing.assert_allclose(found, out, atol=1e-4)
     assert not np.array(found)[70:].any()
-    for ours, theirs in zip(pull(jnp.array(dy))[0], gradients, strict=True):
+    for ours, theirs in zip(pulled, gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
-    half = tuple(jnp.array(one, jnp.bfloat16) for one in maps)
-    found, pull = jax.vjp(pooled, half)
+    found, pulled = both(tuple(jnp.array(one, jnp.bfloat16) for one in maps), jnp.array(dy))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(jnp.float32), out, atol=0.05)
-    assert all(one.dtype == jnp.bfloat16 for one in pull(found)[0])
+    assert all(one.dtype == jnp.bfloat16 for one in pulled)
 
 
 def test_levels() -> None:
