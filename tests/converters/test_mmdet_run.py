@@ -45,7 +45,7 @@ def random_tensors(file: Path, classes: int) -> dict[str, Any]:
 
 def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path: Path) -> None:
     data, file, weights = tmp_path / "data", tmp_path / "narrow.py", tmp_path / "epoch_1.pth"
-    write_coco(data, (1, 2, 0, 3), "train")
+    write_coco(data, (1, 2, 0, 3, 1), "train")
     write_coco(data, (2,), "test", seed=1)
     file.write_text(CONFIG)
     older = random_tensors(file, 3)
@@ -73,7 +73,7 @@ def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path
 
 def test_the_frozen_part_of_a_configuration_is_frozen(tmp_path: Path) -> None:
     data, file = tmp_path / "data", tmp_path / "narrow.py"
-    write_coco(data, (1, 2), "train")
+    write_coco(data, (1, 2, 1, 1), "train")
     write_coco(data, (1,), "test")
     file.write_text(CONFIG)
     result = call(train.main, "--config", file, "--data.root", data, "--workdir", tmp_path / "run", "--dry-run")

@@ -44,15 +44,13 @@ def narrow_standardised(model: Any) -> None:
     model["rpn_head"]["in_channels"] = model["roi_head"]["bbox_head"]["in_channels"] = 32
 
 
-@pytest.mark.parametrize(
-    ("name", "narrow"),
-    [
-        ("faster-rcnn_hrnetv2p-w18-1x_coco.py", narrow_hrnet),
-        ("faster-rcnn_regnetx-400MF_fpn_ms-3x_coco.py", narrow_regnet),
-        ("faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py", narrow_standardised),
-    ],
-)
-def test_maps_and_gradients_are_mmdetections(name: str, narrow: Any) -> None:
+HRNET = ("faster-rcnn_hrnetv2p-w18-1x_coco.py", narrow_hrnet)
+REGNET = ("faster-rcnn_regnetx-400MF_fpn_ms-3x_coco.py", narrow_regnet)
+STANDARDISED = ("faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py", narrow_standardised)
+
+
+def pair(name: str, narrow: Any) -> tuple[Any, Any]:
+    """MMDetection's detector and ours with the same weights, in evaluation mode."""
     model = mmdet_live.config(name).model.to_dict()
     narrow(model)
     torch.manual_seed(0)
@@ -65,20 +63,42 @@ def test_maps_and_gradients_are_mmdetections(name: str, narrow: Any) -> None:
     load_pretrained(ours, {key: value.numpy() for key, value in theirs.state_dict().items()})
     theirs.eval()
     ours.eval()
-    images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+    return theirs, ours
+
+
+def close(mine: jax.Array, other: Any, tolerance: float) -> None:
+    expected = other.detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(mine, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+IMAGES = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "narrow"), [HRNET, STANDARDISED])
+def test_maps_are_mmdetections(name: str, narrow: Any) -> None:
+    theirs, ours = pair(name, narrow)
+    with mmdet_live.quiet(), torch.no_grad():
+        maps = theirs.extract_feat(torch.from_numpy(IMAGES.transpose(0, 3, 1, 2).copy()))
+    found = jax.jit(ours.feature_maps)(jnp.asarray(IMAGES))
+    assert len(found) == len(maps) == 5
+    for mine, other in zip(found, maps, strict=True):
+        close(mine, other, 1e-4)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize(("name", "narrow"), [HRNET, REGNET, STANDARDISED])
+def test_maps_and_gradients_are_mmdetections(name: str, narrow: Any) -> None:
+    theirs, ours = pair(name, narrow)
     with mmdet_live.quiet():
-        x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
+        x = torch.from_numpy(IMAGES.transpose(0, 3, 1, 2).copy()).requires_grad_()
         maps = theirs.extract_feat(x)
         sum((value * value).mean() for value in maps).backward()
 
     def loss(images: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        found = ours.feature_maps(images)  # type: ignore[attr-defined]
+        found = ours.feature_maps(images)
         return sum((jnp.square(value).mean() for value in found), jnp.zeros(())), found
 
-    gradient, found = jax.jit(jax.grad(loss, has_aux=True))(jnp.asarray(images))
-    assert len(found) == len(maps) == 5
+    gradient, found = jax.jit(jax.grad(loss, has_aux=True))(jnp.asarray(IMAGES))
     for mine, other in zip(found, maps, strict=True):
-        expected = other.detach().numpy().transpose(0, 2, 3, 1)
-        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    expected = x.grad.numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+        close(mine, other, 1e-4)
+    close(gradient, x.grad, 1e-3)
