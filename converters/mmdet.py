@@ -91,7 +91,7 @@ def _assemble(detector: type[nnx.Module], parts: Mapping[str, Any], *, rngs: nnx
 def model_dict(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """The `model` of a configuration: of a file, of a whole configuration, or the dictionary itself."""
     whole_config = read(config) if isinstance(config, str | Path) else config
-    found = whole_config if "backbone" in whole_config else whole_config.get("model")
+    found = whole_config if "type" in whole_config else whole_config.get("model")
     if not isinstance(found, Mapping):
         where = config if isinstance(config, str | Path) else "This configuration"
         raise UserError(f"{where} has no `model` dict, as configurations of MMDetection have.")

@@ -238,7 +238,7 @@ def test_coverage_counts_what_is_built_and_why_the_rest_is_not(tmp_path: Path) -
     (tmp_path / "built.py").write_text(base)
     (tmp_path / "same.py").write_text(base + "train_cfg = dict(max_epochs=3)")
     (tmp_path / "dcn.py").write_text(base + "model = dict(backbone=dict(dcn=dict(type='DCN')))")
-    (tmp_path / "yolo.py").write_text("model = dict(type='YOLOX', backbone=dict(type='CSPDarknet'))")
+    (tmp_path / "yolo.py").write_text("model = dict(type='YOLOX', detector=dict(type='CSPDarknet'))")
     (tmp_path / "data.py").write_text("dataset_type = 'CocoDataset'")
     (tmp_path / "broken.py").write_text("(")
     result = call(main, "mmdet-coverage", tmp_path, "--all")
