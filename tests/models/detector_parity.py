@@ -154,6 +154,7 @@ class Pair:
     theirs: Any
     ours: Any
     dtype: str
+    gradient: Callable[..., Any] | None = None  # compiled when it is first asked for
 
 
 def pair(settings: dict[str, Any], build: Callable[[nnx.Rngs], nnx.Module], dtype: str, gain: float) -> Pair:
@@ -187,12 +188,18 @@ def torch_images(batch: Batch, dtype: str) -> torch.Tensor:
     return torch.from_numpy(batch.images).permute(0, 3, 1, 2).to(getattr(torch, dtype)).contiguous()
 
 
-def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False, training: bool = False) -> dict[str, float]:
-    """The relative differences of every loss term and of the worst gradient.
+def _loss(
+    template: Any, params: dict[str, Array], rest: dict[str, Array], images: Array, sizes: Array, targets: Targets
+) -> tuple[Array, dict[str, Array]]:
+    """Our loss and its terms."""
+    model: Any = filled(template, params | rest)
+    terms = model.loss(images, sizes, targets)
+    return sum((term for name, term in terms.items() if "loss" in name), jnp.zeros(())), terms
 
-    `training`: BatchNorm works with the batch; otherwise with its running statistics.
-    """
-    both.theirs.train(training)
+
+def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False) -> dict[str, float]:
+    """The relative differences of every loss term and of the worst gradient; BatchNorm on its running statistics."""
+    both.theirs.eval()
     if hasattr(both.theirs, "bbox_head"):
         both.theirs.bbox_head.training = True  # FCOS puts out other units in evaluation
     with same_samples(both.dtype), mmdet_live.quiet():
@@ -202,18 +209,14 @@ def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False, traini
         total, named = both.theirs.parse_losses(terms)
         total.backward()
 
-    def loss(params: dict[str, Array], arrays: dict[str, Array], images: Array, targets: Targets) -> Any:
-        model: Any = filled(both.ours, params | arrays)
-        model.train() if training else model.eval()
-        terms = model.loss(images, jnp.asarray(batch.sizes, jnp.int32), targets)
-        return sum(term for name, term in terms.items() if "loss" in name), terms
-
     with precision(both.dtype), same_samples(both.dtype):
         params = values(both.ours, nnx.Param)
         rest = {path: array for path, array in values(both.ours).items() if path not in params}
-        run = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK)
-        images = jnp.asarray(batch.images, both.dtype)
-        grads, ours = run(params, rest, images, batch.targets(with_masks))
+        images, sizes = jnp.asarray(batch.images, both.dtype), jnp.asarray(batch.sizes, jnp.int32)
+        both.ours.eval()
+        if both.gradient is None:
+            both.gradient = jax.jit(jax.grad(partial(_loss, both.ours), has_aux=True), compiler_options=QUICK)
+        grads, ours = both.gradient(params, rest, images, sizes, batch.targets(with_masks))
         gradients = as_torch(both.ours, grads)
     found = {name: difference(value, named[name].detach().numpy()) for name, value in ours.items()}
     assert named.keys() - {"loss"} == ours.keys()
@@ -271,6 +274,3 @@ def assert_same_detections(
         np.testing.assert_allclose(mine, other, rtol=tolerance, atol=100 * tolerance)
         for rest in (ours.boxes[row], ours.scores[row], ours.labels[row]):
             assert not np.asarray(rest)[count:].any()
-
-
-quick_jit = partial(jax.jit, compiler_options=QUICK)
