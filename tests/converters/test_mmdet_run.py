@@ -33,8 +33,8 @@ train_dataloader = dict(batch_size=4, dataset=dict(data_prefix=dict(img='photos'
                                                    ann_file='annotations/instances_train.json'))
 val_dataloader = dict(dataset=dict(data_prefix=dict(img='photos'), pipeline=test_pipeline,
                                    ann_file='annotations/instances_test.json'))
-train_cfg = dict(max_epochs=1)
-param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3)]
+train_cfg = dict(max_epochs=2)
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2)]
 """
 
 
