@@ -26,7 +26,7 @@ from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS, abstract_model, class_layers, materialise
 from jaxft.models.paths import filled, modules, values
-from jaxft.models.streams import initial_rngs
+from jaxft.models.streams import QUICK, initial_rngs
 from jaxft.optim import plan, set_modes, transformation
 from jaxft.step import TrainState, initial_state, train_step
 from jaxft.tasks.classification import Classification
@@ -38,8 +38,6 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEPS = 3
 OPTIMIZER = config.Optimizer(learning_rate=0.001, momentum=0.9, weight_decay=1e-3)
 HEAD_RATE = 10.0
-# Of what runs one to three times, the compiler's last optimizations (LLVM's) would take longer than they save.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 @dataclass(frozen=True)

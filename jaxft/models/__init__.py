@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ from jaxft.models import (
     vit,
 )
 from jaxft.models.paths import values
-from jaxft.models.streams import initial_rngs
+from jaxft.models.streams import QUICK, initial_rngs
 
 FAMILIES = (
     alexnet,
@@ -95,7 +96,7 @@ def materialise(model: nnx.Module, builder: Callable[[], nnx.Module]) -> None:
     variables = dict(nnx.to_flat_state(nnx.state(model)))
     missing = {path for path, variable in variables.items() if isinstance(variable.get_value(), jax.ShapeDtypeStruct)}
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK)
     def draw() -> dict[tuple, jax.Array]:
         drawn = nnx.to_flat_state(nnx.state(builder()))
         return {path: variable.get_value() for path, variable in drawn if path in missing}

@@ -46,7 +46,9 @@ class RoIHead(Protocol):
 
 
 class SingleStage(nnx.Module):
-    """RetinaNet, FCOS, ATSS, GFL, and an RPN alone."""
+    """RetinaNet, FCOS, ATSS, GFL, and an RPN alone. `torch_names` are those of `converters.rules.leaves`."""
+
+    torch_names: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, backbone: Backbone, neck: Neck | None, bbox_head: DenseHead) -> None:
         self.backbone, self.neck, self.bbox_head = backbone, neck, bbox_head
@@ -74,6 +76,8 @@ class TwoStage(nnx.Module):
         roi_head: `StandardRoIHead` or `CascadeRoIHead`.
         rpn_proposal: which proposals are made in training; the `test_cfg` of the RPN where it is None.
     """
+
+    torch_names: tuple[tuple[str, str], ...] = ()
 
     def __init__(
         self,

@@ -4,6 +4,9 @@ import jax
 from flax import nnx
 from jax import Array
 
+# To be given to `jax.jit`: of what runs once, LLVM's optimizations would take longer than they save.
+QUICK = {"xla_backend_optimization_level": 0}
+
 
 class CountedStream(nnx.RngStream):
     """Draws what `nnx.RngStream` draws, and counts in Python.

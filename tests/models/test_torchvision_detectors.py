@@ -25,10 +25,10 @@ from jaxft.models.streams import initial_rngs
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 parity = pytest.importorskip("tests.models.detector_parity")
-
-from torchvision.models.detection import faster_rcnn, fcos, mask_rcnn, retinanet
-from torchvision.ops import FrozenBatchNorm2d
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+faster_rcnn, mask_rcnn, retinanet, fcos = (
+    pytest.importorskip(f"torchvision.models.detection.{file}")
+    for file in ("faster_rcnn", "mask_rcnn", "retinanet", "fcos")
+)
 
 NAMES = [builder.__name__ for builder in torchvision_detectors.PRESETS]
 # One of each structure in the ordinary tests, on a ResNet-18.
@@ -68,9 +68,12 @@ def without_chance(*, full: bool) -> Iterator[None]:
         if not full:
             small = {"ResNet": lambda depth, **options: ResNet(18, **options), "RESNET_WIDTHS": (64, 128, 256, 512)}
             stack.enter_context(mock.patch.multiple(torchvision_detectors, **small))
-            stack.enter_context(mock.patch.object(retinanet, "LastLevelP6P7", lambda inputs, outputs: LastLevelP6P7(
-                512 if inputs == 2048 else inputs, outputs
-            )))  # fmt: skip
+            usual = retinanet.LastLevelP6P7
+
+            def deep(inputs: int, outputs: int) -> Any:
+                return usual(512 if inputs == 2048 else inputs, outputs)
+
+            stack.enter_context(mock.patch.object(retinanet, "LastLevelP6P7", deep))
 
         def everything(num: int, fraction: float, **options: Any) -> RandomSampler:
             return RandomSampler(ROIS if num == 512 else 10**6, 1.0, counts_at_least_one=False, **options)
@@ -111,7 +114,7 @@ def both_sides(name: str, *, full: bool) -> Any:
             perturb(theirs, 0)
             random = torch.Generator().manual_seed(1)
             for module in theirs.modules():
-                if isinstance(module, FrozenBatchNorm2d):
+                if isinstance(module, torchvision.ops.FrozenBatchNorm2d):
                     signs = 1 - 2 * (torch.arange(len(module.weight)) % 2)
                     noise = torch.rand(4, len(module.weight), generator=random)
                     module.weight.copy_(0.4 + 0.2 * noise[0])
