@@ -1,0 +1,145 @@
+"""The detection files in configs/ run, shrunk: thin networks from weights of their own, on a few small photos."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from converters import to_torch
+from converters.files import write
+from converters.mmdet import create_model
+from jaxft.config import Config, load, replace, to_json
+from tests.scenes import CLASSES, write_coco
+from tests.small import ROOT, execute, lines
+
+SIDE = 64
+THIN: dict[str, Any] = {
+    "backbone": {"depth": 18, "base_channels": 8},
+    "neck": {"in_channels": [8, 16, 32, 64], "out_channels": 8, "num_outs": 5},
+}
+TWO_STAGES: dict[str, Any] = {
+    "rpn_head": {"in_channels": 8, "feat_channels": 8},
+    "roi_head": {
+        "bbox_roi_extractor": {"out_channels": 8},
+        "bbox_head": {"in_channels": 8, "fc_out_channels": 16},
+    },
+    "train_cfg": {
+        "rpn": {"sampler": {"num": 16}},
+        "rpn_proposal": {"max_per_img": 20},
+        "rcnn": {"sampler": {"num": 16}},
+    },
+    "test_cfg": {"rpn": {"max_per_img": 20}, "rcnn": {"max_per_img": 10}},
+}
+MASKS: dict[str, Any] = {
+    "roi_head": {
+        "mask_roi_extractor": {"out_channels": 8},
+        "mask_head": {"in_channels": 8, "conv_out_channels": 8, "num_convs": 1},
+    }
+}
+ONE_STAGE: dict[str, Any] = {
+    "bbox_head": {"in_channels": 8, "feat_channels": 32, "stacked_convs": 1},  # groups of its norms are 32
+    "test_cfg": {"max_per_img": 10},
+}
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`one` with the entries of `other`, group by group."""
+    both = {
+        name: merged(one[name], value) if isinstance(value, dict) and isinstance(one.get(name), dict) else value
+        for name, value in other.items()
+    }
+    return one | both
+
+
+def shrunk(name: str, root: Path, **changes: Any) -> Config:
+    """A configuration on the photos of `write_coco`, for one epoch of small batches."""
+    common = {
+        "data.root": str(root),
+        "data.train": "train",
+        "data.test": "test",
+        "data.annotation_file": "annotations/instances_{split}.json",
+        "data.image_folder": "photos",
+        "data.classes": (),
+        "data.batch_size": 2,
+        "detection.scales": ((SIDE, SIDE),),
+        "detection.test_scale": (SIDE, SIDE),
+        "detection.min_side": 0,
+        "phases.0.epochs": 1,
+        "phases.0.schedule.warmup": 0.0,
+        "log_every": 1,
+    }
+    return replace(load(ROOT / "configs" / f"{name}.py"), common | changes)
+
+
+def start(settings: Config, run: Path) -> list[dict[str, Any]]:
+    """Runs a configuration that is no file: as a run that ended before its first checkpoint."""
+    run.mkdir()
+    (run / "config.json").write_text(to_json(settings))
+    (run / "classes.json").write_text(json.dumps(CLASSES))
+    result = execute("jaxft.train", "--workdir", run, "--resume", JAX_NUM_CPU_DEVICES="1")
+    assert result.code == 0, result
+    entries = lines(run)
+    assert {path.name for path in (run / "checkpoints" / "best").iterdir()} == {str(entries[-1]["step"])}
+    assert {path.name for path in (run / "pictures").iterdir()} == {"learning_curves.png", "predictions.png"}
+    assert all(np.isfinite(entry.get("loss", 0)) for entry in entries)
+    assert "bbox_mAP" in entries[-1]
+    return entries
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_coco(root, (2, 0, 3, 1), "train")
+    write_coco(root, (2, 1), "test", seed=1)
+    return root
+
+
+def weights_of(model: dict[str, Any], file: Path) -> Path:
+    """A checkpoint of the same detector for COCO's 80 classes, not trained."""
+    write(to_torch(create_model(model, num_classes=80, rngs=nnx.Rngs(0))), file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "thin", "terms"),
+    [
+        ("faster_rcnn_r50_fpn_coco_to_custom", TWO_STAGES, {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"}),
+        ("mask_rcnn_r50_fpn_cityscapes", merged(TWO_STAGES, MASKS), {"loss_rpn_cls", "loss_cls", "loss_mask"}),
+    ],
+)
+def test_a_detector_goes_from_cocos_classes_to_others(
+    name: str, thin: dict[str, Any], terms: set[str], scenes: Path, tmp_path: Path
+) -> None:
+    original = load(ROOT / "configs" / f"{name}.py").model.mmdet
+    assert original is not None
+    model = merged(merged(original, THIN), thin)
+    source = weights_of(model, tmp_path / "coco.pth")
+    changes = {"model.mmdet": model, "pretrained.source": str(source)}
+    entries = start(shrunk(name, scenes, **changes), tmp_path / "run")
+    assert terms <= entries[0].keys()
+    assert entries[0]["compilations"] == 1
+    if "loss_mask" in terms:
+        assert "segm_mAP" in entries[-1] or entries[-1]["bbox_mAP"] == 0
+
+
+def test_gfl_starts_from_a_classifiers_weights(scenes: Path, tmp_path: Path) -> None:
+    original = load(ROOT / "configs" / "gfl_r50_fpn.py").model.mmdet
+    assert original is not None
+    model = merged(merged(original, THIN), ONE_STAGE)
+    whole = to_torch(create_model(model, rngs=nnx.Rngs(0)))
+    backbone = {key.removeprefix("backbone."): value for key, value in whole.items() if key.startswith("backbone.")}
+    write(backbone | {"fc.weight": np.zeros((10, 64), np.float32)}, tmp_path / "resnet.pth")
+    changes = {"model.mmdet": model, "pretrained.source": str(tmp_path / "resnet.pth")}
+    entries = start(shrunk("gfl_r50_fpn", scenes, **changes), tmp_path / "run")
+    assert {"loss_cls", "loss_bbox", "loss_dfl"} <= entries[0].keys()
+
+
+@pytest.mark.parametrize("name", ["retinanet_lite0_bccd", "retinanet_lite0_bccd_scratch"])
+def test_retinanet_lite_runs(name: str, scenes: Path, tmp_path: Path) -> None:
+    """The first on its real weights."""
+    settings = shrunk(name, scenes, **{"model.options": {"channels": 8, "stacked_convs": 1}})
+    entries = start(settings, tmp_path / "run")
+    assert {"loss_cls", "loss_bbox"} <= entries[0].keys()
