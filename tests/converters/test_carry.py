@@ -9,7 +9,6 @@ from flax import nnx
 
 from converters import load_pretrained, to_torch
 from converters.carry import carry_classes
-from converters.ledger import MismatchError
 from converters.mmdet_spelling import modern_keys
 from converters.rules import leaves
 from jaxft.errors import UserError
@@ -33,7 +32,7 @@ class Heads(nnx.Module):
 
 
 def filled(classes: int, **options: bool) -> tuple[Heads, dict[str, np.ndarray]]:
-    model = Heads(classes, **options)
+    model = nnx.eval_shape(lambda: Heads(classes, **options))
     state = random_state(model, seed=classes)
     load_pretrained(model, state)
     return model, state
@@ -67,8 +66,11 @@ def test_rows_of_every_kind_of_head_follow_their_class(first: bool) -> None:
 
 
 def test_the_layers_that_put_out_the_classes_are_those_that_are_carried() -> None:
-    assert set(class_layers(lambda classes: Heads(classes))) == set(LAYERS)
-    assert "box.fc_reg" not in class_layers(lambda classes: Heads(classes, agnostic=True))
+    def heads(classes: int, agnostic: bool = False) -> Heads:
+        return nnx.eval_shape(lambda: Heads(classes, agnostic=agnostic))
+
+    assert set(class_layers(heads)) == set(LAYERS)
+    assert "box.fc_reg" not in class_layers(lambda classes: heads(classes, agnostic=True))
 
 
 def test_a_classifier_has_no_background() -> None:
@@ -109,8 +111,6 @@ def test_what_cannot_be_carried_is_said_and_nothing_changes(ours: Any, theirs: A
 
 def test_a_pattern_with_a_tilde_may_match_nothing() -> None:
     model, state = tiny(), random_state(tiny())
-    with pytest.raises(MismatchError, match="skip pattern 'head' matches nothing"):
-        load_pretrained(model, state, skip=("head",))
     assert not load_pretrained(model, state, skip=("~head",)).having("skipped")
     assert load_pretrained(model, state, skip=("~fc",)).having("skipped")
 

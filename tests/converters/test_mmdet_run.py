@@ -40,7 +40,8 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin
 
 def random_tensors(file: Path, classes: int) -> dict[str, Any]:
     state = random_state(abstract(with_classes(model_dict(file), classes)))
-    return {key: torch.from_numpy(value) for key, value in state.items()}
+    small = {key: value / value[0].size if value.ndim == 4 else value for key, value in state.items()}
+    return {key: torch.from_numpy(value) for key, value in small.items()}
 
 
 def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path
     kernel = arrays["bbox_head.retina_cls.kernel"].transpose(3, 2, 0, 1)
     wanted = older["bbox_head.retina_cls.weight"].numpy()
     np.testing.assert_allclose(kernel[1::2], wanted[1::3], atol=1e-6)  # the square, in each of three anchors
-    assert np.abs(kernel[::2] - wanted[::3]).min() > 1e-6  # the disc is new
+    assert np.abs(kernel[::2] - wanted[::3]).max() > 1e-3  # the disc is new
 
 
 def test_the_frozen_part_of_a_configuration_is_frozen(tmp_path: Path) -> None:
