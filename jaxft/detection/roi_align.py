@@ -104,14 +104,8 @@ def _roi_align_bwd(
 ) -> tuple[Maps, Array, np.ndarray, np.ndarray]:
     maps, rois, image, level = saved
     shapes = tuple(one.shape for one in maps)
-    flat = lax.platform_dependent(
-        dy,
-        rois,
-        image,
-        level,
-        cpu=partial(_backward_cpu, pooling, shapes),
-        default=partial(_backward, pooling, shapes),
-    )
+    cpu, default = partial(_backward_cpu, pooling, shapes), partial(_backward, pooling, shapes)
+    flat = lax.platform_dependent(dy, rois, image, level, cpu=cpu, default=default)
     ends = np.cumsum([np.prod(shape[:3]) for shape in shapes])[:-1].tolist()
     parts = jnp.split(flat[: sum(int(np.prod(shape[:3])) for shape in shapes)], ends)
     gradient = tuple(part.reshape(one.shape).astype(one.dtype) for part, one in zip(parts, maps, strict=True))
