@@ -154,7 +154,12 @@ def test_the_run_directory_is_named_after_the_configuration() -> None:
 def test_help_lists_every_field() -> None:
     result = call(train.main, "--help")
     assert result.code == 0
-    options = {name.replace("_", "-") for name, _ in flat(Config()) if name != "model.mmdet"} | {"config", "workdir", "resume", "dry-run"}
+    options = {name.replace("_", "-") for name, _ in flat(Config()) if name != "model.mmdet"} | {
+        "config",
+        "workdir",
+        "resume",
+        "dry-run",
+    }
     assert len(options) > 50
     missing = [name for name in sorted(options) if f"--{name}" not in result.out]
     assert not missing

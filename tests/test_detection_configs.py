@@ -14,6 +14,7 @@ from converters.mmdet import create_model
 from jaxft.config import Config, load, replace, to_json
 from tests.scenes import CLASSES, write_coco
 from tests.small import ROOT, execute, lines
+from tests.test_configs import DETECTION
 
 SIDE = 64
 THIN: dict[str, Any] = {
@@ -143,3 +144,14 @@ def test_retinanet_lite_runs(name: str, scenes: Path, tmp_path: Path) -> None:
     settings = shrunk(name, scenes, **{"model.options": {"channels": 8, "stacked_convs": 1}})
     entries = start(settings, tmp_path / "run")
     assert {"loss_cls", "loss_bbox"} <= entries[0].keys()
+
+
+def test_no_detection_configuration_is_left_out() -> None:
+    files = {path.stem for pattern in DETECTION for path in (ROOT / "configs").glob(pattern)}
+    assert files == {
+        "faster_rcnn_r50_fpn_coco_to_custom",
+        "gfl_r50_fpn",
+        "mask_rcnn_r50_fpn_cityscapes",
+        "retinanet_lite0_bccd",
+        "retinanet_lite0_bccd_scratch",
+    }

@@ -299,6 +299,9 @@ def test_frozen_parts_get_zero_updates_and_no_state() -> None:
         ((Rule(pattern="*"),), "batch", set()),
         ((Rule(pattern="bn1", frozen=True), Rule(pattern="*")), "batch", {"bn1"}),
         ((Rule(pattern="fc"), Rule(pattern="*", frozen=True)), "batch", {"bn1", "bn2"}),
+        ((Rule(pattern="bn1", batch_norm="running"), Rule(pattern="*")), "batch", {"bn1"}),
+        ((Rule(pattern="bn1", batch_norm="batch"), Rule(pattern="*")), "running", {"bn2"}),
+        ((Rule(pattern="bn1", frozen=True, batch_norm="batch"), Rule(pattern="*")), "batch", set()),
         ((Rule(pattern="*"),), "running", {"bn1", "bn2"}),
     ],
 )
