@@ -148,6 +148,8 @@ with quiet():
     from mmengine.structures import InstanceData
 
     init_default_scope("mmdet")
+    # mmcv's own class of that name is compiled; it has the same parameters.
+    MODELS.register_module("MMSyncBN", module=nn.SyncBatchNorm)
 
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
 
