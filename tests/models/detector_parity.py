@@ -169,8 +169,10 @@ def pair(settings: dict[str, Any], build: Callable[[nnx.Rngs], nnx.Module], dtyp
         perturb(theirs, 0)
         for name, parameter in theirs.named_parameters():
             last = ("_cls.", "_reg.", "conv_logits", "_centerness.")
-            if any(part in f"{name}" for part in last) and name.endswith("weight"):
-                parameter.normal_(0, gain / math.sqrt(parameter[0].numel()))
+            if any(part in name for part in last) and name.endswith("weight"):
+                # Regions that move less stay of some size.
+                reach = gain / 4 if "_reg." in name and hasattr(theirs, "roi_head") else gain
+                parameter.normal_(0, reach / math.sqrt(parameter[0].numel()))
             elif any(part in name for part in last):
                 parameter.normal_(-0.5, 0.3)
     with precision(dtype):
