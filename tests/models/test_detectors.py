@@ -257,9 +257,12 @@ DETECTORS = {
     "atss": (dense("ATSS", "on_output", ATSS, ATSS_TRAIN), atss, 2.0),
     "gfl": (dense("GFL", "on_lateral", GFL, ATSS_TRAIN), gfl, 2.0),
 }
+BY_HAND = ("fcos",)  # its parts are all in another
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.zoo] if name in BY_HAND else []) for name in DETECTORS]
+)
 def test_a_detector_is_mmdetections(name: str) -> None:
     settings, build, gain = DETECTORS[name]
     both = parity.pair(settings, build, "float64", gain)

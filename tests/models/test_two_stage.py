@@ -235,9 +235,12 @@ DETECTORS = {
     "mask": (standard(True, 0), lambda rngs: our_standard(rngs, masks=True, convs=0), True),
     "cascade_mask": (cascade(True), lambda rngs: our_cascade(rngs, masks=True), True),
 }
+BY_HAND = ("faster",)  # its parts are all in another
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.zoo] if name in BY_HAND else []) for name in DETECTORS]
+)
 def test_a_detector_is_mmdetections(name: str) -> None:
     settings, build, masks = DETECTORS[name]
     both = parity.pair(settings, build, "float64", 3.0)
