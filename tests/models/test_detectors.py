@@ -257,7 +257,7 @@ DETECTORS = {
     "atss": (dense("ATSS", "on_output", ATSS, ATSS_TRAIN), atss, 2.0),
     "gfl": (dense("GFL", "on_lateral", GFL, ATSS_TRAIN), gfl, 2.0),
 }
-BY_HAND = ("fcos",)  # its parts are all in another
+BY_HAND = ("fcos",)  # a variant of another, for time's sake
 
 
 @pytest.mark.parametrize(

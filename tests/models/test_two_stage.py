@@ -235,7 +235,7 @@ DETECTORS = {
     "mask": (standard(True, 0), lambda rngs: our_standard(rngs, masks=True, convs=0), True),
     "cascade_mask": (cascade(True), lambda rngs: our_cascade(rngs, masks=True), True),
 }
-BY_HAND = ("faster",)  # its parts are all in another
+BY_HAND = ("faster",)  # a variant of another, for time's sake
 
 
 @pytest.mark.parametrize(
