@@ -66,7 +66,7 @@ def test_torch_is_imported_only_where_it_is_used(path: Path) -> None:
 
 def test_models_import_neither_converters_nor_the_training() -> None:
     models = [path for path in JAXFT if path.parent.name == "models"]
-    inner = {"jaxft.models", "jaxft.errors"}
+    inner = {"jaxft.models", "jaxft.detection", "jaxft.errors"}
     outer = {
         f"jaxft.{path.stem}" if path.parent == ROOT / "jaxft" else f"jaxft.{path.parent.name}" for path in JAXFT
     } - inner

@@ -112,7 +112,7 @@ def test_a_fault_shows_where_it_matters(ours: Any, change: Callable[[Ours], None
 
 def test_bessels_correction_shows(ours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     track = BatchNorm._track
-    monkeypatch.setattr(BatchNorm, "_track", lambda layer, mean, var, count: track(layer, mean, var, 10**9))
+    monkeypatch.setattr(BatchNorm, "_track", lambda layer, mean, var, _, take: track(layer, mean, var, 10**9, take))
     ours(lambda model: None)
     found = report()
     assert {name for name, value in figures(found).items() if value > 1e-9} == {"statistics"}
