@@ -8,8 +8,8 @@ FOLDER is the Blood Cell Count and Detection data set, https://github.com/Shengg
 annotations/instances_train.json and so on: 205 photos to train on, at 320 x 240 pixels, and 87 in val, on which the
 best epoch is chosen. The first three blocks of the backbone keep their weights, and BatchNorm its ImageNet statistics.
 
-Seen at an overlap of 0.5: mAP 0.90 on the test photos, by the best of eight epochs of a run (seed 0) whose schedule was 15
-epochs long; the 12 of this file have not been run to their end.
+Seen at an overlap of 0.5: mAP 0.90 on the test photos, by the best of eight epochs of a run (seed 0) whose schedule was
+15 epochs long; the 12 of this file have not been run to their end.
 """
 
 from jaxft.config import Config, Data, Detection, Images, Model, Optimizer, Phase, Pretrained, Rule, Schedule
