@@ -18,12 +18,13 @@ from converters import mmdet_values as values
 from converters.mmdet_file import read
 from converters.mmdet_section import ConfigError, Section, flag, number, standardised, text, whole, wholes
 from jaxft.errors import UserError
-from jaxft.models.anchor_free_heads import ATSSHead, FCOSHead, GFLHead
+from jaxft.models.anchor_free_heads import ATSSHead, FCOSHead
 from jaxft.models.backbones import ResNet
 from jaxft.models.dense_heads import RetinaHead, RPNHead
 from jaxft.models.detection_types import Norm
 from jaxft.models.detectors import SingleStage, TwoStage
 from jaxft.models.fpn import FPN
+from jaxft.models.gfl_head import GFLHead
 
 Part = Callable[..., Any]
 SMOOTH_L1 = {"type": "SmoothL1Loss", "beta": 1 / 9}

@@ -14,11 +14,12 @@ from flax import nnx
 from converters import load_pretrained, to_torch
 from converters.verify import QUICK, comes_back, difference, perturb, precision, widened
 from jaxft.models import create_model
-from jaxft.models.anchor_free_heads import FCOSHead, GFLHead
+from jaxft.models.anchor_free_heads import FCOSHead
 from jaxft.models.backbones import Pyramid, ResNet
 from jaxft.models.conv_module import Norm
 from jaxft.models.dense_heads import RetinaHead, RPNHead
 from jaxft.models.fpn import FPN
+from jaxft.models.gfl_head import GFLHead
 from jaxft.models.layers import BatchNorm, ConvTranspose, FrozenBatchNorm, GroupNorm
 from jaxft.models.paths import filled, values
 from jaxft.models.roi_layers import ConvFCBBoxHead, FCNMaskHead

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flax import nnx
 
-from jaxft.models.anchor_free_heads import ATSSHead, FCOSHead, GFLHead
+from jaxft.models.anchor_free_heads import ATSSHead, FCOSHead
 from jaxft.models.backbones import ResNet
 from jaxft.models.dense_heads import RetinaHead
 from jaxft.models.detection_types import (
@@ -21,6 +21,7 @@ from jaxft.models.detection_types import (
 )
 from jaxft.models.detectors import SingleStage
 from jaxft.models.fpn import FPN
+from jaxft.models.gfl_head import GFLHead
 from tests.models import detector_parity as parity
 
 BACKBONE = {
