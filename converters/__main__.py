@@ -131,6 +131,7 @@ class Verify:
         for name in {*names} - {*list_models()}:
             abstract_model(name)  # raises with the nearest names
         reports: list[Report] = []
+        failed: list[survey.Failed] = []
         if len(names) == 1:
             size, batch = survey.images(names[0])
             reports.append(verify(names[0], size=size, batch=batch, dtype=self.dtype))
@@ -140,11 +141,17 @@ class Verify:
             table = survey.table()
             with Live(table, console=console, refresh_per_second=1, vertical_overflow="visible"):
                 for report in survey.survey(names, self.dtype, self.jobs):
-                    reports.append(report)
-                    table.add_row(*survey.row(report))
-                    self.write(reports)
+                    if isinstance(report, survey.Failed):
+                        failed.append(report)
+                        table.add_row(report.model, "failed")
+                    else:
+                        reports.append(report)
+                        table.add_row(*survey.row(report))
+                        self.write(reports)
         console.print(survey.summary(reports), highlight=False)
-        return int(any(survey.misses(report) for report in reports))
+        for model, reason in failed:
+            console.print(f"{model} failed: {reason}", highlight=False, markup=False)
+        return int(bool(failed) or any(survey.misses(report) for report in reports))
 
     def write(self, reports: Sequence[Report]) -> None:
         """Writes the table of what is done so far, so that a survey that is stopped has not been in vain."""

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import NamedTuple
 
 import jax
 from rich.table import Table
@@ -22,12 +23,19 @@ ATTENTION = ("vit", "swin", "maxvit")
 # (side, images) of the models that take no 64 pixels: the smallest side, and few enough to fit into memory. The last
 # maps of an EfficientNet would have 2 x 2 pixels of 64, where PyTorch's own float32 steps of a B7 are off by 1.5e-4.
 IMAGES = {
-    "inception_v3": (96, 8),
+    "inception_v3": (299, 4),
     "maxvit": (224, 2),
     "vit": (224, 2),
     "efficientnet_b": (96, 8),
     "efficientnet_v2": (96, 8),
 }
+
+
+class Failed(NamedTuple):
+    """A model whose verification ended in an error."""
+
+    model: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def images(model: str) -> tuple[int, int]:
     return next((images for prefix, images in IMAGES.items() if model.startswith(prefix)), (64, 8))
 
 
-def survey(names: Iterable[str], dtype: str, jobs: int = 1) -> Iterator[Report]:
+def survey(names: Iterable[str], dtype: str, jobs: int = 1) -> Iterator[Report | Failed]:
     """Verifies models in so many processes, one model at a time in each; the reports come as they are done."""
     if jobs == 1:
         yield from (_one(name, dtype) for name in names)
@@ -81,12 +89,15 @@ def survey(names: Iterable[str], dtype: str, jobs: int = 1) -> Iterator[Report]:
             yield done.result()
 
 
-def _one(name: str, dtype: str) -> Report:
+def _one(name: str, dtype: str) -> Report | Failed:
     size, batch = images(name)
-    report = verify(name, size=size, batch=batch, dtype=dtype)
-    jax.clear_caches()
-    gc.collect()
-    return report
+    try:
+        return verify(name, size=size, batch=batch, dtype=dtype)
+    except Exception as error:  # one model's must not cost the reports of the others
+        return Failed(name, f"{type(error).__name__}: {error}")
+    finally:
+        jax.clear_caches()
+        gc.collect()
 
 
 def summary(reports: Sequence[Report]) -> str:

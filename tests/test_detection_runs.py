@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from jaxft import evaluate, export, predict, train
+from jaxft.run import open_run
+from jaxft.setup import task
 from tests.scenes import CLASSES, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
 from tests.test_distributed import processes
@@ -145,8 +148,30 @@ def test_export_is_the_detector_under_its_own_names(detector_run: Path, tmp_path
     assert call(export.main, "--run", detector_run, "--output", file).code == 0
     state = torch.load(file, weights_only=True)
     assert {"backbone.weight", "bn.running_mean", "bbox_head.weight", "bbox_head.bias"} <= state.keys()
-    arguments = ("--run", detector_run, "--format", "stablehlo", "--output", tmp_path / "model.stablehlo")
-    assert "is for classifiers" in user_error(call(export.main, *arguments))
+
+
+def test_stablehlo_of_a_detector_finds_the_same(detector_run: Path, tmp_path: Path) -> None:
+    file, run = tmp_path / "model.stablehlo", open_run(detector_run)
+    assert call(export.main, "--run", detector_run, "--format", "stablehlo", "--output", file).code == 0
+    program = jax.export.deserialize(bytearray(file.read_bytes()))
+    assert set(program.platforms) == {"cpu", "cuda", "tpu"}
+    (shape, kind), (size, _) = ((entry.shape, entry.dtype) for entry in program.in_avals)
+    assert (kind, size) == (np.uint8, (1, 2))
+    random = np.random.default_rng(0)
+    batch = {"image": random.integers(0, 256, shape, np.uint8), "size": np.array([[shape[1], 40]], np.int32)}
+    found = program.call(batch["image"], batch["size"])
+    wanted = task(run.config).predict(run.model, batch | {"index": np.zeros(1, np.int32)})
+    assert found["valid"].any()
+    assert found.keys() == wanted.keys() - {"size", "index"}
+    for name, value in found.items():
+        np.testing.assert_allclose(value, wanted[name], rtol=1e-5, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_a_canvas_is_for_stablehlo(detector_run: Path, tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"model.{'pth' if kind == 'torch' else kind}"
+    arguments = ("--run", detector_run, "--format", kind, "--output", file, "--canvas", 64, 64)
+    assert "--canvas is for detectors" in user_error(call(export.main, *arguments))
 
 
 def test_a_backbone_from_elsewhere_is_exported_as_a_part(detector_config: Path, tmp_path: Path) -> None:

@@ -128,6 +128,16 @@ def test_verify_shows_many_models_a_line_each_and_fails_with_any(
     assert all(float(figure) < 1e-12 for figure in mine[2:7])
 
 
+@pytest.mark.usefixtures("two_models")
+def test_a_model_that_cannot_be_verified_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("converters.survey.images", lambda name: (8 if name == "mine" else 0, 2))
+    assert Verify(model=("slow", "mine"), dtype="float64").run() == 1
+    printed = capsys.readouterr().out
+    assert "1 of 1 models within the limits\nslow failed: " in printed
+
+
 def test_the_command_line_reaches_the_command(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,102 @@
+"""Faster R-CNN R50-FPN, from random weights, on eight photos until it knows them by heart.
+
+    python -m benchmarks.overfit --root ../shared/data/bccd
+
+A detector that cannot do this has a fault in its losses, its assignment or its gradients. Training and evaluation are
+the ordinary ones, on photos 320 pixels wide; the eight are the first of the training split.
+Prints mAP after every epoch, of as many steps as `repeats`.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from jaxft import config
+from jaxft.console import make_console
+from jaxft.process import prepare
+from jaxft.run import RunDirectory
+from jaxft.train import train
+
+DETECTOR = Path(__file__).parent.parent / "configs" / "faster_rcnn_r50_fpn_coco_to_custom.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Trains a detector on eight photos and evaluates it on the same."""
+
+    root: Path
+    """The Blood Cell Count and Detection data set: JPEGImages and annotations/instances_train.json."""
+    photos: int = 8
+    """How many, and the size of a batch."""
+    repeats: int = 15
+    """Steps an epoch."""
+    epochs: int = 12
+    """How often they are evaluated."""
+    workdir: Path | None = None
+    """The run directory; none is kept by default."""
+
+
+def few(options: Options, folder: Path) -> None:
+    """Writes a data set of some photos, each as often as an epoch has steps, and once for evaluation."""
+    content = json.loads((options.root / "annotations" / "instances_train.json").read_text())
+    chosen = content["images"][: options.photos]
+    objects = {
+        image["id"]: [row for row in content["annotations"] if row["image_id"] == image["id"]] for image in chosen
+    }
+    (folder / "annotations").mkdir()
+    (folder / "photos").mkdir()
+    for split, copies in (("train", options.repeats), ("test", 1)):
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for copy in range(copies):
+            for image in chosen:
+                name = f"{copy}_{image['file_name']}"
+                if not (folder / "photos" / name).exists():
+                    (folder / "photos" / name).symlink_to((options.root / "JPEGImages" / image["file_name"]).resolve())
+                number = len(images)
+                images.append(image | {"id": number, "file_name": name})
+                annotations += [
+                    row | {"id": len(annotations) + index + 1, "image_id": number}
+                    for index, row in enumerate(objects[image["id"]])
+                ]
+        text = json.dumps({"images": images, "annotations": annotations, "categories": content["categories"]})
+        (folder / "annotations" / f"instances_{split}.json").write_text(text)
+
+
+def settings(options: Options, root: Path) -> config.Config:
+    """The configuration of an ordinary fine-tuning, but from random weights, and of every layer."""
+    everything = config.Phase(
+        epochs=options.epochs,
+        rules=(config.Rule(pattern="*"),),
+        schedule=config.Schedule(decay="cosine", unit="step", warmup=20, final=0.05),
+    )
+    changes = {
+        "pretrained": config.Pretrained(),
+        "data": config.Data(source="coco", root=str(root), image_folder="photos", batch_size=options.photos),
+        "images.flip": 0.0,
+        "detection.scales": ((320, 240),),
+        "detection.test_scale": (320, 240),
+        "detection.cap": 40,
+        "optimizer": config.Optimizer(name="adamw", learning_rate=3e-4, clip_norm=10.0),
+        "phases": (everything,),
+        "log_every": 5,
+    }
+    return config.replace(config.load(DETECTOR), changes)
+
+
+def main() -> None:
+    """Trains and prints what the training command prints."""
+    options = tyro.cli(Options)
+    prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        few(options, Path(folder))
+        run = RunDirectory(options.workdir or Path(folder) / "run")
+        train(settings(options, Path(folder)), run, resume=False, dry=False, console=make_console(quiet=False))
+
+
+if __name__ == "__main__":
+    main()
