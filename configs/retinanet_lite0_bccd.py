@@ -27,7 +27,7 @@ config = Config(
     optimizer=Optimizer(name="adamw", learning_rate=1e-3, weight_decay=1e-4, decay_bias_and_norm=False, clip_norm=10.0),
     phases=(
         Phase(
-            epochs=12,
+            epochs=8,
             rules=(
                 Rule(pattern="backbone._conv_stem", frozen=True),
                 Rule(pattern="backbone._bn0", frozen=True),

@@ -21,7 +21,7 @@ config = replace(
         "pretrained.rename": {},
         "phases": (
             Phase(
-                epochs=12,
+                epochs=8,
                 rules=(Rule(pattern="*"),),
                 schedule=Schedule(decay="cosine", unit="step", warmup=50),
             ),

@@ -22,7 +22,9 @@ LIBRARIES = ("jax", "flax", "torch", "torchvision")
 ATTENTION = ("vit", "swin", "maxvit")
 # (side, images) of the models that take no 64 pixels: the smallest side, and few enough to fit into memory. The last
 # maps of an EfficientNet would have 2 x 2 pixels of 64, where PyTorch's own float32 steps of a B7 are off by 1.5e-4.
+# Every block of a GoogLeNet pools by maxima: among those of 8 images are two that rounding puts in either order.
 IMAGES = {
+    "googlenet": (64, 4),
     "inception_v3": (299, 4),
     "maxvit": (224, 2),
     "vit": (224, 2),

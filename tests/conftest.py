@@ -3,6 +3,7 @@
 Each worker of pytest-xdist has its own cache: JAX writes entries in place, and another could read half of one.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -12,10 +13,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
     Path(__file__).parent.parent / ".pytest_cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 )
-# Programs of tests run a few times: LLVM's last optimizations would take longer than they save.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# Programs of tests run a few times: what `jaxft.models.streams.QUICK` leaves out would take longer than it saves.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing makes many small objects that live on; looking through all of them again and again took a fifth of its time.
+gc.set_threshold(100_000, 50, 100)
