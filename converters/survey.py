@@ -106,7 +106,10 @@ def summary(reports: Sequence[Report]) -> str:
     """How many are within the limits, and what the others miss."""
     missed = {report.model: misses(report) for report in reports if misses(report)}
     lines = [f"{len(reports) - len(missed)} of {len(reports)} models within the limits"]
-    return "\n".join(lines + [f"  {model}: {', '.join(figures)}" for model, figures in missed.items()])
+    lines += [f"  {model}: {', '.join(figures)}" for model, figures in missed.items()]
+    if missed:
+        lines.append("Whether that is rounding, --dtype float64 tells: what is an error stays.")
+    return "\n".join(lines)
 
 
 def table() -> Table:

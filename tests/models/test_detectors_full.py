@@ -44,8 +44,8 @@ def test_a_configuration_is_mmdetections(name: str, dtype: str) -> None:
     masks = "mask" in name
     single = dtype == "float32"
     try:
-        both = parity.pair(model, lambda rngs: mmdet.create_model(model, rngs=rngs), dtype, 3.0)
         batch = parity.random_batch(empty=True)
+        both = parity.pair(model, lambda rngs: mmdet.create_model(model, rngs=rngs), dtype, 3.0, batch)
         assert parity.compare_maps(both, batch) < (1e-4 if single else 1e-9)
         found = parity.compare_losses(both, batch, with_masks=masks)
         limits = {"gradient": 1e-3} if single else {}
