@@ -2,10 +2,7 @@
 
     python -m jaxft.train --config configs/digits.py
 
-The gradient's norm is cut at 1: without that the first steps decide by rounding alone whether the run ends at 98 % or
-stays at 10 %.
-
-Seen on the test digits: 93.6 % after seven of the eight epochs (seeds 0 and 1).
+Seen on the test digits, best of the eight epochs: SEEN.
 """
 
 from jaxft.config import Config, Data, Images, Model, Optimizer, Phase, Pretrained, Rule, Schedule
@@ -24,7 +21,7 @@ config = Config(
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
     ),
-    optimizer=Optimizer(learning_rate=0.003, momentum=0.9, nesterov=True, weight_decay=1e-4, clip_norm=1.0),
+    optimizer=Optimizer(name="adamw", learning_rate=5e-4, weight_decay=1e-4, clip_norm=1.0),
     phases=(
         Phase(
             epochs=8,

@@ -229,29 +229,23 @@ def compare(
     stages, logits = evaluate_both(theirs, ours, images)
     round_trip = comes_back(theirs, to_torch(ours))
 
+    # One side after the other: together, their optimizers would not leave a ViT-H/14 enough of 24 GiB.
+    weight = getattr(ours, "auxiliary_weight", 0.0)
+    their_loss, their_grads, their_statistics = torch_training(theirs, heads, images, labels, weight)
     batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
     step, state = training(ours, task, heads, dtype)
     state, metrics = step(state, batch)
-    theirs.train()
-    optimizer = torch_optimizer(theirs, heads)
-    auxiliary_weight = getattr(ours, "auxiliary_weight", 0.0)
-    their_loss = torch_loss(theirs, images, labels, auxiliary_weight)
-    their_loss.backward()
-    grads = as_torch(ours, state.opt_state[0])
-    gradients = worst(grads, {key: value.grad for key, value in theirs.named_parameters()}, 1e-2)
-    optimizer.step()
-    statistics = worst(as_torch(ours, state.stats), dict(theirs.named_buffers()), 0.0)
+    gradients = worst(as_torch(ours, state.opt_state[0]), their_grads, 1e-2)
+    statistics = worst(as_torch(ours, state.stats), their_statistics, 0.0)
+    del their_grads
     for _ in range(STEPS - 1):
-        optimizer.zero_grad()
-        torch_loss(theirs, images, labels, auxiliary_weight).backward()
-        optimizer.step()
         state, _ = step(state, batch)
     return Report(
         model=name,
         parameters=sum(parameter.numel() for parameter in theirs.parameters()),
         stages=stages,
         logits=logits,
-        loss=difference(metrics["loss"], their_loss.detach().numpy()),
+        loss=difference(metrics["loss"], their_loss),
         gradients=gradients,
         statistics=statistics,
         steps=worst(as_torch(ours, state.params), dict(theirs.named_parameters()), 0.0),
@@ -338,6 +332,25 @@ def recorder() -> optax.GradientTransformation:
     return optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, _, __=None: (grads, grads)
     )
+
+
+def torch_training(
+    theirs: "torch.nn.Module", heads: Sequence[str], images: np.ndarray, labels: np.ndarray, auxiliary_weight: float
+) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+    """Takes PyTorch's model through all steps; the loss, the gradients and the statistics of the first one."""
+    theirs.train()
+    optimizer = torch_optimizer(theirs, heads)
+    first = torch_loss(theirs, images, labels, auxiliary_weight)
+    first.backward()
+    gradients = {key: value.grad for key, value in theirs.named_parameters()}
+    optimizer.step()
+    statistics = {key: value.clone() for key, value in theirs.named_buffers()}
+    for _ in range(STEPS - 1):
+        optimizer.zero_grad()
+        torch_loss(theirs, images, labels, auxiliary_weight).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return first.detach().numpy(), gradients, statistics
 
 
 def torch_loss(
