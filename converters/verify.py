@@ -6,7 +6,7 @@ are compared, by at least a hundredth of the largest gradient.
 
 import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -135,9 +135,8 @@ def perturb(model: "torch.nn.Module", seed: int) -> None:
 def away_from_kinks(model: "torch.nn.Module", images: np.ndarray) -> None:
     """What the biases of BatchNorm are for in `perturb`, in networks of ReLUs that have no BatchNorm (VGG, SqueezeNet).
 
-    Each convolution is scaled and shifted to put out +-1/4 in even and odd channels on these images, `[N, H, W, 3]`,
-    with a deviation of 1/16. (With PyTorch's first values some ReLU of a VGG-19 sits so near its kink that its
-    gradients differ by 6 %.)
+    `standardise` on these images, `[N, H, W, 3]`. (With PyTorch's first values some ReLU of a VGG-19 sits so near its
+    kink that its gradients differ by 6 %.)
     """
     import torch
 
@@ -145,18 +144,36 @@ def away_from_kinks(model: "torch.nn.Module", images: np.ndarray) -> None:
     if torch.nn.BatchNorm2d in kinds or torch.nn.ReLU not in kinds:
         return
 
-    def standardise(layer: Any, _: Any, output: torch.Tensor) -> torch.Tensor:
-        factor, mean = 1 / (16 * output.std((0, 2, 3))), output.mean((0, 2, 3))
-        shift = (1 - 2.0 * (torch.arange(output.shape[1]) % 2)) / 4 - factor * mean
-        layer.weight *= factor[:, None, None, None]
-        layer.bias.copy_(factor * layer.bias + shift)
-        return output * factor[:, None, None] + shift[:, None, None]
-
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
-    hooks = [layer.register_forward_hook(standardise) for layer in layers]
     model.eval()
+    standardise(layers, lambda: model(torch.from_numpy(images).permute(0, 3, 1, 2)))
+
+
+def standardise(layers: Iterable["torch.nn.Module"], run: Callable[[], object]) -> None:
+    """Scales and shifts linear layers and convolutions so that each puts out +-1/4 in even and odd channels.
+
+    Their deviation is 1/16. Both hold for the first time that a layer is called in `run()`.
+    """
+    import torch
+
+    done = set()
+
+    def change(layer: Any, _: Any, output: torch.Tensor) -> torch.Tensor | None:
+        if layer in done:
+            return None
+        done.add(layer)
+        others = [axis for axis in range(output.ndim) if axis != 1]
+        factor, mean = 1 / (16 * output.std(others)), output.mean(others)
+        shift = (1 - 2.0 * (torch.arange(output.shape[1]) % 2)) / 4 - factor * mean
+        axis = 1 if isinstance(layer, torch.nn.ConvTranspose2d) else 0
+        layer.weight *= factor.reshape([-1 if i == axis else 1 for i in range(layer.weight.ndim)])
+        layer.bias.copy_(factor * layer.bias + shift)
+        shape = [1, -1] + [1] * (output.ndim - 2)
+        return output * factor.reshape(shape) + shift.reshape(shape)
+
+    hooks = [layer.register_forward_hook(change) for layer in layers]
     with torch.no_grad():
-        model(torch.from_numpy(images).permute(0, 3, 1, 2))
+        run()
     for hook in hooks:
         hook.remove()
 

@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 from jax import Array
 
-# To be given to `jax.jit`: of what runs once, LLVM's optimizations and XLA's newer code generator for fused loops on the
-# CPU would take longer than they save.
+# To be given to `jax.jit`: of what runs once, LLVM's optimizations and XLA's newer code generator for fused loops on
+# the CPU would take longer than they save.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from converters import load_pretrained, to_torch
-from converters.verify import QUICK, as_torch, comes_back, difference, perturb, precision, widened, worst
+from converters.verify import QUICK, as_torch, comes_back, difference, perturb, precision, standardise, widened, worst
 from jaxft.models import materialise
 from jaxft.models.detection_types import Detections, Targets
 from jaxft.models.paths import filled, values
@@ -198,7 +198,21 @@ def pair(
 
 
 def scale_heads(theirs: Any, batch: Batch) -> None:
-    """Divides the kernels of the last layers by the largest root mean square of what they see of a batch."""
+    """Puts the heads of full width where random first values would not: see `pair`, and `settle`."""
+
+    def run() -> None:
+        with mmdet_live.quiet():
+            theirs.predict(torch_images(batch, "float32"), batch.samples("float32", False), rescale=False)
+
+    settle(theirs, ("rpn_head.", "roi_head.", "bbox_head."), LAST, run)
+
+
+def settle(theirs: Any, heads: tuple[str, ...], last: tuple[str, ...], run: Callable[[], object]) -> None:
+    """Keeps the ReLUs of heads from their kinks, and the scores from 0 and 1, on what `run()` shows them.
+
+    Inner layers are standardised as in `converters.verify`, group norms get biases as BatchNorm does there. The kernels
+    of the `last` layers are divided by the largest root mean square of what they see.
+    """
     largest: dict[torch.nn.Module, torch.Tensor] = {}
 
     def scale(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -208,11 +222,18 @@ def scale_heads(theirs: Any, batch: Batch) -> None:
             layer.weight *= before / size
             largest[layer] = size
 
-    layers = [layer for name, layer in theirs.named_modules() if any(part in f"{name}." for part in LAST)]
-    hooks = [layer.register_forward_pre_hook(scale) for layer in layers if hasattr(layer, "weight")]
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    named = {name: layer for name, layer in theirs.named_modules() if name.startswith(heads)}
+    outer = [layer for name, layer in named.items() if any(part in f"{name}." for part in last)]
+    inner = [layer for layer in named.values() if isinstance(layer, kinds) and layer not in outer]
     theirs.eval()
-    with torch.no_grad(), mmdet_live.quiet():
-        theirs.predict(torch_images(batch, "float32"), batch.samples("float32", False), rescale=False)
+    with torch.no_grad():
+        for layer in theirs.modules():
+            if isinstance(layer, torch.nn.GroupNorm):
+                layer.weight.uniform_(0.4, 0.6)
+                layer.bias.copy_((1 - 2.0 * (torch.arange(len(layer.bias)) % 2)) * 2.4)
+    hooks = [layer.register_forward_pre_hook(scale) for layer in outer if hasattr(layer, "weight")]
+    standardise([layer for layer in inner if layer.bias is not None], run)
     for hook in hooks:
         hook.remove()
 

@@ -35,6 +35,7 @@ NAMES = [builder.__name__ for builder in torchvision_detectors.PRESETS]
 ORDINARY = ("maskrcnn_resnet50_fpn", "fcos_resnet50_fpn")
 HEIGHT, WIDTH = parity.CANVAS
 ROIS, PROPOSALS = 64, 48
+LAST = ("cls_logits.", "cls_score.", "bbox_pred.", "bbox_reg.", "bbox_ctrness.", "mask_fcn_logits.")
 THEIR_NAMES = {
     "loss_classifier": "loss_cls",
     "loss_box_reg": "loss_bbox",
@@ -129,6 +130,10 @@ def both_sides(name: str, *, full: bool) -> Any:
                     parameter.normal_(-0.5, 0.3, generator=random)
                 elif part.endswith("bbox_reg.bias") and "fcos" in name:
                     parameter.fill_(2.0)  # distances, of which those below 0 are 0: no box is a point
+        if full:
+            theirs.eval()
+            photos = photos_of(parity.random_batch(empty=True, crowd=False))
+            parity.settle(theirs, ("rpn.", "roi_heads.", "head."), LAST, lambda: theirs(photos))
         build = partial(BUILDERS[name], parity.CLASSES)
         ours = nnx.eval_shape(lambda: build(rngs=initial_rngs(0)))
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
@@ -136,6 +141,14 @@ def both_sides(name: str, *, full: bool) -> Any:
     exported = to_torch(ours)
     assert comes_back(theirs, exported)
     return theirs, ours
+
+
+def photos_of(batch: Any) -> list[Any]:
+    """The photos without their canvas, as torchvision takes them."""
+    return [
+        torch.from_numpy(image[:height, :width]).permute(2, 0, 1)
+        for image, (height, width) in zip(batch.images, batch.sizes, strict=True)
+    ]
 
 
 def their_targets(batch: Any, *, masks: bool, background: bool) -> list[dict[str, Any]]:
@@ -167,10 +180,7 @@ def check(name: str, *, full: bool) -> None:
     theirs, ours = both_sides(name, full=full)
     batch = parity.random_batch(empty=True, crowd=False)
     masks, background = "mask" in name, "rcnn" in name
-    photos = [
-        torch.from_numpy(image[:height, :width]).permute(2, 0, 1)
-        for image, (height, width) in zip(batch.images, batch.sizes, strict=True)
-    ]
+    photos = photos_of(batch)
     theirs.eval()
     ours.eval()
     with torch.no_grad():
