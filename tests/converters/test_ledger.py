@@ -345,6 +345,7 @@ def test_a_densenets_keys_of_old_are_understood() -> None:
     assert float(model.denselayer1.norm1.var[0]) == 5
 
 
+@pytest.mark.zoo
 def test_no_two_models_are_confused() -> None:
     fits = {
         name: fitting_models({key: np.broadcast_to(np.float32(0), shape) for key, shape in source_shapes(name).items()})

@@ -198,20 +198,20 @@ def pair(
 
 
 def scale_heads(theirs: Any, batch: Batch) -> None:
-    """Puts the heads of full width where random first values would not: see `pair`, and `settle`."""
+    """See `pair`. Inner layers stay: regions of noise look alike, and standardising them would magnify rounding."""
 
     def run() -> None:
         with mmdet_live.quiet():
             theirs.predict(torch_images(batch, "float32"), batch.samples("float32", False), rescale=False)
 
-    settle(theirs, ("rpn_head.", "roi_head.", "bbox_head."), LAST, run)
+    settle(theirs, (), LAST, run)
 
 
 def settle(theirs: Any, heads: tuple[str, ...], last: tuple[str, ...], run: Callable[[], object]) -> None:
     """Keeps the ReLUs of heads from their kinks, and the scores from 0 and 1, on what `run()` shows them.
 
-    Inner layers are standardised as in `converters.verify`, group norms get biases as BatchNorm does there. The kernels
-    of the `last` layers are divided by the largest root mean square of what they see.
+    Inner layers of the `heads` are standardised as in `converters.verify`, group norms get biases as BatchNorm does
+    there. The kernels of the `last` layers are divided by the largest root mean square of what they see.
     """
     largest: dict[torch.nn.Module, torch.Tensor] = {}
 
@@ -223,9 +223,12 @@ def settle(theirs: Any, heads: tuple[str, ...], last: tuple[str, ...], run: Call
             largest[layer] = size
 
     kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d)
-    named = {name: layer for name, layer in theirs.named_modules() if name.startswith(heads)}
-    outer = [layer for name, layer in named.items() if any(part in f"{name}." for part in last)]
-    inner = [layer for layer in named.values() if isinstance(layer, kinds) and layer not in outer]
+    outer = [layer for name, layer in theirs.named_modules() if any(part in f"{name}." for part in last)]
+    inner = [
+        layer
+        for name, layer in theirs.named_modules()
+        if name.startswith(heads) and isinstance(layer, kinds) and layer not in outer
+    ]
     theirs.eval()
     with torch.no_grad():
         for layer in theirs.modules():
