@@ -23,8 +23,8 @@ CONFIGS = (
     "faster-rcnn_x101-32x4d_fpn_1x_coco.py",
     "mask-rcnn_r50_fpn_gn-all_2x_coco.py",
 )
-# In float32 some values of layers that no BatchNorm keeps from the kink of their ReLU (fully connected ones, group norm)
-# cross it by rounding. In float64 none does, and that is where gradients are judged.
+# In float32 some values of layers that no BatchNorm keeps from the kink of their ReLU (fully connected ones, those with
+# group norm) cross it by rounding. In float64 none does, and that is where gradients are judged.
 SINGLE_GRADIENT = 5e-2
 
 
