@@ -48,7 +48,9 @@ def test_a_configuration_is_mmdetections(name: str, dtype: str) -> None:
     single = dtype == "float32"
     try:
         batch = parity.random_batch(empty=True)
-        both = parity.pair(model, lambda rngs: mmdet.create_model(model, rngs=rngs), dtype, 3.0, batch)
+        # At 3.0 some of RetinaNet's scores are 1 in float32, and which of two such boxes is kept is a matter of order.
+        gain = 1.5 if "retinanet" in name else 3.0
+        both = parity.pair(model, lambda rngs: mmdet.create_model(model, rngs=rngs), dtype, gain, batch)
         assert parity.compare_maps(both, batch) < (1e-4 if single else 1e-9)
         found = parity.compare_losses(both, batch, with_masks=masks)
         limits = {"gradient": SINGLE_GRADIENT} if single else {}
