@@ -7,9 +7,9 @@ the ordinary ones, on photos 320 pixels wide; the eight are the first of the tra
 Prints mAP after every epoch, of as many steps as `repeats`.
 """
 
-import copy
 import json
 import tempfile
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def settings(options: Options, root: Path) -> config.Config:
         "log_every": 5,
     }
     base = config.load(DETECTOR)
-    detector = copy.deepcopy(base.model.mmdet)
+    detector = deepcopy(base.model.mmdet)
     assert detector is not None
     detector["train_cfg"]["rcnn"]["sampler"]["num"] = 64
     return config.replace(base, changes | {"model.mmdet": detector})
