@@ -11,6 +11,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 import torch
 from flax import nnx
 from jax import Array
@@ -331,7 +332,12 @@ def assert_same_detections(
         mine = np.column_stack([ours.scores[row], ours.labels[row], ours.boxes[row]])[:count]
         other = np.column_stack([sample["scores"], sample["labels"], sample["bboxes"]])
         np.testing.assert_allclose(mine[:, 0], other[:, 0], rtol=tolerance, atol=tolerance)
-        mine, other = (rows[np.lexsort(np.round(rows, 4).T)] for rows in (mine, other))
-        np.testing.assert_allclose(mine, other, rtol=tolerance, atol=100 * tolerance)
+        if valid.all():  # and there may be more with the last score, of which each side takes some
+            sure = other[:, 0] > other[-1, 0] + 10 * tolerance
+            mine, other = mine[sure], other[sure]
+        # Which is which of detections with equal scores, their places tell.
+        far = np.abs(mine[:, None] - other[None]).max(-1)
+        first, second = scipy.optimize.linear_sum_assignment(far)
+        np.testing.assert_allclose(mine[first], other[second], rtol=tolerance, atol=100 * tolerance)
         for rest in (ours.boxes[row], ours.scores[row], ours.labels[row]):
             assert not np.asarray(rest)[count:].any()
