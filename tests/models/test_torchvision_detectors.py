@@ -16,6 +16,7 @@ from flax import nnx
 from converters import load_pretrained, to_torch
 from converters.rules import leaves
 from converters.verify import QUICK, as_torch, comes_back, difference, perturb, worst
+from jaxft.detection.masks import paste
 from jaxft.models import BUILDERS, abstract_model, materialise, torchvision_detectors
 from jaxft.models.backbones import ResNet
 from jaxft.models.detection_types import RandomSampler
@@ -191,7 +192,13 @@ def check(name: str, *, full: bool) -> None:
         photo["bboxes"] = photo.pop("boxes")
     images, sizes = jnp.asarray(batch.images), jnp.asarray(batch.sizes, jnp.int32)
     predict = jax.jit(lambda arrays: filled(ours, arrays).predict(images, sizes), compiler_options=QUICK)
-    parity.assert_same_detections(found, predict(values(ours)), tolerance=1e-4)
+    detections = predict(values(ours))
+    parity.assert_same_detections(found, detections, tolerance=1e-4)
+    if masks:
+        for row, (photo, (height, width)) in enumerate(zip(found, batch.sizes, strict=True)):
+            parts = (np.asarray(part[row][: len(photo["scores"])]) for part in (detections.masks, detections.boxes))
+            same = paste(*parts, height, width, style="torchvision") == (photo["masks"][:, 0] > 0.5)
+            assert same.mean() >= 0.999
 
     # Gradients are compared with BatchNorm on its running statistics; two photos are too few for its own.
     theirs.train()
