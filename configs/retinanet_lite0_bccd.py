@@ -8,8 +8,8 @@ FOLDER is the Blood Cell Count and Detection data set, https://github.com/Shengg
 annotations/instances_train.json and so on: 205 photos to train on, at 320 x 240 pixels, and 87 in val, on which the
 best epoch is chosen. The first three blocks of the backbone keep their weights, and BatchNorm its ImageNet statistics.
 
-Seen at an overlap of 0.5: mAP 0.90 on the test photos, by the best of eight epochs of a run (seed 0) whose schedule was
-15 epochs long; the 12 of this file have not been run to their end.
+Seen at an overlap of 0.5 (seed 0): mAP 0.896 on the 72 test photos, 0.880 in val, by the last epoch, which is the best.
+Seven of the eight epochs took 9.6 minutes of processor time, 16.6 on two cores with other jobs beside it.
 """
 
 from jaxft.config import Config, Data, Detection, Images, Model, Optimizer, Phase, Pretrained, Rule, Schedule
