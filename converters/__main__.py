@@ -17,8 +17,9 @@ from converters import mmdet_coverage, survey
 from converters.files import write
 from converters.ledger import MismatchError, load_pretrained, to_torch
 from converters.recognition import fitting_models
+from converters.report import Report
 from converters.sources import load
-from converters.verify import Report, verify
+from converters.verify import verify
 from jaxft.console import make_console
 from jaxft.errors import UserError, run_command
 from jaxft.models import abstract_model, list_models, with_head

@@ -281,3 +281,15 @@ def _atomically(path: Path, save: Callable[[Path], None]) -> None:
             os.replace(temporary, path)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} could not be written ({error}); choose another place with --output.") from error
+
+
+def installed_weights(model: str) -> dict[str, str]:
+    """The addresses of a model's weights, the default ones last, as an installed torchvision gives them."""
+    try:
+        from torchvision.models import get_model_weights
+
+        entries = get_model_weights(model)
+    except (ImportError, ValueError):
+        return {}
+    default_last = [*(entry for entry in entries if entry is not entries.DEFAULT), entries.DEFAULT]
+    return {entry.name: entry.url for entry in default_last}

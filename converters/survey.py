@@ -13,8 +13,9 @@ from typing import NamedTuple
 import jax
 from rich.table import Table
 
+from converters.report import Report
 from converters.torchvision import WEIGHTS
-from converters.verify import Report, verify
+from converters.verify import verify
 from jaxft.models import list_models
 
 COLUMNS = ("model", "parameters", "logits", "loss", "gradients", "statistics", "3 steps", "round trip", "seconds")

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection
 
+from converters.files import installed_weights
 from jaxft.errors import UserError
 
 BASE = "https://download.pytorch.org/models/"
@@ -175,7 +176,7 @@ def weights_url(name: str) -> str:
         UserError: torchvision publishes no such weights.
     """
     model, _, wanted = name.partition("/")
-    known = _installed(model) or {weights: BASE + file for weights, file in WEIGHTS.get(model, {}).items()}
+    known = installed_weights(model) or {weights: BASE + file for weights, file in WEIGHTS.get(model, {}).items()}
     if not known:
         near = difflib.get_close_matches(model, WEIGHTS, n=3) or sorted(WEIGHTS)
         raise UserError(f"torchvision://{name}: no weights of {model!r} are known; the nearest are {', '.join(near)}.")
@@ -183,15 +184,3 @@ def weights_url(name: str) -> str:
     if weights not in known:
         raise UserError(f"torchvision://{name}: {model} has the weights {', '.join(sorted(known))}.")
     return known[weights]
-
-
-def _installed(model: str) -> dict[str, str]:
-    """The addresses of a model's weights, the default ones last, as an installed torchvision gives them."""
-    try:
-        from torchvision.models import get_model_weights
-
-        entries = get_model_weights(model)
-    except (ImportError, ValueError):
-        return {}
-    default_last = [*(entry for entry in entries if entry is not entries.DEFAULT), entries.DEFAULT]
-    return {entry.name: entry.url for entry in default_last}

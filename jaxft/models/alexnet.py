@@ -6,8 +6,8 @@ Krizhevsky 2014, https://arxiv.org/abs/1404.5997.
 from flax import nnx
 from jax import Array
 
-from jaxft.models.convolution import max_pool
-from jaxft.models.layers import Conv, Linear, LinearOverMap, Sequential, adaptive_average_pool
+from jaxft.models.layers import Conv, Linear, LinearOverMap, Sequential
+from jaxft.models.pooling import adaptive_average_pool, max_pool
 
 MAP = 6  # the pixels at each side of the map that the classifier sees, whatever the size of the image
 

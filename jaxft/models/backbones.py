@@ -14,10 +14,10 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.conv_module import norm_name, normalisation
-from jaxft.models.convolution import max_pool
 from jaxft.models.detection_types import Norm
 from jaxft.models.layers import Conv, Sequential, kaiming_normal_fan_out
 from jaxft.models.paths import filled, path_name, values
+from jaxft.models.pooling import max_pool
 
 convolution = partial(Conv, bias=False, init=kaiming_normal_fan_out)
 BATCH_NORM = Norm()

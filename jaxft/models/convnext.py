@@ -11,16 +11,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal, zeros
 
-from jaxft.models.layers import (
-    Conv,
-    DropPath,
-    LayerNorm,
-    Linear,
-    Sequential,
-    along_channels,
-    gelu,
-    global_average_pool,
-)
+from jaxft.models.layers import Conv, DropPath, LayerNorm, Linear, Sequential, along_channels, gelu
+from jaxft.models.pooling import global_average_pool
 
 convolution = partial(Conv, init=normal(0.02), bias_init=zeros)
 linear = partial(Linear, init=normal(0.02), bias_init=zeros)

@@ -1,4 +1,4 @@
-"""The one convolution of the project, and max pooling, each in the form that is fastest on the platform it runs on."""
+"""The one convolution of the project, in the form that is fastest on the platform it runs on."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
@@ -153,7 +153,7 @@ _STRIPS = Form(_strips_forward, _LAX.input_gradient, _strips_kernel_gradient)
 # 1 x 1: a matrix product over all pixels.
 def _thin(window: Window, x: Array) -> Array:
     """The pixels that a 1 x 1 kernel visits."""
-    return _pad(x, window.padding, 0)[:, :: window.strides[0], :: window.strides[1]]
+    return pad(x, window.padding, 0)[:, :: window.strides[0], :: window.strides[1]]
 
 
 def _pointwise_forward(window: Window, x: Array, kernel: Array) -> Array:
@@ -188,7 +188,7 @@ _POINTWISE = Form(_pointwise_forward, _pointwise_input_gradient, _pointwise_kern
 
 # One kernel a channel: a sum over the positions of the kernel, each a product with a slice of the images.
 def _depthwise_forward(window: Window, x: Array, kernel: Array) -> Array:
-    taps = _taps(_pad(x, window.padding, 0), kernel.shape, window.strides, window.dilation)
+    taps = views(pad(x, window.padding, 0), kernel.shape, window.strides, window.dilation)
     weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[3])
     return reduce(add, [tap * weight for tap, weight in zip(taps, weights, strict=True)])
 
@@ -233,14 +233,14 @@ def _depthwise_kernel_gradient(window: Window, x: Array, kernel: Array, dy: Arra
     last_row = (groups * _ROWS - 1) * rows + (kernel.shape[0] - 1) * window.dilation[0]
     last_column = (width - 1) * window.strides[1] + (kernel.shape[1] - 1) * window.dilation[1]
     x = lax.optimization_barrier(_crop(x, (-top, -left), (last_row + 1, last_column + 1)))
-    dy = lax.optimization_barrier(_pad(dy, ((0, groups * _ROWS - height), (0, 0)), 0))
+    dy = lax.optimization_barrier(pad(dy, ((0, groups * _ROWS - height), (0, 0)), 0))
     ones = jnp.ones((n, 1, groups * width), dy.dtype)
 
     def total(tap: Array) -> Array:
         partial_sums = reduce(add, [tap[:, i::_ROWS] * dy[:, i::_ROWS] for i in range(_ROWS)])
         return jnp.matmul(ones, partial_sums.reshape(n, -1, channels)).sum(0)
 
-    taps = _taps(x, kernel.shape, window.strides, window.dilation)
+    taps = views(x, kernel.shape, window.strides, window.dilation)
     return jnp.concatenate([total(tap) for tap in taps]).reshape(kernel.shape)
 
 
@@ -302,7 +302,7 @@ def _winograd(padding: Padding, x: Array, kernel: list[list[Array]], contracted:
 
 
 def _winograd_kernel_gradient(window: Window, x: Array, kernel: Array, dy: Array) -> Array:
-    even = _pad(dy, ((0, dy.shape[1] % 2), (0, dy.shape[2] % 2)), 0)
+    even = pad(dy, ((0, dy.shape[1] % 2), (0, dy.shape[2] % 2)), 0)
     outputs = _sandwich(_A, [[even[:, i::2, j::2] for j in range(2)] for i in range(2)])
     tiles = _sandwich(_B.T, _tiles(window.padding, x))
     products = [[_outer(t, o) for t, o in zip(*rows, strict=True)] for rows in zip(tiles, outputs, strict=True)]
@@ -313,8 +313,8 @@ def _tiles(padding: Padding, x: Array) -> list[list[Array]]:
     """Element i, j of every 4 x 4 tile of the padded images, the tiles two pixels apart: 4 x 4 arrays [N, h, w, C]."""
     (top, bottom), (left, right) = padding
     height, width = x.shape[1] + top + bottom, x.shape[2] + left + right
-    x = _pad(x, ((top, bottom + height % 2), (left, right + width % 2)), 0)
-    taps = _taps(x, (4, 4), (2, 2), (1, 1))
+    x = pad(x, ((top, bottom + height % 2), (left, right + width % 2)), 0)
+    taps = views(x, (4, 4), (2, 2), (1, 1))
     return [taps[i : i + 4] for i in range(0, 16, 4)]
 
 
@@ -332,7 +332,7 @@ def _combine(coefficients: np.ndarray, arrays: Sequence[Array]) -> Array:
 _WINOGRAD = Form(_winograd_forward, _winograd_input_gradient, _winograd_kernel_gradient)
 
 
-def _pad(x: Array, padding: Padding, value: float) -> Array:
+def pad(x: Array, padding: Padding, value: float) -> Array:
     """`x` [N, H, W, C] with a border; a negative width crops."""
     (top, bottom), (left, right) = padding
     return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
@@ -341,7 +341,7 @@ def _pad(x: Array, padding: Padding, value: float) -> Array:
 def _crop(x: Array, start: Pair, size: Pair) -> Array:
     """The part of `x` [N, H, W, C] of that size that starts there, zero where it reaches outside."""
     (top, left), (height, width) = start, size
-    return _pad(x, ((-top, top + height - x.shape[1]), (-left, left + width - x.shape[2])), 0)
+    return pad(x, ((-top, top + height - x.shape[1]), (-left, left + width - x.shape[2])), 0)
 
 
 def _interleave(block: list[list[Array]]) -> Array:
@@ -351,7 +351,7 @@ def _interleave(block: list[list[Array]]) -> Array:
     return stacked.reshape(n, height * len(block), width * len(block[0]), channels)
 
 
-def _taps(x: Array, size: Shape, strides: Pair, dilation: Pair) -> list[Array]:
+def views(x: Array, size: Shape, strides: Pair, dilation: Pair) -> list[Array]:
     """The images as each position of a window sees them, in row-major order: kh * kw arrays [N, H', W', C]."""
     height, width = ((x.shape[1 + i] - (size[i] - 1) * dilation[i] - 1) // strides[i] + 1 for i in range(2))
     return [
@@ -359,47 +359,3 @@ def _taps(x: Array, size: Shape, strides: Pair, dilation: Pair) -> list[Array]:
         for i in range(0, size[0] * dilation[0], dilation[0])
         for j in range(0, size[1] * dilation[1], dilation[1])
     ]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def max_pool(x: Array, window: Pair, strides: Pair, padding: Padding = ((0, 0), (0, 0))) -> Array:
-    """The maximum of each window of `x` [N, H, W, C], padded with minus infinity.
-
-    The gradient goes to the first maximum of a window in row-major order, as in PyTorch.
-    """
-
-    return lax.platform_dependent(
-        x,
-        cpu=lambda x: reduce(jnp.maximum, _taps(_pad(x, padding, -jnp.inf), window, strides, (1, 1))),
-        default=lambda x: _reduce_window(x, window, strides, padding),
-    )
-
-
-def _reduce_window(x: Array, window: Pair, strides: Pair, padding: Padding) -> Array:
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *padding, (0, 0)))
-
-
-def _max_pool_fwd(x: Array, window: Pair, strides: Pair, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
-    y: Array = max_pool(x, window, strides, padding)
-    return y, (x, y)
-
-
-def _max_pool_bwd(window: Pair, strides: Pair, padding: Padding, saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
-    def slices(x: Array, y: Array, dy: Array) -> Array:
-        def taps(x: Array) -> list[Array]:
-            return _taps(_pad(x, padding, -jnp.inf), window, strides, (1, 1))
-
-        cotangents, free = [], jnp.ones(y.shape, bool)
-        for tap in taps(x):
-            first = (tap == y) & free
-            free &= ~first
-            cotangents.append(jnp.where(first, dy, 0))
-        return jax.linear_transpose(taps, x)(cotangents)[0]
-
-    def scatter(x: Array, y: Array, dy: Array) -> Array:
-        return jax.vjp(lambda x: _reduce_window(x, window, strides, padding), x)[1](dy)[0]
-
-    return (lax.platform_dependent(*saved, dy, cpu=slices, default=scatter),)
-
-
-max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)

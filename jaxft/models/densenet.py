@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import variance_scaling, zeros
 
-from jaxft.models.convolution import max_pool
-from jaxft.models.layers import BatchNorm, Conv, Linear, average_pool, global_average_pool
+from jaxft.models.layers import BatchNorm, Conv, Linear
+from jaxft.models.pooling import average_pool, global_average_pool, max_pool
 
 BOTTLENECK = 4  # the channels between the two convolutions of a layer, in multiples of the growth
 

@@ -15,16 +15,9 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from jaxft.models.efficientnet_lite import scaled
-from jaxft.models.layers import (
-    BatchNorm,
-    DropPath,
-    Linear,
-    Sequential,
-    SqueezeExcitation,
-    global_average_pool,
-    kaiming_normal_fan_out,
-)
+from jaxft.models.layers import BatchNorm, DropPath, Linear, Sequential, SqueezeExcitation, kaiming_normal_fan_out
 from jaxft.models.mobilenet_v2 import unit
+from jaxft.models.pooling import global_average_pool
 
 Norm = Callable[[int], BatchNorm]
 

@@ -11,7 +11,8 @@ from functools import partial
 from flax import nnx
 from jax import Array
 
-from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear, Sequential, global_average_pool, relu6
+from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear, Sequential, relu6
+from jaxft.models.pooling import global_average_pool
 
 # (repeats, kernel size, stride, expansion, channels out) of each group of blocks, before scaling.
 GROUPS = (

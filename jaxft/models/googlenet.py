@@ -9,19 +9,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal
 
-from jaxft.models.convolution import max_pool
-from jaxft.models.layers import (
-    BatchNorm,
-    Conv,
-    Linear,
-    LinearOverMap,
-    Outputs,
-    Sequential,
-    Size,
-    adaptive_average_pool,
-    global_average_pool,
-    max_pool_ceil,
-)
+from jaxft.models.layers import BatchNorm, Conv, Linear, LinearOverMap, Outputs, Sequential, Size
+from jaxft.models.pooling import adaptive_average_pool, global_average_pool, max_pool, max_pool_ceil
 
 
 class ConvNorm(nnx.Module):

@@ -17,7 +17,8 @@ from jaxft.models.backbones import BATCH_NORM, BasicBlock, Bottleneck, convoluti
 from jaxft.models.conv_module import ConvModule, norm_name, normalisation, xavier_uniform
 from jaxft.models.detection_types import Norm
 from jaxft.models.fpn import nearest
-from jaxft.models.layers import Sequential, average_pool
+from jaxft.models.layers import Sequential
+from jaxft.models.pooling import average_pool
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"BASIC": BasicBlock, "BOTTLENECK": Bottleneck}
 

@@ -11,9 +11,9 @@ from jax import Array
 from jax.nn.initializers import normal
 
 from jaxft.errors import UserError
-from jaxft.models.convolution import max_pool
 from jaxft.models.googlenet import ConvNorm, scaled_to_one
-from jaxft.models.layers import Linear, Outputs, average_pool, global_average_pool
+from jaxft.models.layers import Linear, Outputs
+from jaxft.models.pooling import average_pool, global_average_pool, max_pool
 
 convolution = partial(ConvNorm, deviation=0.1)
 

@@ -1,4 +1,4 @@
-"""Layers that families share: convolution, linear, normalisation, drop-path, pooling, activations and the like.
+"""Layers that families share: convolution, linear, normalisation, drop-path, activations and the like.
 
 Activations are `[N, H, W, C]`. Defaults, initial values and training behaviour are PyTorch's, so that a model written
 with these layers under PyTorch's attribute names trains as its original does. Leaf names are Flax's (`kernel`, `scale`,
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.models.convolution import conv, max_pool
+from jaxft.models.convolution import conv
 
 Size = int | tuple[int, int]
 Init = Callable[[Array, tuple[int, ...]], Array]
@@ -371,36 +371,3 @@ def hard_swish(x: Array) -> Array:
 def gelu(x: Array) -> Array:
     """`torch.nn.GELU`: x times the normal distribution's cumulative at x, exact."""
     return jax.nn.gelu(x, approximate=False)
-
-
-def global_average_pool(x: Array) -> Array:
-    """`[N, H, W, C]` -> `[N, C]`: `AdaptiveAvgPool2d(1)` and `flatten`."""
-    return x.mean((1, 2))
-
-
-def average_pool(x: Array, size: int, stride: int, padding: int = 0) -> Array:
-    """`torch.nn.AvgPool2d(size, stride, padding)`, which counts the zeros of the padding; float32 or wider inside."""
-    border = (padding, padding)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), border, border, (0, 0))
-    return (jax.lax.reduce_window(wide, 0.0, jax.lax.add, window, strides, pads) / size**2).astype(x.dtype)
-
-
-def max_pool_ceil(x: Array, size: int, stride: int) -> Array:
-    """`torch.nn.MaxPool2d(size, stride, ceil_mode=True)`, size >= stride: the last windows may reach over the edge."""
-    bottom, right = (-(length - size) % stride for length in x.shape[1:3])
-    return max_pool(x, (size, size), (stride, stride), ((0, bottom), (0, right)))
-
-
-def adaptive_average_pool(x: Array, size: Size) -> Array:
-    """`[N, H, W, C]` -> `[N, *size, C]`: each output is the mean over rows floor(i*H/h) to ceil((i+1)*H/h), as
-    `torch.nn.AdaptiveAvgPool2d` cuts them; computed as two small matrix products."""
-
-    def weights(length: int, parts: int) -> Array:
-        cells = jnp.arange(length)[None]
-        start = (jnp.arange(parts) * length // parts)[:, None]
-        end = ((jnp.arange(1, parts + 1) * length + parts - 1) // parts)[:, None]
-        return jnp.where((cells >= start) & (cells < end), 1 / (end - start), 0).astype(x.dtype)
-
-    rows, columns = pair(size)
-    return jnp.einsum("nhwc,ph,qw->npqc", x, weights(x.shape[1], rows), weights(x.shape[2], columns))

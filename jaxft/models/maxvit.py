@@ -22,10 +22,9 @@ from jaxft.models.layers import (
     Linear,
     Sequential,
     SqueezeExcitation,
-    average_pool,
     gelu,
-    global_average_pool,
 )
+from jaxft.models.pooling import average_pool, global_average_pool
 
 EXPANSION = 4  # of the channels inside an MBConv and an MLP
 HEAD = 32  # channels of each head of attention

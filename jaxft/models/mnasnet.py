@@ -14,7 +14,8 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from jaxft.models.efficientnet_lite import scaled
-from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, global_average_pool, kaiming_normal_fan_out
+from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, kaiming_normal_fan_out
+from jaxft.models.pooling import global_average_pool
 
 # (channels out, kernel size, stride, expansion, repeats) of each stack of blocks, before scaling.
 Stack = tuple[int, int, int, int, int]

@@ -10,7 +10,8 @@ from jax import Array
 from jax.nn.initializers import normal, zeros
 
 from jaxft.models.efficientnet_lite import scaled
-from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, global_average_pool, kaiming_normal_fan_out, relu6
+from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, kaiming_normal_fan_out, relu6
+from jaxft.models.pooling import global_average_pool
 
 # (expansion, channels out, repeats, stride) of each group of blocks, before scaling.
 Group = tuple[int, int, int, int]

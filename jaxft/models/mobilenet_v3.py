@@ -18,11 +18,11 @@ from jaxft.models.layers import (
     Linear,
     Sequential,
     SqueezeExcitation,
-    global_average_pool,
     hard_sigmoid,
     hard_swish,
     kaiming_normal_fan_out,
 )
+from jaxft.models.pooling import global_average_pool
 
 unit = partial(mobilenet_v2.unit, norm=partial(BatchNorm, eps=1e-3, momentum=0.01))
 

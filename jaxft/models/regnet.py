@@ -13,8 +13,9 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal, zeros
 
-from jaxft.models.layers import Linear, SqueezeExcitation, global_average_pool, kaiming_normal_fan_out
+from jaxft.models.layers import Linear, SqueezeExcitation, kaiming_normal_fan_out
 from jaxft.models.mobilenet_v2 import unit
+from jaxft.models.pooling import global_average_pool
 
 STEM = 32
 

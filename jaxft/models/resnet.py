@@ -9,8 +9,8 @@ from functools import partial
 from flax import nnx
 from jax import Array
 
-from jaxft.models.convolution import max_pool
-from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, global_average_pool, kaiming_normal_fan_out
+from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, kaiming_normal_fan_out
+from jaxft.models.pooling import global_average_pool, max_pool
 
 convolution = partial(Conv, bias=False, init=kaiming_normal_fan_out)
 

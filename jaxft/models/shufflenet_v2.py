@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.models.convolution import max_pool
-from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, global_average_pool
+from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential
+from jaxft.models.pooling import global_average_pool, max_pool
 
 convolution = partial(Conv, bias=False)
 

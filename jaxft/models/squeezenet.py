@@ -11,7 +11,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import he_uniform, normal, zeros
 
-from jaxft.models.layers import Conv, Sequential, global_average_pool, max_pool_ceil
+from jaxft.models.layers import Conv, Sequential
+from jaxft.models.pooling import global_average_pool, max_pool_ceil
 
 convolution = partial(Conv, init=he_uniform(), bias_init=zeros)
 

@@ -10,16 +10,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal, zeros
 
-from jaxft.models.convolution import max_pool
-from jaxft.models.layers import (
-    BatchNorm,
-    Conv,
-    Linear,
-    LinearOverMap,
-    Sequential,
-    adaptive_average_pool,
-    kaiming_normal_fan_out,
-)
+from jaxft.models.layers import BatchNorm, Conv, Linear, LinearOverMap, Sequential, kaiming_normal_fan_out
+from jaxft.models.pooling import adaptive_average_pool, max_pool
 
 WIDTHS = (64, 128, 256, 512, 512)
 MAP = 7  # the pixels at each side of the map that the classifier sees, whatever the size of the image

@@ -10,10 +10,12 @@ import pytest
 from flax import nnx
 from jax import Array
 
-from converters.verify import Report, difference, verify, worst
+from converters.report import Report, difference, worst
+from converters.verify import verify
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS
-from jaxft.models.layers import BatchNorm, Conv, Linear, global_average_pool
+from jaxft.models.layers import BatchNorm, Conv, Linear
+from jaxft.models.pooling import global_average_pool
 
 torch = pytest.importorskip("torch")
 

@@ -17,7 +17,8 @@ from flax import nnx
 from jax import Array
 
 from converters import load_pretrained, to_torch
-from converters.verify import QUICK, as_torch, comes_back, difference, perturb, precision, standardise, widened, worst
+from converters.report import difference, worst
+from converters.verify import QUICK, as_torch, comes_back, perturb, precision, standardise, widened
 from jaxft.models import materialise
 from jaxft.models.detection_types import Detections, Targets
 from jaxft.models.paths import filled, values

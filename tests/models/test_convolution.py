@@ -13,7 +13,8 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxft.models.convolution import conv, max_pool
+from jaxft.models.convolution import conv
+from jaxft.models.pooling import max_pool
 
 torch = pytest.importorskip("torch")
 

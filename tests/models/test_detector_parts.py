@@ -12,7 +12,8 @@ import torchvision
 from flax import nnx
 
 from converters import load_pretrained, to_torch
-from converters.verify import QUICK, comes_back, difference, perturb, precision, widened
+from converters.report import difference
+from converters.verify import QUICK, comes_back, perturb, precision, widened
 from jaxft.models import create_model
 from jaxft.models.anchor_free_heads import FCOSHead
 from jaxft.models.backbones import Pyramid, ResNet

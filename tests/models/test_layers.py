@@ -9,8 +9,9 @@ from flax import nnx
 from jax import Array
 
 from converters import load_pretrained, to_torch
+from converters.report import difference
 from converters.rules import leaves
-from converters.verify import difference, precision, reference
+from converters.verify import precision, reference
 from jaxft.models import BUILDERS, abstract_model, materialise
 from jaxft.models.layers import (
     BatchNorm,
@@ -21,13 +22,13 @@ from jaxft.models.layers import (
     LinearOverMap,
     Sequential,
     SqueezeExcitation,
-    adaptive_average_pool,
     gelu,
     hard_sigmoid,
     hard_swish,
     relu6,
 )
 from jaxft.models.paths import filled, values
+from jaxft.models.pooling import adaptive_average_pool
 
 torch = pytest.importorskip("torch")
 

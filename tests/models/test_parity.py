@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from converters import load_pretrained, survey
-from converters.verify import Report, compare, perturb, precision, verify
+from converters.report import Report
+from converters.verify import compare, perturb, precision, verify
 from jaxft.models import FAMILIES, class_layers, materialise
 from tests.models import shallow
 

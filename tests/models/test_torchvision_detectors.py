@@ -14,8 +14,9 @@ import pytest
 from flax import nnx
 
 from converters import load_pretrained, to_torch
+from converters.report import difference, worst
 from converters.rules import leaves
-from converters.verify import QUICK, as_torch, comes_back, difference, perturb, worst
+from converters.verify import QUICK, as_torch, comes_back, perturb
 from jaxft.detection.masks import paste
 from jaxft.models import BUILDERS, abstract_model, materialise, torchvision_detectors
 from jaxft.models.backbones import ResNet
