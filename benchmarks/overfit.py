@@ -45,9 +45,6 @@ def few(options: Options, folder: Path) -> None:
     """Writes a data set of some photos, each as often as an epoch has steps, and once for evaluation."""
     content = json.loads((options.root / "annotations" / "instances_train.json").read_text())
     chosen = content["images"][: options.photos]
-    objects = {
-        image["id"]: [row for row in content["annotations"] if row["image_id"] == image["id"]] for image in chosen
-    }
     (folder / "annotations").mkdir()
     (folder / "photos").mkdir()
     for split, copies in (("train", options.repeats), ("test", 1)):
@@ -55,15 +52,12 @@ def few(options: Options, folder: Path) -> None:
         annotations: list[dict[str, Any]] = []
         for copy in range(copies):
             for image in chosen:
-                name = f"{copy}_{image['file_name']}"
-                if not (folder / "photos" / name).exists():
-                    (folder / "photos" / name).symlink_to((options.root / "JPEGImages" / image["file_name"]).resolve())
-                number = len(images)
+                name, number = f"{split}_{copy}_{image['file_name']}", len(images)
+                (folder / "photos" / name).symlink_to((options.root / "JPEGImages" / image["file_name"]).resolve())
                 images.append(image | {"id": number, "file_name": name})
-                annotations += [
-                    row | {"id": len(annotations) + index + 1, "image_id": number}
-                    for index, row in enumerate(objects[image["id"]])
-                ]
+                for row in content["annotations"]:
+                    if row["image_id"] == image["id"]:
+                        annotations.append(row | {"id": len(annotations) + 1, "image_id": number})
         text = json.dumps({"images": images, "annotations": annotations, "categories": content["categories"]})
         (folder / "annotations" / f"instances_{split}.json").write_text(text)
 

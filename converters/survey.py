@@ -126,7 +126,8 @@ def markdown(reports: Sequence[Report], dtype: str) -> str:
 Written by `python -m converters verify --all --markdown FILE` on {datetime.now(UTC):%Y-%m-%d}, with {versions}, on
 {platform.machine()} ({jax.default_backend()}), in {dtype}.
 
-Random weights, perturbed BatchNorm statistics, 8 random images of 64 pixels (models of a fixed or larger size: theirs).
+Random weights, perturbed BatchNorm statistics, 8 random images of 64 pixels (where a model needs larger ones, theirs,
+and fewer of the largest; GoogLeNet 4).
 A figure is the largest difference from PyTorch relative to the largest magnitude of PyTorch's tensor; for gradients, to
 at least a hundredth of the largest gradient. The round trip is the export: the same bits, and loaded by PyTorch with
 `strict=True`.

@@ -21,5 +21,5 @@ import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tracing makes many small objects that live on; looking through all of them again and again took a fifth of its time.
+# Tracing makes many small objects that live on; looking through all of them again and again took a sixth of its time.
 gc.set_threshold(100_000, 50, 100)

@@ -5,8 +5,8 @@ from flax import nnx
 from jax import Array
 
 # To be given to `jax.jit`: of what runs once, LLVM's optimizations would take longer than they save. (XLA's older code
-# generator, xla_cpu_use_fusion_emitters=False, would take another third off. But with it the gradient of a max pooling
-# in a small VGG was off by 2e-3 in float64.)
+# generator, xla_cpu_use_fusion_emitters=False, would take another third off. But with it the gradient of the first
+# kernel of a small VGG with BatchNorm was off by 2e-3 in float64; why, has not been found.)
 QUICK = {"xla_backend_optimization_level": 0}
 
 

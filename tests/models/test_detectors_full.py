@@ -23,9 +23,14 @@ CONFIGS = (
     "faster-rcnn_x101-32x4d_fpn_1x_coco.py",
     "mask-rcnn_r50_fpn_gn-all_2x_coco.py",
 )
-# In float32 some values of layers that no BatchNorm keeps from the kink of their ReLU (fully connected ones, those with
-# group norm) cross it by rounding. In float64 none does, and that is where gradients are judged.
-SINGLE_GRADIENT = 5e-2
+# Of these, some values of layers that no BatchNorm keeps from the kink of their ReLU (fully connected ones, those with
+# group norm) cross it by rounding in float32. In float64 none does, and that is where their gradients are judged.
+ON_KINKS = (
+    "mask-rcnn_r50_fpn_1x_coco.py",
+    "cascade-mask-rcnn_r50_fpn_1x_coco.py",
+    "faster-rcnn_r101-caffe_fpn_1x_coco.py",
+    "mask-rcnn_r50_fpn_gn-all_2x_coco.py",
+)
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def test_a_configuration_is_mmdetections(name: str, dtype: str) -> None:
         both = parity.pair(model, lambda rngs: mmdet.create_model(model, rngs=rngs), dtype, gain, batch)
         assert parity.compare_maps(both, batch) < (1e-4 if single else 1e-9)
         found = parity.compare_losses(both, batch, with_masks=masks)
-        limits = {"gradient": SINGLE_GRADIENT} if single else {}
+        limits = {"gradient": 5e-2 if name in ON_KINKS else 1e-3} if single else {}
         wrong = {key: value for key, value in found.items() if not value < limits.get(key, 1e-4 if single else 1e-6)}
         assert wrong == {}
         theirs, ours = parity.predictions(both, batch)
