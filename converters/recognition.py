@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 
 from converters.rules import COUNTER, leaves
+from converters.torchvision import modern_key
 from jaxft.models import BUILDERS, abstract_model, list_models
 
 CLASSES = 1000
@@ -39,6 +40,7 @@ def _agreements(state: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _agreement(shapes: Shapes, ours: Shapes) -> float:
+    shapes = {modern_key(key, ours): shape for key, shape in shapes.items()}
     equal = sum(_same(shape, ours[key]) for key, shape in shapes.items() if key in ours)
     return equal / len(shapes.keys() | ours.keys())
 

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -343,6 +344,23 @@ def test_a_densenets_keys_of_old_are_understood() -> None:
     names = {"weight": 2, "bias": 3, "running_mean": 4, "running_var": 5}
     load_pretrained(model, {f"denselayer1.norm.1.{key}": np.full(3, v, np.float32) for key, v in names.items()})
     assert float(model.denselayer1.norm1.var[0]) == 5
+
+
+def test_a_vits_keys_of_old_are_understood() -> None:
+    state = random_state(abstract_model("vit_b_32"))
+    new = {"0": "linear_1", "3": "linear_2"}
+    old = {re.sub(r"\.mlp\.([03])\.", lambda found: f".mlp.{new[found[1]]}.", key): v for key, v in state.items()}
+    assert len(old.keys() - state.keys()) == 12 * 2 * 2
+    model = abstract_model("vit_b_32")
+    load_pretrained(model, old)
+    exported = to_torch(model)
+    assert exported.keys() == state.keys()
+    assert all(np.array_equal(exported[key], state[key]) for key in state)
+    assert fitting_models(old) == ["vit_b_32"]
+    torch = pytest.importorskip("torch")
+    with torch.device("meta"):
+        theirs = pytest.importorskip("torchvision").models.vit_b_32(weights=None)
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in old.items()}, strict=True, assign=True)
 
 
 @pytest.mark.zoo
