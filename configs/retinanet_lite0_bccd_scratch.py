@@ -6,7 +6,8 @@
 BatchNorm's momentum is PyTorch's default: at the network's own, 0.01, the running statistics of 300 steps are not yet
 those of the photos.
 
-Expected mAP at an overlap of 0.5 on the test photos: not measured.
+Seen at an overlap of 0.5 (seed 0): mAP 0.617 on the test photos, 0.681 in val, by the last epoch, which is the best.
+Seven of the eight epochs took 14.4 minutes on two cores, compiling included, with other jobs beside it.
 """
 
 from configs.retinanet_lite0_bccd import config as base

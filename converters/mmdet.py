@@ -53,6 +53,7 @@ def parse(config: str | Path | Mapping[str, Any], num_classes: int | None = None
     model = model_dict(config)
     section = Section(with_classes(model, num_classes), "model")
     section.ignore("init_cfg")
+    _check_levels(section)
     kind = section.type([*TWO_STAGE, *SINGLE_STAGE, "RPN"])
     divisor = _divisor(section)
     parts: dict[str, Any] = {"backbone": _backbone(section), "neck": _neck(section)}
@@ -188,13 +189,16 @@ def _neck(parent: Section) -> Part | None:
     section.only(act_cfg=None, upsample_cfg={"mode": "nearest"})
     even = section.standardises()
     extra = section.values.pop("add_extra_convs", False)
+    channels, outs = section.take("in_channels", wholes), section.take("num_outs", whole)
+    start, end = section.take("start_level", whole, 0), section.take("end_level", whole, -1)
+    _check_outs(section, outs, len(channels), start, end)
     made = partial(
         FPN,
-        in_channels=section.take("in_channels", wholes),
+        in_channels=channels,
         out_channels=section.take("out_channels", whole),
-        num_outs=section.take("num_outs", whole),
-        start_level=section.take("start_level", whole, 0),
-        end_level=section.take("end_level", whole, -1),
+        num_outs=outs,
+        start_level=start,
+        end_level=end,
         add_extra_convs=extra if isinstance(extra, str) else bool(extra),
         relu_before_extra_convs=section.take("relu_before_extra_convs", flag, False),
         no_norm_on_lateral=section.take("no_norm_on_lateral", flag, False),
@@ -202,6 +206,40 @@ def _neck(parent: Section) -> Part | None:
     )
     section.done()
     return standardised(made) if even else made
+
+
+def _check_outs(section: Section, num_outs: int, maps: int, start: int, end: int) -> None:
+    """MMDetection's own conditions: levels beyond the backbone's are made only where its last map is used."""
+    last = maps - 1 if end == -1 else end
+    used = last - start + 1
+    if not 0 <= start <= last < maps or num_outs < used or (last < maps - 1 and num_outs != used):
+        key = section.key("num_outs")
+        raise ConfigError(
+            key,
+            f"{key} does not fit the levels",
+            f"{key} is {num_outs}, but of {maps} maps those from {start} to {last} are used (start_level, end_level); "
+            "give as many, or more where the last map is used.",
+        )
+
+
+def _check_levels(model: Section) -> None:
+    """Refuses a dense head whose strides are for another number of maps than the neck puts out."""
+    neck = model.values.get("neck")
+    count = neck.get("num_outs") if isinstance(neck, Mapping) else None
+    for name in ("rpn_head", "bbox_head"):
+        head = model.values.get(name)
+        if not isinstance(head, Mapping) or count is None:
+            continue
+        anchors = head.get("anchor_generator")
+        within, owner = (".anchor_generator", anchors) if isinstance(anchors, Mapping) else ("", head)
+        strides = owner.get("strides")
+        if isinstance(strides, list | tuple) and len(strides) != count:
+            key = model.key(f"{name}{within}.strides")
+            raise ConfigError(
+                key,
+                f"{key} does not fit the neck",
+                f"{key} is {list(strides)}, for {len(strides)} maps, but model.neck.num_outs is {count}.",
+            )
 
 
 def _rpn_head(parent: Section, train: Section, test: Section, divisor: int | None) -> Part:

@@ -21,7 +21,7 @@ class DataSet:
     times: int
 
 
-def read_data(config: Mapping[str, Any], batch_size: int) -> tuple[Data, int]:
+def read_data(config: Mapping[str, Any], model: Mapping[str, Any], batch_size: int) -> tuple[Data, int]:
     """The splits and the batch; and how many passes over the photos one of MMDetection's epochs is."""
     train, test = _data_set(config, "train_dataloader"), _data_set(config, "val_dataloader")
     names = [split.section.take("ann_file", text) for split in (train, test)]
@@ -45,6 +45,7 @@ def read_data(config: Mapping[str, Any], batch_size: int) -> tuple[Data, int]:
         train=splits[0],
         test=splits[1],
         classes=(classes[0],) if isinstance(classes[0], str) else tuple(classes[0]),
+        single_class="object" if model.get("type") == "RPN" else None,
         batch_size=batch_size,
     )
     return data, train.times

@@ -48,7 +48,7 @@ def read_config(path: str | Path) -> Config:
     parts = wrapper.take("accumulative_counts", whole, 1)
     amp = wrapper.type(["OptimWrapper", "AmpOptimWrapper"]) == "AmpOptimWrapper"
     batch = parts * Section(whole_config, "config").section("train_dataloader").take("batch_size", whole, 1)
-    data, times = read_data(whole_config, batch)
+    data, times = read_data(whole_config, model, batch)
     detection, flip = read_detection(whole_config, model)
     paramwise = wrapper.section("paramwise_cfg", {}) if wrapper.has("paramwise_cfg") else Section({}, "paramwise_cfg")
     optimizer = _optimizer(wrapper, whole_config, batch, parts)

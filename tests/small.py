@@ -71,6 +71,7 @@ config = Config(
 )
 """
 ONE_PHASE = "Phase(epochs=2, schedule=Schedule(decay='cosine', unit='step', warmup=2)),"
+HEAD_ALONE = "Phase(epochs=2, rules=(Rule(pattern='fc'), Rule(pattern='*', frozen=True))),"
 TWO_PHASES = (
     "Phase(epochs=1, rules=(Rule(pattern='fc'), Rule(pattern='*', frozen=True))), "
     "Phase(epochs=2, rate=0.1, rules=(Rule(pattern='fc'), Rule(pattern='*', rate=0.1))),"

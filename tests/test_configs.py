@@ -1,4 +1,4 @@
-"""Every file in configs/ runs, shrunk; those of detection in test_detection_configs.py."""
+"""Every file in configs/ makes a plan, and runs, shrunk; those of detection in test_detection_configs.py."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from tests.small import CLASSES, ROOT, execute, lines
+from jaxft import train
+from tests.small import CLASSES, ROOT, call, execute, lines
 
 pytest_plugins = ("tests.runs",)
 
@@ -26,19 +27,37 @@ def resnet18_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
-def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path, tmp_path: Path) -> None:
-    arguments: list[object] = [*SHRUNK]
+def arguments(config: Path, photos: Path, weights: Path) -> list[object]:
+    """Small photos in large batches, and weights that need no download."""
     if config.stem == "digits":
-        arguments += ["--data.batch-size", 256]
-    else:
-        arguments += ["--data.batch-size", 8, "--data.root", photos]
-    if config.stem == "hotdog":
-        arguments += ["--pretrained.source", resnet18_weights]
+        return [*SHRUNK, "--data.batch-size", 512]
+    source = ["--pretrained.source", weights] if config.stem == "hotdog" else []
+    return [*SHRUNK, "--data.batch-size", 8, "--data.root", photos, *source]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda file: file.stem)
+def test_a_configuration_makes_a_plan(config: Path, photos: Path, resnet18_weights: Path, tmp_path: Path) -> None:
+    """Its weights, its data and its rules fit its network."""
     run = tmp_path / "run"
-    result = execute("jaxft.train", "--config", config, "--workdir", run, *arguments)
+    result = call(
+        train.main, "--config", config, "--workdir", run, "--dry-run", *arguments(config, photos, resnet18_weights)
+    )
     assert result.code == 0, result
-    steps = 1438 // 256 if config.stem == "digits" else 24 // 8
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, id=config.stem, marks=[] if config.stem in ("digits", "hotdog") else pytest.mark.slow)
+        for config in CONFIGS
+    ],
+)
+def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = execute("jaxft.train", "--config", config, "--workdir", run, *arguments(config, photos, resnet18_weights))
+    assert result.code == 0, result
+    steps = 1438 // 512 if config.stem == "digits" else 24 // 8
 
     entries = lines(run)
     assert [entry["step"] for entry in entries if entry["split"] == "train"] == list(range(1, steps + 1))

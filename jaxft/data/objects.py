@@ -97,6 +97,14 @@ class ObjectSource:
         """The photos at `indices`, in that order."""
         return replace(self, examples=tuple(self.examples[index] for index in indices))
 
+    def as_one_class(self, name: str) -> "ObjectSource":
+        """The same objects, all of one class."""
+        examples = (
+            example._replace(objects=example.objects._replace(labels=np.zeros_like(example.objects.labels)))
+            for example in self.examples
+        )
+        return replace(self, classes=(name,), examples=tuple(examples))
+
     def check(self) -> None:
         """Open every file as far as its header, so that a missing one is found before training.
 

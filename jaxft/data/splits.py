@@ -79,6 +79,8 @@ def _object_splits(config: Config) -> tuple[Rows, Rows]:
 
 def _objects(config: Config, split: str, classes: tuple[str, ...]) -> ObjectSource:
     data, root = config.data, _folder(config.data)
+    if data.single_class is not None:
+        classes = data.classes
     if data.source == "voc":
         if config.detection.masks:
             raise UserError("The data source 'voc' has no masks; set --detection.no-masks or convert the data to COCO.")
@@ -88,7 +90,7 @@ def _objects(config: Config, split: str, classes: tuple[str, ...]) -> ObjectSour
         photos = root / data.image_folder.replace("{split}", split)
         source = read_coco(file, photos, classes, masks=config.detection.masks, complete=not data.classes)
     source.check()
-    return source
+    return source if data.single_class is None else source.as_one_class(data.single_class)
 
 
 def _labelled(data: Data, split: str) -> Source:

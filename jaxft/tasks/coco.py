@@ -13,8 +13,17 @@ from pycocotools.cocoeval import COCOeval
 from jaxft.data.objects import Objects, ObjectSource
 
 Entry = dict[str, Any]
-# Where COCOeval.summarize puts its figures, under MMDetection's names.
-_FIGURES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+# How many objects of a photo count, best first: for precision the first number, for recall each (MMDetection's).
+_COUNTS = (100, 300, 1000)
+# Precision under MMDetection's names: the overlaps, of 0.5, 0.55, ... 0.95, and the size, of COCO's four.
+_PRECISION = {
+    "mAP": (slice(None), 0),
+    "mAP_50": (slice(0, 1), 0),
+    "mAP_75": (slice(5, 6), 0),
+    "mAP_s": (slice(None), 1),
+    "mAP_m": (slice(None), 2),
+    "mAP_l": (slice(None), 3),
+}
 
 
 class Found(NamedTuple):
@@ -42,7 +51,8 @@ def coco_metrics(source: ObjectSource, found: Mapping[int, Found]) -> dict[str, 
 
     Returns:
         `bbox_mAP` (the mean over the overlaps 0.5, 0.55, ... 0.95), `bbox_mAP_50`, `bbox_mAP_75`, for small, medium and
-        large objects `bbox_mAP_s`, `_m`, `_l`, and for each class `bbox_mAP/CLASS`; with masks the same as `segm_...`.
+        large objects `bbox_mAP_s`, `_m`, `_l`, and for each class `bbox_mAP/CLASS`; the mean recall with 100 objects a
+        photo `bbox_AR@100`, with 300 and 1000 where so many were found; with masks the same as `segm_...`.
         Sizes and classes of which the truth has no object are left out.
     """
     kinds = ["bbox"]
@@ -50,31 +60,42 @@ def coco_metrics(source: ObjectSource, found: Mapping[int, Found]) -> dict[str, 
         kinds.append("segm")
     metrics: dict[str, float] = {}
     for kind in kinds:
-        truth = _dataset(source, [_truth(example.objects, kind) for example in source.examples])
-        answers = _dataset(source, [_answers(found.get(index), kind) for index in range(len(source))])
-        metrics |= _evaluate(truth, answers, kind, source.classes)
+        truth = [_truth(example.objects, kind) for example in source.examples]
+        answers = [_answers(found.get(index), kind) for index in range(len(source))]
+        metrics |= _evaluate(source, truth, answers, kind)
     return metrics
 
 
-def _evaluate(truth: Entry, answers: Entry, kind: str, classes: Sequence[str]) -> dict[str, float]:
+def _evaluate(
+    source: ObjectSource, truth: Sequence[Sequence[Entry]], found: Sequence[Sequence[Entry]], kind: str
+) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
         tables = []
-        for content in (truth, answers):
+        for annotations in (truth, found):
             table = COCO()
-            table.dataset = content
+            table.dataset = _dataset(source, annotations)
             table.createIndex()
             tables.append(table)
         judge = COCOeval(*tables, kind)
+        judge.params.maxDets = list(_COUNTS)
         judge.evaluate()
         judge.accumulate()
-        judge.summarize()
-    figures = {f"{kind}_{name}": value for name, value in zip(_FIGURES, judge.stats, strict=False)}
-    precision = judge.eval["precision"][:, :, :, 0, -1]  # overlaps, recalls, classes; all sizes, up to 100 objects
-    for index, name in enumerate(classes):
-        counted = precision[..., index][precision[..., index] > -1]
-        figures[f"{kind}_mAP/{name}"] = counted.mean() if counted.size else -1.0
+    # Overlaps, recalls, classes, sizes, counts; and without the recalls.
+    precision, recall = judge.eval["precision"][..., 0], judge.eval["recall"][:, :, 0]
+    figures = {f"{kind}_{name}": _mean(precision[at][..., size]) for name, (at, size) in _PRECISION.items()}
+    figures |= {f"{kind}_mAP/{name}": _mean(precision[:, :, index, 0]) for index, name in enumerate(source.classes)}
+    most = max((len(photo) for photo in found), default=0)
+    for index, count in enumerate(_COUNTS):
+        if index == 0 or most > _COUNTS[index - 1]:
+            figures[f"{kind}_AR@{count}"] = _mean(recall[..., index])
     main = f"{kind}_mAP"  # must be there for the choice of the best model
-    return {name: float(max(value, 0)) for name, value in figures.items() if value > -1 or name == main}
+    return {name: max(value, 0.0) for name, value in figures.items() if value > -1 or name == main}
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of what COCOeval counted; -1 where that is nothing."""
+    counted = values[values > -1]
+    return float(counted.mean()) if counted.size else -1.0
 
 
 def _dataset(source: ObjectSource, annotations: Sequence[Sequence[Entry]]) -> Entry:

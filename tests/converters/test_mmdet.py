@@ -142,6 +142,8 @@ FASTER, RETINA = "faster-rcnn_r50_fpn_1x_coco.py", "retinanet_r50_fpn_1x_coco.py
         (FASTER, "backbone.colour", "red", r"model\.backbone\.colour: jaxft does not know this setting"),
         (FASTER, "neck.type", "PAFPN", r"model\.neck\.type is 'PAFPN', .*did you mean FPN"),
         (FASTER, "neck", [{"type": "FPN"}, {"type": "BFP"}], r"model\.neck has several parts"),
+        (FASTER, "neck.end_level", 2, r"model\.neck\.num_outs is 5, but of 4 maps those from 0 to 2 are used"),
+        (FASTER, "neck.num_outs", 4, r"model\.rpn_head\.anchor_generator\.strides is .*, for 5 maps, but .* is 4"),
         (FASTER, "neck.norm_cfg", {"type": "LN"}, r"model\.neck\.norm_cfg\.type is 'LN'"),
         (FASTER, "rpn_head.type", "GARPNHead", r"model\.rpn_head\.type is 'GARPNHead', .*did you mean RPNHead"),
         (FASTER, "rpn_head.anchor_generator.type", "YOLOAnchorGenerator", r"rpn_head\.anchor_generator\.type"),

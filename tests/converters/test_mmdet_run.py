@@ -8,7 +8,7 @@ import pytest
 
 from converters.mmdet import model_dict, with_classes
 from converters.mmdet_coverage import abstract
-from jaxft import train
+from jaxft import evaluate, train
 from jaxft.run import RunDirectory
 from tests import mmdet_live
 from tests.converters.tiny import random_state
@@ -36,6 +36,16 @@ val_dataloader = dict(dataset=dict(data_prefix=dict(img='photos'), pipeline=test
 train_cfg = dict(max_epochs=2)
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2)]
 """
+
+# The data and the schedule of `CONFIG` under an RPN.
+RPN = """
+_base_ = 'mmdet::rpn/rpn_r50_fpn_1x_coco.py'
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=16),
+    backbone=dict(depth=18, base_channels=8, init_cfg=None),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=8, num_outs=2, start_level=1, end_level=2),
+    rpn_head=dict(in_channels=8, feat_channels=8, anchor_generator=dict(scales=[2], strides=[8, 16])))
+train_pipeline""" + CONFIG.partition("train_pipeline")[2]
 
 
 def random_tensors(file: Path, classes: int) -> dict[str, Any]:
@@ -70,6 +80,24 @@ def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path
     wanted = older["bbox_head.retina_cls.weight"].numpy()
     np.testing.assert_allclose(kernel[1::2], wanted[1::3], atol=1e-6)  # the square, in each of three anchors
     assert np.abs(kernel[::2] - wanted[::3]).max() > 1e-3  # the disc is new
+
+
+def test_an_rpn_alone_takes_all_objects_for_one_class(tmp_path: Path) -> None:
+    data, file, run = tmp_path / "data", tmp_path / "rpn.py", tmp_path / "run"
+    write_coco(data, (1, 2, 1, 3), "train")
+    write_coco(data, (3, 2), "test", seed=1)
+    file.write_text(RPN)
+    given = ["--config", file, "--data.root", data, "--log-every", 1]
+    refused = call(train.main, *given, "--data.single-class", "None", "--workdir", tmp_path / "refused")
+    assert "an RPN alone, which tells no classes apart, but the data have 2" in user_error(refused)
+    result = call(train.main, *given, "--workdir", run)
+    assert result.code == 0, result
+    entries = lines(run)
+    assert {"loss", "loss_rpn_cls", "loss_rpn_bbox"} <= entries[0].keys()
+    assert {"bbox_mAP", "bbox_mAP/object", "bbox_AR@100"} <= entries[-1].keys()
+    assert not {f"bbox_mAP/{name}" for name in CLASSES} & entries[-1].keys()
+    again = call(evaluate.main, "--run", run)
+    assert again.code == 0, again
 
 
 def test_the_frozen_part_of_a_configuration_is_frozen(tmp_path: Path) -> None:

@@ -82,6 +82,16 @@ def test_classes_can_be_chosen_and_ordered(tmp_path: Path, content: Content) -> 
         np.testing.assert_array_equal(one.objects.labels, 1 - other.objects.labels)
 
 
+def test_all_objects_can_count_as_one_class(tmp_path: Path, content: Content) -> None:
+    plain = read(tmp_path, content)
+    assert {label for example in plain.examples for label in example.objects.labels.tolist()} == {0, 1}
+    one = plain.as_one_class("object")
+    assert one.classes == ("object",)
+    for example, other in zip(one.examples, plain.examples, strict=True):
+        assert not example.objects.labels.any()
+        np.testing.assert_array_equal(example.objects.boxes, other.objects.boxes)
+
+
 def test_boxes_at_the_edge_are_clipped_and_flat_ones_left_out(tmp_path: Path, content: Content) -> None:
     edge = {"id": 90, "image_id": 100, "category_id": 3, "bbox": [-4, 40, 10, 20], "area": 200, "iscrowd": 0}
     flat = edge | {"id": 91, "bbox": [5, 5, 10, 0.5]}

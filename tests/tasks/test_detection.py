@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmcv before it is imported
 from jaxft.data.objects import Annotated, ObjectSource, gather
@@ -152,14 +154,15 @@ def test_everything_found_is_one() -> None:
     one = truth((SMALL, 0, False), (MEDIUM, 1, False), (LARGE, 1, False))
     figures = metrics([(one, found((SMALL, 0, 0.9), (MEDIUM, 1, 0.8), (LARGE, 1, 0.7)))])
     names = {f"bbox_mAP{end}" for end in ("", "_50", "_75", "_s", "_m", "_l", "/disc", "/square")}
-    assert set(figures) == names
+    assert set(figures) == names | {"bbox_AR@100"}
     assert all(value == pytest.approx(1) for value in figures.values())
 
 
 @pytest.mark.parametrize("entry", [None, found(), found((LARGE, 0, 0.9))])
 def test_nothing_right_is_nothing(entry: Found | None) -> None:
     figures = metrics([(truth((SMALL, 0, False)), entry)])
-    assert figures == {name: 0.0 for name in ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP/disc")}
+    names = ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP/disc", "bbox_AR@100")
+    assert figures == dict.fromkeys(names, 0.0)
 
 
 def test_no_truth_at_all() -> None:
@@ -182,6 +185,49 @@ def test_a_false_alarm_counts_by_its_rank() -> None:
     assert metrics([(one, found((LARGE, 0, 0.9), (MEDIUM, 0, 0.5)))])["bbox_mAP"] == pytest.approx(0.5)
     assert metrics([(one, found((LARGE, 0, 0.4), (MEDIUM, 0, 0.5)))])["bbox_mAP"] == pytest.approx(1)
     assert metrics([(one, found((MEDIUM, 1, 0.5)))])["bbox_mAP"] == 0
+
+
+def test_recall_counts_more_objects_than_precision() -> None:
+    """The object is found by the 150th and the 400th of so many boxes."""
+    far = ([150, 80, 180, 100], 0, 0.9)
+    for place, counted in ((150, {"bbox_AR@300": 1.0}), (400, {"bbox_AR@300": 0.0, "bbox_AR@1000": 1.0})):
+        figures = metrics([(truth((MEDIUM, 0, False)), found(*[far] * (place - 1), (MEDIUM, 0, 0.5)))])
+        recalls = {name: value for name, value in figures.items() if "AR@" in name}
+        assert recalls == pytest.approx({"bbox_AR@100": 0.0} | counted)
+        assert figures["bbox_mAP"] == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_figures_are_those_of_pycocotools_own_summary(seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def box() -> list[float]:
+        corner, side = random.uniform(0, 50, 2), random.uniform(10, 120, 2)
+        return [*corner, *(corner + side)]
+
+    pairs = []
+    for count in range(10):
+        objects = [(box(), int(random.integers(2)), bool(random.random() < 0.2)) for _ in range(count)]
+        near = [
+            ((np.array(one) + random.normal(0, 5, 4)).tolist(), label, random.random()) for one, label, _ in objects
+        ]
+        pairs.append((truth(*objects), found(*near, (box(), 0, random.random()))))
+    judges: list[COCOeval] = []
+
+    def judge(*arguments: Any) -> COCOeval:
+        judges.append(COCOeval(*arguments))
+        return judges[0]
+
+    with mock.patch("jaxft.tasks.coco.COCOeval", judge):
+        figures = metrics(pairs)
+    other = COCOeval(judges[0].cocoGt, judges[0].cocoDt, "bbox")
+    other.evaluate()
+    other.accumulate()
+    other.summarize()
+    names = ["bbox_mAP", *(f"bbox_mAP_{end}" for end in ("50", "75", "s", "m", "l"))]
+    assert [figures[name] for name in names] == pytest.approx(other.stats[:6].tolist())
+    assert figures["bbox_AR@100"] == pytest.approx(other.stats[8])
+    assert 0.1 < figures["bbox_mAP"] < 0.9
 
 
 def test_what_is_in_a_crowd_is_neither_right_nor_wrong() -> None:
