@@ -42,10 +42,14 @@ def predictions(
     """
     titles, colours = [], []
     for index, row in enumerate(probabilities):
-        guess, truth = int(row.argmax()), None if labels is None else int(labels[index])
-        right = truth is None or guess == truth
-        titles.append(f"{classes[guess]} {row[guess]:.0%}" + ("" if right else f"\n(is {classes[truth]})"))
-        colours.append("black" if truth is None else "green" if right else "red")
+        guess = int(row.argmax())
+        title, colour = f"{classes[guess]} {row[guess]:.0%}", "black"
+        if labels is not None:
+            truth = int(labels[index])
+            colour = "green" if guess == truth else "red"
+            title += "" if guess == truth else f"\n(is {classes[truth]})"
+        titles.append(title)
+        colours.append(colour)
     _mosaic(images, titles, colours, (2.2, 2.5), 6, picture)
 
 

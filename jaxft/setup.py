@@ -45,7 +45,7 @@ def build(settings: config.Config, classes: int) -> nnx.Module:
         model = nnx.eval_shape(_builder(settings, classes))
     else:
         model = abstract_model(settings.model.name, classes, **settings.model.options)
-    _check_purpose(model, settings, classes)
+    _check_purpose(model, settings)
     return model
 
 
@@ -60,7 +60,7 @@ def _builder(settings: config.Config, classes: int) -> Callable[[], nnx.Module]:
     return lambda: builder(classes, rngs=initial_rngs(settings.seed), **options)
 
 
-def _check_purpose(model: nnx.Module, settings: config.Config, classes: int) -> None:
+def _check_purpose(model: nnx.Module, settings: config.Config) -> None:
     finds = hasattr(model, "loss") and hasattr(model, "predict")
     name = settings.model.name if settings.model.mmdet is None else "The model"
     if settings.data.has_objects and not finds:
@@ -69,11 +69,6 @@ def _check_purpose(model: nnx.Module, settings: config.Config, classes: int) -> 
         raise UserError(
             f"{name} is a detector, but the data source {settings.data.source!r} has one class a photo; use "
             "--data.source coco or voc."
-        )
-    if finds and classes > 1 and isinstance(getattr(model, "bbox_head", None), RPNHead):
-        raise UserError(
-            f"{name} is an RPN alone, which tells no classes apart, but the data have {classes}; let them count as one "
-            "with --data.single-class object."
         )
     if finds and not settings.detection.masks and any(".mask_head." in f".{path}" for path, *_ in walk(model)):
         raise UserError(f"{name} learns masks, so the data must have them; set --detection.masks.")
@@ -108,6 +103,11 @@ def pretrained(settings: config.Config, classes: Sequence[str]) -> tuple[nnx.Mod
     """
     count, weights = len(classes), settings.pretrained
     model = build(settings, count)
+    if count > 1 and isinstance(getattr(model, "bbox_head", None), RPNHead):
+        raise UserError(
+            f"The model is an RPN alone, which tells no classes apart, but the data have {count}; let them count as "
+            "one with --data.single-class object."
+        )
     if weights.source is None:
         fill_in(model, settings, count)
         return model, None
