@@ -4,7 +4,8 @@
 
 A detector that cannot do this has a fault in its losses, its assignment or its gradients. Training and evaluation are
 the ordinary ones, on photos 320 pixels wide; the eight are the first of the training split.
-Prints mAP after every epoch, of as many steps as `repeats`.
+Prints mAP after every epoch, of as many steps as `repeats`. Seen (seed 0), at an overlap of 0.5: 0.064 after 15 steps,
+0.675 after 45, 0.950 after 105, 0.9997 after all 180 (mAP 0.867); an hour on two cores with other jobs beside it.
 """
 
 import json
