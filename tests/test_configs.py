@@ -55,7 +55,8 @@ def test_a_configuration_makes_a_plan(config: Path, photos: Path, resnet18_weigh
 )
 def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = execute("jaxft.train", "--config", config, "--workdir", run, *arguments(config, photos, resnet18_weights))
+    options = arguments(config, photos, resnet18_weights)
+    result = execute("jaxft.train", "--config", config, "--workdir", run, *options, JAX_NUM_CPU_DEVICES="1")
     assert result.code == 0, result
     steps = 1438 // 512 if config.stem == "digits" else 24 // 8
 

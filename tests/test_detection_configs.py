@@ -12,6 +12,9 @@ from converters import to_torch
 from converters.files import write
 from converters.mmdet import create_model
 from jaxft.config import Config, load, replace, to_json
+from jaxft.console import make_console
+from jaxft.run import RunDirectory
+from jaxft.train import train
 from tests.scenes import CLASSES, write_coco
 from tests.small import ROOT, execute, lines
 from tests.test_configs import DETECTION
@@ -138,12 +141,20 @@ def test_gfl_starts_from_a_classifiers_weights(scenes: Path, tmp_path: Path) -> 
     assert {"loss_cls", "loss_bbox", "loss_dfl"} <= entries[0].keys()
 
 
-@pytest.mark.parametrize("name", ["retinanet_lite0_bccd", "retinanet_lite0_bccd_scratch"])
+@pytest.mark.parametrize(
+    "name", ["retinanet_lite0_bccd", pytest.param("retinanet_lite0_bccd_scratch", marks=pytest.mark.slow)]
+)
 def test_retinanet_lite_runs(name: str, scenes: Path, tmp_path: Path) -> None:
     """The first on its real weights."""
     settings = shrunk(name, scenes, **{"model.options": {"channels": 8, "stacked_convs": 1}})
     entries = start(settings, tmp_path / "run")
     assert {"loss_cls", "loss_bbox"} <= entries[0].keys()
+
+
+def test_retinanet_lite_from_scratch_makes_a_plan(scenes: Path, tmp_path: Path) -> None:
+    settings, run = shrunk("retinanet_lite0_bccd_scratch", scenes), RunDirectory(tmp_path / "run")
+    train(settings, run, resume=False, dry=True, console=make_console(quiet=True))
+    assert not run.path.exists()
 
 
 def test_no_detection_configuration_is_left_out() -> None:

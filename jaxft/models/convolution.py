@@ -83,6 +83,9 @@ def _wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+_FEW_PIXELS = 160
+
+
 def _cpu_form(x: Shape, kernel: Shape, window: Window) -> Form:
     """The fastest form on a CPU for these shapes."""
     if window.groups == 1 and kernel[:2] == (1, 1):
@@ -92,7 +95,9 @@ def _cpu_form(x: Shape, kernel: Shape, window: Window) -> Form:
     if window.groups > 1:
         return _GROUPED
     plain = window.strides == (1, 1) and window.dilation == (1, 1)
-    if plain and kernel[:2] == (3, 3) and min(kernel[2:]) >= 64:
+    # Winograd's form takes three seconds to compile, ten times as long as the others, and gains nothing on few pixels.
+    few = all(isinstance(side, int) for side in x[:3]) and x[0] * x[1] * x[2] <= _FEW_PIXELS
+    if plain and kernel[:2] == (3, 3) and min(kernel[2:]) >= 64 and not few:
         return _WINOGRAD
     return _STRIPS if kernel[3] <= 64 and x[1] >= 64 else _LAX
 

@@ -53,10 +53,11 @@ CASES = [
     Case(12, 8, 16, 3),
     Case(12, 8, 16, 3, stride=2),
     Case(12, 8, 16, 3, dilation=2),
-    Case(6, 64, 64, 3),  # Winograd
-    Case(7, 64, 72, 3),
-    Case(7, 64, 64, 3, padding=0),
-    Case(4, 64, 64, 3, padding=3),
+    Case(10, 64, 64, 3),  # Winograd
+    Case(11, 64, 72, 3),
+    Case(11, 64, 64, 3, padding=0),
+    Case(10, 64, 64, 3, padding=3),
+    Case(6, 64, 64, 3),  # too small for Winograd
     Case(64, 3, 8, 7, stride=2),  # in strips
     Case(64, 3, 8, 3, dilation=31, padding=0),
     Case(12, 8, 8, 3, groups=8),  # depthwise
@@ -66,7 +67,7 @@ CASES = [
     Case(9, 8, 8, 1, stride=2, groups=8),
     Case(12, 8, 16, 3, groups=8),
     Case(12, 16, 24, 3, stride=2, groups=4),
-    Case(6, 128, 128, 3, groups=4),  # two bundles of Winograd
+    Case(10, 128, 128, 3, groups=4),  # two bundles of Winograd
 ]
 
 
