@@ -238,12 +238,23 @@ DETECTORS = {
 BY_HAND = ("faster",)  # a variant of another, for time's sake
 
 
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", DETECTORS)
+def test_candidates_are_mmdetections_before_suppression(name: str) -> None:
+    settings, build, _ = DETECTORS[name]
+    both = parity.pair(settings, build, "float64", 3.0)
+    parity.suppress_nothing(both)
+    parity.assert_same_detections(*parity.predictions(both, parity.random_batch()), at_least=2)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.zoo] if name in BY_HAND else []) for name in DETECTORS]
 )
 def test_a_detector_is_mmdetections(name: str) -> None:
     settings, build, masks = DETECTORS[name]
     both = parity.pair(settings, build, "float64", 3.0)
+    found = parity.compare_outputs(both, parity.random_batch())
+    assert {name: value for name, value in found.items() if not value < 1e-7} == {}
     for batch in (parity.random_batch(), parity.random_batch(1, empty=True)):
         found = parity.compare_losses(both, batch, with_masks=masks)
         assert {name: value for name, value in found.items() if not value < 1e-6} == {}
