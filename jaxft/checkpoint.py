@@ -45,8 +45,8 @@ class Checkpoints:
             return
         arrays = {"model": state.model, "optimizer": state.opt_state}
         if jax.process_count() == 1:
-            # Of what lies on several devices Orbax would take a slice from each, and compile one for every shape.
-            arrays = jax.tree.map(lambda array: array.addressable_data(0), arrays)
+            # Of copies on several devices Orbax would take a slice from each, and compile one for every shape.
+            arrays = jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else x, arrays)
         arguments = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in arrays.items() if jax.tree.leaves(tree)},
             notes=ocp.args.JsonSave(dict(notes)),

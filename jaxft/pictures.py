@@ -117,8 +117,9 @@ def _mosaic(
     for index, (image, text, colour) in enumerate(zip(images, titles, colours, strict=True)):
         row, column = divmod(index, columns)
         centre, top = cell[0] * (column + 0.5), cell[1] * row + title
-        size = np.array([image.shape[1], image.shape[0]])
-        across, down = size * min((np.array([cell[0] - 2 * margin, cell[1] - title - margin])) / size)
+        across, down = image.shape[1], image.shape[0]
+        inches = min((cell[0] - 2 * margin) / across, (cell[1] - title - margin) / down)  # of one pixel
+        across, down = across * inches, down * inches
         axes.imshow(image, extent=(centre - across / 2, centre + across / 2, top + down, top), aspect="auto")
         text = text.replace("$", "\\$")  # which begins a formula
         axes.text(centre, top - margin / 2, text, fontsize=8, color=colour, ha="center", va="bottom")
