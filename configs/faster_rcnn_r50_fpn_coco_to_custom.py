@@ -10,7 +10,8 @@ accelerator with 16 GB. Take the model home with
 
     python -m jaxft.export --run runs/faster_rcnn_r50_fpn_coco_to_custom --output model.pth
 
-Expected mAP: not measured.
+Expected mAP: that of your data; the weights it starts from have 37.4 on COCO's val2017 (MMDetection's
+configs/faster_rcnn/metafile.yml). Only a thin form of it has been run with jaxft.
 """
 
 from typing import Any

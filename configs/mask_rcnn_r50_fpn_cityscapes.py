@@ -7,7 +7,8 @@ writes. Rate 0.01 for 8 photos, a warm-up of 500 steps from a thousandth of it, 
 MMDetection's data set shows each photo eight times an epoch; for as many passes, --phases.0.epochs 64 and
 --phases.0.schedule.milestones 56. Hardware: accelerators with 16 GB for each photo of a batch.
 
-Expected mAP of boxes and masks: not measured.
+Expected on the validation photos: mAP 40.9 of boxes and 36.4 of masks, MMDetection's own figures for the 64 passes
+(its configs/cityscapes/README.md). Only a thin form of it has been run with jaxft.
 """
 
 from configs.faster_rcnn_r50_fpn_coco_to_custom import ALIGN, RULES, detector

@@ -95,7 +95,8 @@ def _cpu_form(x: Shape, kernel: Shape, window: Window) -> Form:
     if window.groups > 1:
         return _GROUPED
     plain = window.strides == (1, 1) and window.dilation == (1, 1)
-    # Winograd's form takes three seconds to compile, ten times as long as the others, and gains nothing on few pixels.
+    # Winograd's form takes three seconds to compile, ten times as long as XLA's own, and saves at most three
+    # milliseconds where pixels are so few.
     few = all(isinstance(side, int) for side in x[:3]) and x[0] * x[1] * x[2] <= _FEW_PIXELS
     if plain and kernel[:2] == (3, 3) and min(kernel[2:]) >= 64 and not few:
         return _WINOGRAD

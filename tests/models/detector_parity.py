@@ -23,7 +23,6 @@ from converters.verify import QUICK, as_torch, comes_back, perturb, precision, s
 from jaxft.models import materialise
 from jaxft.models.detection_types import Detections, Targets
 from jaxft.models.paths import filled, values
-from jaxft.models.roi_heads import extract
 from jaxft.models.streams import initial_rngs
 from tests import mmdet_live
 
@@ -295,76 +294,6 @@ def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False) -> dic
     return found
 
 
-def compare_outputs(both: Pair, batch: Batch) -> dict[str, float]:
-    """The largest relative differences of the levels that the heads see, and of what each head puts out.
-
-    Below 1e-7 is equal in float64, because heads that scale their boxes make them float32 in MMDetection.
-    Heads of regions look at the objects themselves; those of the second and further stages at the same boxes.
-    """
-    both.theirs.eval()
-    both.ours.eval()
-    if hasattr(both.theirs, "bbox_head"):
-        both.theirs.bbox_head.training = True  # FCOS puts out other units in evaluation
-    with torch.no_grad():
-        theirs = their_outputs(both, batch)
-    with precision(both.dtype):
-        run = jax.jit(partial(our_outputs, both.ours), compiler_options=QUICK)
-        boxes = jnp.asarray(batch.targets(False).boxes, both.dtype)
-        ours = run(values(both.ours), jnp.asarray(batch.images, both.dtype), boxes)
-    assert ours.keys() == theirs.keys()
-    found = {}
-    for name, arrays in ours.items():
-        assert len(arrays) == len(theirs[name])
-        pairs = [(x, y.numpy()) for x, y in zip(arrays, theirs[name], strict=True)]
-        found[name] = max(difference(x, y.transpose(0, 2, 3, 1) if y.ndim == 4 else y) for x, y in pairs)
-    print({name: f"{value:.1e}" for name, value in found.items()})
-    return found
-
-
-def our_outputs(template: Any, arrays: dict[str, Any], images: Any, boxes: Any) -> dict[str, tuple[Any, ...]]:
-    """Maps and what the heads make of them; `boxes` `[N, R, 4]` are what heads of regions look at."""
-    model: Any = filled(template, arrays)
-    maps = model.feature_maps(images)
-    dense = (model.rpn_head if hasattr(model, "rpn_head") else model.bbox_head)(maps)
-    found = {"maps": maps} | {f"dense {index}": part for index, part in enumerate(dense) if part}
-    if hasattr(model, "roi_head"):
-        used = jnp.ones(boxes.shape[:2], bool)
-        features = extract(model.roi_head.bbox_roi_extractor, maps, boxes, used)
-        for stage, head in enumerate(stages(model.roi_head.bbox_head)):
-            logits, codes = head(features, used.reshape(-1))
-            found[f"regions {stage}"] = (logits, codes.reshape(len(codes), -1))
-        if model.roi_head.mask_head is not None:
-            features = extract(model.roi_head.mask_roi_extractor, maps, boxes, used)
-            for stage, head in enumerate(stages(model.roi_head.mask_head)):
-                found[f"masks {stage}"] = (head(features, used.reshape(-1)),)
-    return found
-
-
-def their_outputs(both: Pair, batch: Batch) -> dict[str, tuple[torch.Tensor, ...]]:
-    """The same of MMDetection's detector."""
-    theirs = both.theirs
-    maps = theirs.extract_feat(torch_images(batch, both.dtype))
-    dense = (theirs.rpn_head if hasattr(theirs, "rpn_head") else theirs.bbox_head)(maps)
-    found = {"maps": tuple(maps)} | {f"dense {index}": tuple(part) for index, part in enumerate(dense)}
-    if hasattr(theirs, "roi_head"):
-        boxes = torch.from_numpy(np.array(batch.targets(False).boxes)).to(maps[0].dtype)
-        rows = torch.arange(len(boxes)).repeat_interleave(boxes.shape[1])[:, None]
-        rois = torch.cat([rows.to(boxes.dtype), boxes.reshape(-1, 4)], 1)
-        for kind in ("bbox", "mask"):
-            if not getattr(theirs.roi_head, f"with_{kind}"):
-                continue
-            extractors = stages(getattr(theirs.roi_head, f"{kind}_roi_extractor"))
-            for stage, head in enumerate(stages(getattr(theirs.roi_head, f"{kind}_head"))):
-                out = head(extractors[stage](maps[: extractors[stage].num_inputs], rois))
-                found[f"{'regions' if kind == 'bbox' else 'masks'} {stage}"] = out if kind == "bbox" else (out,)
-    return found
-
-
-def stages(part: Any) -> list[Any]:
-    """The parts of every stage, of which an R-CNN without a cascade has one."""
-    return list(part) if isinstance(part, nnx.List | torch.nn.ModuleList) else [part]
-
-
 def predictions(both: Pair, batch: Batch) -> tuple[list[dict[str, np.ndarray]], Detections]:
     """The detections of each photo of theirs, in pixels of the canvas, and ours."""
     both.theirs.eval()
@@ -380,12 +309,11 @@ def predictions(both: Pair, batch: Batch) -> tuple[list[dict[str, np.ndarray]], 
 
 def suppress_nothing(both: Pair) -> None:
     """Detections are from then on those before non-maximum suppression, the best of them."""
-    for model in (both.theirs, both.ours):
-        head = model.roi_head if hasattr(model, "roi_head") else model.bbox_head
-        if model is both.theirs:
-            head.test_cfg["nms"]["iou_threshold"] = 1.0
-        else:
-            head.test_cfg = dataclasses.replace(head.test_cfg, iou_threshold=1.0)
+    theirs, ours = (
+        model.roi_head if hasattr(model, "roi_head") else model.bbox_head for model in (both.theirs, both.ours)
+    )
+    theirs.test_cfg["nms"]["iou_threshold"] = 1.0
+    ours.test_cfg = dataclasses.replace(ours.test_cfg, iou_threshold=1.0)
 
 
 def assert_same_detections(
