@@ -10,19 +10,35 @@ import dataclasses
 import difflib
 import importlib.util
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 import tyro
 from pydantic.dataclasses import dataclass
 
 from jaxft.errors import UserError
+from jaxft.fields import STRICT, Option, differences, explain, field_names, replace
+from jaxft.tasks import Classification, Detection, Images, TaskFields
 
-STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-Option = bool | int | float | str | tuple[int | float, ...]
-Size = tuple[int, int]
+__all__ = [
+    "Classification",
+    "Config",
+    "Data",
+    "Detection",
+    "Images",
+    "Model",
+    "Optimizer",
+    "Phase",
+    "Pretrained",
+    "Rule",
+    "Schedule",
+    "differences",
+    "from_json",
+    "load",
+    "replace",
+    "to_json",
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,7 +67,7 @@ class Pretrained:
     """Patterns of names to leave out of the checkpoint; these parts start fresh. A new head must be named here, by its
     path or as @head, which is the layers that put out the classes, whatever the model calls them. A pattern that may
     match nothing starts with ~."""
-    carry_classes: bool = False
+    transfer_head_rows: bool = False
     """Take the rows of the new head from the checkpoint for the classes that it knows by the same name; checkpoints of
     MMDetection say what their classes are called."""
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -64,9 +80,10 @@ class Pretrained:
 class Data:
     """Which examples, and how many at a time."""
 
-    source: Literal["folder", "tfds", "digits", "coco", "voc"] = "folder"
-    """A folder a class (root/train/CLASS/*.jpg), a TFDS data set, scikit-learn's handwritten digits; or photos with
-    objects, for detectors: COCO JSON, or PASCAL VOC (root/Annotations, root/ImageSets/Main, root/JPEGImages)."""
+    source: str = "folder"
+    """Classification: folder (a folder a class, root/train/CLASS/*.jpg), tfds (TensorFlow Datasets) or digits
+    (scikit-learn's). Detection: coco (COCO JSON) or voc (PASCAL VOC: root/Annotations, root/ImageSets/Main,
+    root/JPEGImages)."""
     root: str = "data"
     """The folder with the splits (folder) or with everything (coco, voc), or TFDS' data_dir (tfds)."""
     annotation_file: str = "annotations/instances_{split}.json"
@@ -85,78 +102,14 @@ class Data:
     """The TFDS data set's name."""
     train: str = "train"
     """The split to train on."""
-    test: str = "test"
+    validation: str = "test"
     """The split to evaluate on."""
     holdout: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Evaluate on this share of the training split instead of the test split (to choose settings)."""
+    """Evaluate on this share of the training split instead of the validation split (to choose settings)."""
     batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
     workers: int = pydantic.Field(default=0, ge=0)
     """Processes that decode photos; 0 decodes in threads of the main process."""
-
-    @property
-    def has_objects(self) -> bool:
-        """Whether these are photos with objects, for detectors."""
-        return self.source in ("coco", "voc")
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Images:
-    """How a photo becomes an array."""
-
-    crop: int = pydantic.Field(default=224, ge=1)
-    """Side of the square that the model sees, pixels."""
-    resize: int = pydantic.Field(default=256, ge=1)
-    """Evaluation: the short side before the centre crop, pixels."""
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Training: the area of the random crop, as a share of the photo."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Training: width to height of the random crop."""
-    flip: float = pydantic.Field(default=0.5, ge=0, le=1)
-    """Training: probability of a horizontal flip."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from the channels scaled to 0..1, in the order that the model sees."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Divides the channels after that."""
-    bgr: bool = False
-    """Detection: the model sees B, G, R instead of R, G, B."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Detection:
-    """How a photo with objects becomes arrays of fixed shapes. A scale is the longest side and the shortest side that
-    a photo may have after resizing, in pixels and either order; the ratio of the sides stays."""
-
-    scales: tuple[Size, ...] = ((1333, 800),)
-    """Training: the scales to draw from."""
-    scale_draw: Literal["choice", "range"] = "choice"
-    """Training: one of the scales, or each side anywhere between the smallest and the largest."""
-    test_scale: Size = (1333, 800)
-    """Evaluation and prediction: the scale."""
-    rounding: Literal["nearest", "down"] = "nearest"
-    """How a resized side becomes whole pixels: as MMDetection or as torchvision does it."""
-    canvases: tuple[Size, ...] = ()
-    """Height and width of the arrays that photos are laid on; each is one compilation. Empty takes what the scales and
-    the crop need, one for landscape and one for portrait."""
-    divisor: int = pydantic.Field(default=32, ge=1)
-    """Sides of canvases that are not given are multiples of this."""
-    cap: int = pydantic.Field(default=100, ge=1)
-    """Rows for the objects of a photo; more are dropped, and a report says how many that would be."""
-    masks: bool = False
-    """Read the objects' masks too, for models that find masks."""
-    keep_empty: bool = True
-    """Train on photos without objects, too."""
-    min_side: int = pydantic.Field(default=0, ge=0)
-    """Do not train on photos with a shorter side, pixels."""
-    distort: bool = False
-    """Training: change brightness, contrast, saturation and hue at random, as SSD does."""
-    crop: tuple[float, float] | None = None
-    """Training: cut a part out of the resized photo; its numbers mean what crop_kind says."""
-    crop_kind: Literal["absolute", "absolute_range", "relative", "relative_range"] = "absolute"
-    """Width and height in pixels; least and greatest side; width and height as shares; least height and width as
-    shares. The names and meanings are MMDetection's."""
-    show_above: float = pydantic.Field(default=0.3, ge=0, le=1)
-    """Drawings show objects with at least this score."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -191,9 +144,9 @@ class Rule:
 
     pattern: str
     """A path or shell-style pattern: fc, layer[34], *.bn1, *; or @head, the layers that put out the classes."""
-    rate: float = pydantic.Field(default=1.0, ge=0)
+    lr_scale: float = pydantic.Field(default=1.0, ge=0)
     """Multiplies the learning rate."""
-    decay: float = pydantic.Field(default=1.0, ge=0)
+    weight_decay_scale: float = pydantic.Field(default=1.0, ge=0)
     """Multiplies the weight decay."""
     frozen: bool = False
     """No gradient, no optimizer state, no decay; BatchNorm uses and keeps its running statistics."""
@@ -209,14 +162,14 @@ class Phase:
 
     epochs: int = pydantic.Field(default=5, ge=1)
     """Length, in passes over the training split."""
-    rate: float = pydantic.Field(default=1.0, gt=0)
+    lr_scale: float = pydantic.Field(default=1.0, gt=0)
     """Multiplies the optimizer's learning rate."""
     rules: tuple[Rule, ...] = (Rule(pattern="*"),)
     """Ordered; every parameter must be matched by one, and every rule must match something."""
     schedule: Schedule = Schedule()
     """How the rate moves."""
     batch_norm: Literal["batch", "running"] = "batch"
-    """Normalise with the batch's statistics and track them, or use and keep the running ones everywhere."""
+    """Normalize with the batch's statistics and track them, or use and keep the running ones everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -249,20 +202,19 @@ class Optimizer:
 class Config:
     """A whole run."""
 
+    task: Annotated[TaskFields, pydantic.Field(discriminator="kind")] = Classification()
     model: Model = Model()
     pretrained: Pretrained = Pretrained()
     data: Data = Data()
-    images: Images = Images()
-    detection: Detection = Detection()
     optimizer: Optimizer = Optimizer()
-    phases: tuple[Phase, ...] = (Phase(),)
-    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Share of the target spread evenly over all classes."""
+    phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
+    ema_decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """Keep an exponential moving average of the parameters, this much of it at each step, and evaluate that."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the arithmetic; parameters and normalisation stay float32."""
     fsdp: bool = False
     """Shard parameters and optimizer state over the devices instead of copying them to each."""
-    seed: int = 0
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
     """Decides the order of examples, augmentation, dropout and initial values."""
     log_every: int = pydantic.Field(default=10, ge=1)
     """Steps between two lines of metrics."""
@@ -293,7 +245,7 @@ def load(path: Path) -> Config:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except pydantic.ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from error
+        raise UserError(f"{path}: {explain(error, _fields())}") from error
     except (SyntaxError, ImportError, NameError, TypeError) as error:
         raise UserError(f"{path} is not a valid configuration: {type(error).__name__}: {error}.") from error
     finally:
@@ -304,59 +256,10 @@ def load(path: Path) -> Config:
     return config
 
 
-def replace(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy of a configuration with some fields changed: `replace(base, {"optimizer.momentum": 0.9})`.
-
-    Keys are dotted paths; elements of tuples go by their index (`phases.0.epochs`).
-
-    Raises:
-        UserError: a field is unknown (the nearest name is given) or its value is of the wrong type.
-    """
-    for path, value in changes.items():
-        config = _replace_one(config, path, path.split("."), value)
-    return config
-
-
-def _replace_one(node: Any, path: str, parts: list[str], value: Any) -> Any:
-    name, rest = parts[0], parts[1:]
-    if isinstance(node, tuple):
-        if not name.isdigit() or int(name) >= len(node):
-            raise UserError(f"{path}: there are {len(node)} elements, numbered from 0; {name!r} is none of them.")
-        item = _replace_one(node[int(name)], path, rest, value) if rest else value
-        return (*node[: int(name)], item, *node[int(name) + 1 :])
-    if not dataclasses.is_dataclass(node):
-        raise UserError(f"{path}: a plain value has no field {name!r}.")
-    names = [field.name for field in dataclasses.fields(node)]
-    if name not in names:
-        raise UserError(f"{path}: there is no field {name!r}; {_nearest(name, names)}.")
-    new = _replace_one(getattr(node, name), path, rest, value) if rest else value
-    try:
-        return dataclasses.replace(node, **{name: new})  # type: ignore[type-var]
-    except pydantic.ValidationError as error:
-        raise UserError(explain(error)) from error
-
-
-def explain(error: pydantic.ValidationError) -> str:
-    """What is wrong with the values of a configuration, in a sentence a field."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(map(str, problem["loc"]))
-        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            # The name of the innermost class that was being built is all that pydantic tells.
-            lines.append(f"unknown field {where!r} in {error.title}; {_nearest(where, _fields_of(error.title))}")
-        else:
-            lines.append(f"{error.title}.{where}: {problem['msg']}, found {problem['input']!r}")
-    return "; ".join(lines) + "."
-
-
-def _fields_of(title: str) -> list[str]:
-    found = globals().get(title)
-    return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(names)}"
+def _fields() -> dict[str, list[str]]:
+    """The fields of every class of a configuration."""
+    kinds = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Images, *get_args(TaskFields))
+    return {kind.__name__: field_names(kind) for kind in kinds}
 
 
 def to_json(config: Config) -> str:
@@ -373,24 +276,4 @@ def from_json(text: str, where: Path) -> Config:
     try:
         return ADAPTER.validate_json(text)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where} is not a configuration of this version: {explain(error)}") from error
-
-
-def differences(one: Config, other: Config) -> list[str]:
-    """The fields in which two configurations differ, as dotted paths with both values."""
-
-    def flat(value: Any, path: str) -> dict[str, Any]:
-        if dataclasses.is_dataclass(value):
-            items = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-        elif isinstance(value, tuple) and any(dataclasses.is_dataclass(item) for item in value):
-            items = [(str(index), item) for index, item in enumerate(value)]
-        else:
-            return {path: value}
-        return {key: leaf for name, item in items for key, leaf in flat(item, f"{path}.{name}".strip(".")).items()}
-
-    first, second = flat(one, ""), flat(other, "")
-    return [
-        f"{path}: {first.get(path, 'not there')} there, {second.get(path, 'not there')} here"
-        for path in first | second
-        if first.get(path) != second.get(path)
-    ]
+        raise UserError(f"{where} is not a configuration of this version: {explain(error, _fields())}") from error

@@ -37,6 +37,9 @@ class Digits:
     def __getitem__(self, index: int) -> Example:
         return self._examples[index]
 
+    def check(self) -> None:
+        """There is no file to open."""
+
 
 class _AllDigits:
     def __init__(self) -> None:
@@ -57,3 +60,6 @@ class _AllDigits:
 
     def __getitem__(self, index: int) -> Example:
         return Example(self._images[index], self._labels[index], f"digit {index}")
+
+    def check(self) -> None:
+        """There is no file to open."""

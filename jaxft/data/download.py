@@ -6,8 +6,21 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
-from jaxft.download import fetch
+from jaxft.config import Data
+from jaxft.download import cache_folder, fetch
 from jaxft.errors import UserError
+
+
+def data_root(data: Data) -> Path:
+    """The folder that `data.root` names; where it does not exist and there is a `data.url`, that archive's folder.
+
+    Raises:
+        UserError: the archive cannot be had.
+    """
+    root = Path(data.root).expanduser()
+    if not root.is_dir() and data.url is not None:
+        return fetch_archive(data.url, data.sha1 or "", cache_folder() / "data")
+    return root
 
 
 def fetch_archive(url: str, digest: str, cache: Path) -> Path:

@@ -54,6 +54,7 @@ class ImageFolder:
             )
         self._files = tuple(os.path.relpath(path, self.root) for found in files for path in found)
         self._labels = tuple(label for label, found in enumerate(files) for _ in found)
+        self._checked = False
 
     def __len__(self) -> int:
         return len(self._files)
@@ -68,6 +69,8 @@ class ImageFolder:
         Raises:
             UserError: some files are empty, truncated, corrupt, too large, or no images; up to 20 are named.
         """
+        if self._checked:  # two parts of one folder are checked once
+            return
         # The filter makes a too large picture an error here instead of a warning on the terminal.
         with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
@@ -76,6 +79,7 @@ class ImageFolder:
             more = [f"... and {len(bad) - _NAMED_AT_MOST} more"] if len(bad) > _NAMED_AT_MOST else []
             listed = "\n  ".join(bad[:_NAMED_AT_MOST] + more)
             raise UserError(f"{len(bad)} of the {len(self)} images in {self.root} cannot be used:\n  {listed}")
+        self._checked = True
 
 
 def _find_classes(root: Path) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from types import TracebackType
@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxft.data.rows import Row, Rows
+from jaxft.data.dataset import Arrays, Dataset
 from jaxft.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -60,7 +60,7 @@ class Batches(Iterator[Batch]):
 
 
 def train_batches(
-    rows: Rows,
+    dataset: Dataset,
     *,
     batch_size: int,
     seed: int,
@@ -71,11 +71,11 @@ def train_batches(
 ) -> Batches:
     """Endless training batches. Order and augmentation depend on the seed and the epoch alone.
 
-    An epoch is one permutation of the rows; see `epoch_order`. Neither the number of workers or hosts nor the step at
+    An epoch is one permutation of the examples; see `epoch_order`. Neither the number of workers or hosts nor the step at
     which a run resumes changes what any example looks like or where it stands.
 
     Args:
-        rows: the examples.
+        dataset: the examples.
         batch_size: examples in a batch, over all hosts.
         seed: non-negative.
         start_step: number of batches to leave out at the beginning, to resume.
@@ -85,69 +85,73 @@ def train_batches(
         hosts: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-        An iterator over the rows' arrays, stacked: `B = batch_size / hosts` of one group.
+        An iterator over the examples' arrays, stacked: `B = batch_size / hosts` of one bucket.
 
     Raises:
-        UserError: the batch size is not a multiple of the hosts, or larger than the number of rows.
+        UserError: the batch size is not a multiple of the hosts, or larger than the number of examples.
     """
     _check_batch_size(batch_size, hosts)
-    if batch_size > len(rows):
-        raise UserError(f"The batch size is {batch_size}, but there are only {len(rows)} training examples; lower it.")
-    return Batches(_TrainExamples(rows, rows.groups, seed, batch_size, host, hosts), start_step, workers)
+    if batch_size > len(dataset):
+        raise UserError(f"The batch size is {batch_size}, but there are only {len(dataset)} training examples; lower it.")
+    return Batches(_TrainExamples(dataset, dataset.buckets, seed, batch_size, host, hosts), start_step, workers)
 
 
 def eval_batches(
-    rows: Rows,
+    dataset: Dataset,
     *,
     batch_size: int,
+    indices: Sequence[int] | None = None,
     workers: int = 0,
     host: int = 0,
     hosts: int = 1,
 ) -> Batches:
-    """All rows once, group by group, each in order; the last batch of a group is filled up and masked.
+    """All examples once, bucket by bucket, each in order; the last batch of a bucket is filled up and masked.
 
     Args:
-        rows: the examples.
+        dataset: the examples.
         batch_size: examples in a batch, over all hosts.
+        indices: the positions of the examples to take; all where it is None.
         workers: number of worker processes; 0 uses threads of this process.
         host: which of the hosts this is.
         hosts: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-        An iterator over the rows' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and `"index"`
+        An iterator over the examples' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and `"index"`
         int32 `[B]`. For an example the mask is 1 and the index its position; for filling they are 0 and -1.
 
     Raises:
-        UserError: the batch size is not a multiple of the hosts, or there are no rows.
+        UserError: the batch size is not a multiple of the hosts, or there are no examples.
     """
     _check_batch_size(batch_size, hosts)
-    if len(rows) == 0:
+    chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, np.int64)
+    if chosen.size == 0:
         raise UserError("There are no examples to evaluate; check the folder or the split.")
-    members = [np.flatnonzero(rows.groups == group) for group in np.unique(rows.groups)]
+    buckets = dataset.buckets[chosen]
+    members = [chosen[buckets == bucket] for bucket in np.unique(buckets)]
     places = [np.pad(found, (0, -len(found) % batch_size), constant_values=-1) for found in members]
-    kinds = [np.full(len(place), rows.groups[found[0]]) for place, found in zip(places, members, strict=True)]
-    examples = _EvalExamples(rows, np.concatenate(places), np.concatenate(kinds), batch_size, host, hosts)
+    kinds = [np.full(len(place), dataset.buckets[found[0]]) for place, found in zip(places, members, strict=True)]
+    examples = _EvalExamples(dataset, np.concatenate(places), np.concatenate(kinds), batch_size, host, hosts)
     return Batches(examples, 0, workers)
 
 
-def steps_per_epoch(groups: np.ndarray, batch_size: int) -> int:
-    """Batches in an epoch: what is whole of every group, and one of a group that is smaller than a batch."""
-    counts = np.unique(groups, return_counts=True)[1]
+def steps_per_epoch(buckets: np.ndarray, batch_size: int) -> int:
+    """Batches in an epoch: what is whole of every bucket, and one of a bucket that is smaller than a batch."""
+    counts = np.unique(buckets, return_counts=True)[1]
     return int(np.maximum(counts // batch_size, 1).sum())
 
 
-def epoch_order(groups: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Which row stands where in an epoch: int `[steps_per_epoch * batch_size]`, batches of one group each.
+def epoch_order(buckets: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Which example stands where in an epoch: int `[steps_per_epoch * batch_size]`, batches of one bucket each.
 
-    One permutation of all rows is dealt out by group. The last incomplete batch of a group is left out, another one in
-    each epoch; a group that is smaller than a batch is repeated until it fills one. Batches follow each other as their
-    first rows do in the permutation.
+    One permutation of all examples is dealt out by bucket. The last incomplete batch of a bucket is left out, another one in
+    each epoch; a bucket that is smaller than a batch is repeated until it fills one. Batches follow each other as their
+    first examples do in the permutation.
     """
-    permutation = _permutation(seed, epoch, len(groups))
+    permutation = _permutation(seed, epoch, len(buckets))
     place = np.argsort(permutation)
     batches = []
-    for group in np.unique(groups):
-        members = permutation[groups[permutation] == group]
+    for bucket in np.unique(buckets):
+        members = permutation[buckets[permutation] == bucket]
         count = max(len(members) // batch_size, 1) * batch_size
         batches.append(np.resize(members, count).reshape(-1, batch_size))
     together = np.concatenate(batches)
@@ -158,8 +162,8 @@ def epoch_order(groups: np.ndarray, batch_size: int, seed: int, epoch: int) -> n
 class _TrainExamples:
     """All rows of one host's training batches, one after the other, as a source for Grain."""
 
-    examples: Rows
-    groups: np.ndarray
+    dataset: Dataset
+    buckets: np.ndarray
     seed: int
     batch_size: int
     host: int
@@ -172,20 +176,20 @@ class _TrainExamples:
     def __len__(self) -> int:
         return 2**60  # endless, as far as Grain can count
 
-    def __getitem__(self, row: int) -> Row:
+    def __getitem__(self, row: int) -> Arrays:
         position = _global_position(row, self.rows, self.host, self.hosts)
         epoch, place = divmod(position, _epoch_length(self))
         index = int(_order(self, epoch)[place])
-        return self.examples.train(index, np.random.default_rng([self.seed, epoch, index]))
+        return self.dataset.training(index, np.random.default_rng([self.seed, epoch, index]))
 
 
 @dataclass(frozen=True, eq=False)
 class _EvalExamples:
     """All rows of one host's evaluation batches, one after the other, as a source for Grain."""
 
-    examples: Rows
+    dataset: Dataset
     places: np.ndarray
-    groups: np.ndarray
+    buckets: np.ndarray
     batch_size: int
     host: int
     hosts: int
@@ -197,26 +201,26 @@ class _EvalExamples:
     def __len__(self) -> int:
         return len(self.places) // self.hosts
 
-    def __getitem__(self, row: int) -> Row:
+    def __getitem__(self, row: int) -> Arrays:
         position = _global_position(row, self.rows, self.host, self.hosts)
         index = int(self.places[position])
         if index >= 0:
-            return self.examples.evaluate(index) | {"mask": np.float32(1), "index": np.int32(index)}
-        return self.examples.blank(int(self.groups[position])) | {"mask": np.float32(0), "index": np.int32(-1)}
+            return self.dataset.evaluation(index) | {"mask": np.float32(1), "index": np.int32(index)}
+        return self.dataset.padding(int(self.buckets[position])) | {"mask": np.float32(0), "index": np.int32(-1)}
 
 
 @functools.lru_cache(maxsize=4)
 def _epoch_length(examples: _TrainExamples) -> int:
-    return steps_per_epoch(examples.groups, examples.batch_size) * examples.batch_size
+    return steps_per_epoch(examples.buckets, examples.batch_size) * examples.batch_size
 
 
 @functools.lru_cache(maxsize=4)  # rows come from two epochs at a time around the turn of an epoch
 def _order(examples: _TrainExamples, epoch: int) -> np.ndarray:
-    return epoch_order(examples.groups, examples.batch_size, examples.seed, epoch)
+    return epoch_order(examples.buckets, examples.batch_size, examples.seed, epoch)
 
 
 def _global_position(row: int, rows: int, host: int, hosts: int) -> int:
-    """Where the `row`-th row of a host stands among the rows of all hosts, `rows` a host and batch."""
+    """Where the `row`-th example of a host stands among those of all hosts, `rows` a host and batch."""
     step, place = divmod(row, rows)
     return (step * hosts + host) * rows + place
 

@@ -15,12 +15,12 @@ class Example(NamedTuple):
 
     Attributes:
         image: a file, its encoded bytes, or pixels as uint8 `[H, W, 3]`.
-        label: position of the class in the source's `classes`.
+        label: position of the class in the source's `classes`; or targets, float `[T]`, in the order of its `classes`.
         name: what to call the example in messages and reports.
     """
 
     image: ImageData
-    label: int
+    label: int | np.ndarray
     name: str
 
 
@@ -29,11 +29,14 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels."""
+        """Names of the classes, in the order of the labels; or of the targets."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+    def check(self) -> None:
+        """Opens every file; raises a UserError that names what cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Subset:
 
     def __getitem__(self, index: int) -> Example:
         return self.source[self.indices[index]]
+
+    def check(self) -> None:
+        self.source.check()
 
 
 def split_holdout(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:

@@ -59,6 +59,9 @@ class Tfds:
         record = self._records[index]
         return Example(record[self._image_key], int(record[self._label_key]), f"{self._name}[{index}]")
 
+    def check(self) -> None:
+        """TFDS has checked its files when it prepared them."""
+
 
 def _keys(name: str, features: Any, tfds: Any) -> tuple[str, str]:
     """Find the one image and the one class label among the features of an example."""

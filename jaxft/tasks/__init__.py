@@ -1,1 +1,12 @@
-"""What differs between tasks, and nothing else: the loss, the evaluation and the prediction of one batch."""
+"""What a model is trained to do: one folder a task, which holds all that differs between tasks.
+
+To add a task, write its folder and add its fields to `TaskFields`. Importing this package imports fields alone: no JAX.
+"""
+
+from jaxft.tasks.classification import Classification
+from jaxft.tasks.detection import Detection
+from jaxft.tasks.images import Images
+
+__all__ = ["Classification", "Detection", "Images", "TaskFields"]
+
+TaskFields = Classification | Detection

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from jaxft.data.objects import Annotated, ObjectSource, box_problem, file_size, gather, refuse
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, box_problem, file_size, gather, refuse
 from jaxft.errors import UserError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from jaxft.data.objects import Shape
+from jaxft.tasks.detection.objects import Shape
 
 Rounding = Literal["nearest", "down"]
 CropKind = Literal["absolute", "absolute_range", "relative", "relative_range"]

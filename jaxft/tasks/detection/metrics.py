@@ -3,14 +3,14 @@
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jaxft.data.objects import Objects, ObjectSource
+from jaxft.tasks.detection.objects import Objects, ObjectSource
 
 Entry = dict[str, Any]
 # How many objects of a photo count, best first: for precision the first number, for recall each (MMDetection's).
@@ -24,22 +24,6 @@ _PRECISION = {
     "mAP_m": (slice(None), 2),
     "mAP_l": (slice(None), 3),
 }
-
-
-class Found(NamedTuple):
-    """The objects that were found in one photo, in pixels of the photo as it is stored, best first.
-
-    Attributes:
-        boxes: float `[K, 4]`, corners.
-        scores: float `[K]`, 0..1.
-        labels: int `[K]`.
-        codes: COCO's run-length code of each object's mask; empty where the model has no masks.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    codes: tuple[Entry, ...] = ()
 
 
 def coco_metrics(source: ObjectSource, found: Mapping[int, Found]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxft.data.objects import Annotated, ObjectSource, Shape, box_problem, gather, refuse
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, Shape, box_problem, gather, refuse
 from jaxft.errors import UserError
 
 _LISTS = ("images", "annotations", "categories")

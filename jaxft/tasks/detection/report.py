@@ -2,28 +2,28 @@
 
 import numpy as np
 
-from jaxft.data.objects import ObjectSource
+from jaxft.tasks.detection.objects import ObjectSource
 
 _BINS = (0, 1, 2, 5, 10, 20, 50, 100, 200)  # where the bars of the histogram begin
 _WIDTH = 40
 
 
 def describe(
-    source: ObjectSource, cap: int, canvases: tuple[tuple[int, int], ...], groups: np.ndarray, batch_size: int
+    source: ObjectSource, max_objects: int, pad_shapes: tuple[tuple[int, int], ...], buckets: np.ndarray, batch_size: int
 ) -> str:
-    """Photos, boxes of each class, how many a photo has, what the cap drops, and boxes that are not whole.
+    """Photos, boxes of each class, how many a photo has, what the limit on objects drops, and boxes that are not whole.
 
     Args:
-        cap: rows for the objects of a photo.
-        canvases: height and width; `groups` `[photos]` says which one each photo is laid on.
-        batch_size: photos on a canvas that are fewer are said, because they will be repeated.
+        max_objects: the objects of a photo that training sees.
+        pad_shapes: height and width; `buckets` `[photos]` says which one each photo is padded to.
+        batch_size: shapes with fewer photos are said, because they will be repeated.
     """
     found = [example.objects for example in source.examples]
     counts = np.array([len(objects.labels) for objects in found])
     none = np.zeros(0)
     labels = np.concatenate([none, *(objects.labels[~objects.ignored] for objects in found)]).astype(int)
     ignored = sum(int(objects.ignored.sum()) for objects in found)
-    dropped = np.maximum(counts - cap, 0)
+    dropped = np.maximum(counts - max_objects, 0)
     total = int(counts.sum())
     lines = [
         f"{source.where}: {len(source):,} photos, {total:,} boxes"
@@ -31,16 +31,16 @@ def describe(
         "  boxes of each class: "
         + ", ".join(f"{name} {int((labels == label).sum()):,}" for label, name in enumerate(source.classes)),
         *_histogram(counts),
-        f"  the cap of {cap} drops {dropped.sum() / max(total, 1):.2%} of the boxes"
-        + (f": {dropped.sum():,}, in {(dropped > 0).sum():,} photos (--detection.cap)" if dropped.any() else ""),
+        f"  the limit of {max_objects} objects a photo drops {dropped.sum() / max(total, 1):.2%} of the boxes"
+        + (f": {dropped.sum():,}, in {(dropped > 0).sum():,} photos (--task.max-objects)" if dropped.any() else ""),
         f"  {source.outside:,} boxes reached beyond their photo and are clipped; "
         f"{source.flat:,} were narrower or lower than a pixel and are left out",
     ]
-    for index, (height, width) in enumerate(canvases):
-        members = int((groups == index).sum())
+    for index, (height, width) in enumerate(pad_shapes):
+        members = int((buckets == index).sum())
         short = " (fewer than a batch: in training they are repeated)" if members < batch_size else ""
         if members:
-            lines.append(f"  canvas {height} x {width}: {members:,} photos{short}")
+            lines.append(f"  padded to {height} x {width}: {members:,} photos{short}")
     return "\n".join(lines)
 
 

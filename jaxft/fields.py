@@ -1,0 +1,97 @@
+"""Configurations as frozen dataclasses of plain values: declared, changed by dotted path, compared, explained."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+from jaxft.errors import UserError
+
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+Option = bool | int | float | str | tuple[int | float, ...]
+HeightWidth = tuple[int, int]
+Node = TypeVar("Node")
+
+
+def replace(config: Node, changes: Mapping[str, Any]) -> Node:
+    """A copy of a configuration with some fields changed: `replace(base, {"optimizer.momentum": 0.9})`.
+
+    Keys are dotted paths; elements of tuples go by their index (`phases.0.epochs`).
+
+    Raises:
+        UserError: a field is unknown (the nearest name is given) or its value is of the wrong type.
+    """
+    for path, value in changes.items():
+        config = _replace_one(config, path, path.split("."), value)
+    return config
+
+
+def _replace_one(node: Any, path: str, parts: list[str], value: Any) -> Any:
+    name, rest = parts[0], parts[1:]
+    if isinstance(node, tuple):
+        if not name.isdigit() or int(name) >= len(node):
+            raise UserError(f"{path}: there are {len(node)} elements, numbered from 0; {name!r} is none of them.")
+        item = _replace_one(node[int(name)], path, rest, value) if rest else value
+        return (*node[: int(name)], item, *node[int(name) + 1 :])
+    if not dataclasses.is_dataclass(node):
+        raise UserError(f"{path}: a plain value has no field {name!r}.")
+    names = field_names(node)
+    if name not in names:
+        raise UserError(f"{path}: {type(node).__name__} has no field {name!r}; {_nearest(name, names)}.")
+    new = _replace_one(getattr(node, name), path, rest, value) if rest else value
+    try:
+        return dataclasses.replace(node, **{name: new})  # type: ignore[type-var]
+    except pydantic.ValidationError as error:
+        raise UserError(explain(error, {type(node).__name__: names})) from error
+
+
+def field_names(node: Any) -> list[str]:
+    """The names of the fields of a dataclass or of an instance of one."""
+    return [field.name for field in dataclasses.fields(node)]
+
+
+def explain(error: pydantic.ValidationError, classes: Mapping[str, list[str]]) -> str:
+    """What is wrong with the values of a configuration, in a sentence a field.
+
+    Args:
+        classes: the fields of each dataclass by its name, to suggest the nearest one.
+    """
+    lines = []
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"]))
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            # The name of the innermost class that was being built is all that pydantic tells.
+            name = where.rpartition(".")[2]
+            lines.append(f"unknown field {where!r} in {error.title}; {_nearest(name, classes.get(error.title, []))}")
+        else:
+            lines.append(f"{error.title}.{where}: {problem['msg']}, found {problem['input']!r}")
+    return "; ".join(lines) + "."
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(names)}"
+
+
+def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two configurations differ: dotted path -> (value in `one`, value in `other`).
+
+    A field that only one of them has, such as one of a further phase, has None for the other.
+    """
+    first, second = flat(one), flat(other)
+    return {
+        path: (first.get(path), second.get(path)) for path in first | second if first.get(path) != second.get(path)
+    }
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Every plain value of a configuration by its dotted path."""
+    if dataclasses.is_dataclass(value):
+        items = [(name, getattr(value, name)) for name in field_names(value)]
+    elif isinstance(value, tuple) and any(dataclasses.is_dataclass(item) for item in value):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {path: value}
+    return {key: leaf for name, item in items for key, leaf in flat(item, f"{path}.{name}".strip(".")).items()}

@@ -1,0 +1,77 @@
+"""Pictures of a run: its learning curves, and photos with what the model says of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+def learning_curves(metrics: Path, picture: Path, score: str) -> None:
+    """Draws loss and `score` over steps from `metrics.jsonl`, training and evaluation side by side."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(10, 4))
+    places = {"left": 0.07, "right": 0.98, "bottom": 0.13, "top": 0.92}
+    for axes, name in zip(figure.subplots(1, 2, gridspec_kw=places), ("loss", score), strict=True):
+        for split in dict.fromkeys(line["split"] for line in lines if name in line):
+            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+            axes.plot(*zip(*points, strict=True), label=split, marker="o" if split != "train" else None, markersize=4)
+        axes.set_xlabel("step")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    _save(figure, picture)
+
+
+def titled(images: Sequence[np.ndarray], titles: Sequence[str], colors: Sequence[str], picture: Path) -> None:
+    """Draws images uint8 `[H, W, 3]` in a grid, six in a row, each under a title in its color."""
+    _mosaic(images, titles, colors, (2.2, 2.5), 6, picture)
+
+
+def grid(drawings: Sequence[np.ndarray], names: Sequence[str], picture: Path) -> None:
+    """Draws photos uint8 `[H, W, 3]` of any sizes in a grid, three in a row, each under its name."""
+    _mosaic(drawings, names, ["black"] * len(drawings), (5.0, 4.0), 3, picture)
+
+
+def _mosaic(
+    images: Sequence[np.ndarray] | np.ndarray,
+    titles: Sequence[str],
+    colors: Sequence[str],
+    cell: tuple[float, float],
+    columns: int,
+    picture: Path,
+) -> None:
+    """Draws images in rows of `columns` cells, each as large as its cell, of so many inches, has room below its title.
+
+    All lie in one `Axes`, whose unit is the inch: one for each of 24 images took three times as long, and with a layout
+    engine five times.
+    """
+    margin, title = 0.08, 0.36
+    columns = min(len(images), columns)
+    width, height = cell[0] * columns, cell[1] * -(-len(images) // columns)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for index, (image, text, color) in enumerate(zip(images, titles, colors, strict=True)):
+        row, column = divmod(index, columns)
+        center, top = cell[0] * (column + 0.5), cell[1] * row + title
+        across, down = image.shape[1], image.shape[0]
+        inches = min((cell[0] - 2 * margin) / across, (cell[1] - title - margin) / down)  # of one pixel
+        across, down = across * inches, down * inches
+        axes.imshow(image, extent=(center - across / 2, center + across / 2, top + down, top), aspect="auto")
+        text = text.replace("$", "\\$")  # which begins a formula
+        axes.text(center, top - margin / 2, text, fontsize=8, color=color, ha="center", va="bottom")
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    _save(figure, picture)
+
+
+def save_pixels(pixels: np.ndarray, picture: Path) -> None:
+    """Writes uint8 `[H, W, 3]` as an image file."""
+    Image.fromarray(pixels).save(picture)
+
+
+def _save(figure: Figure, picture: Path) -> None:
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=110)

@@ -1,0 +1,195 @@
+"""Detection: the losses of a detector under MMDetection's names, and COCO's figures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from rich.table import Table
+
+from jaxft.config import Data
+from jaxft.data.dataset import Dataset
+from jaxft.data.photo import Photo
+from jaxft.data.transforms import normalize
+from jaxft.errors import UserError
+from jaxft.models.dense_heads import RPNHead
+from jaxft.models.detection_types import Targets
+from jaxft.models.paths import walk
+from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.data import open_datasets, open_source
+from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, needed_pad_shapes
+from jaxft.tasks.detection.found import Found, on_photo
+from jaxft.tasks.detection.metrics import coco_metrics, written
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
+from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+
+Arrays = dict[str, Array]
+
+
+class DetectionTask:
+    """Objects in padded uint8 photos, `[N, H, W, 3]`.
+
+    Args:
+        fields: the task's part of a configuration.
+        dtype: of the images that the model sees, and so of its arithmetic; boxes stay float32.
+    """
+
+    primary_metric = Metric("bbox_mAP")
+
+    def __init__(self, fields: Detection, dtype: str = "float32") -> None:
+        self.fields, self.dtype = fields, dtype
+
+    # Data
+
+    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
+        return open_datasets(data, self.fields, seed)
+
+    def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
+        return evaluation_dataset(open_source(data, self.fields, split, classes), self.fields)
+
+    def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> Dataset:
+        nothing = gather([], [])
+        sizes = [Photo(file) for file in files]
+        examples = [
+            Annotated(file, photo.width, photo.height, nothing, number, str(file))
+            for number, (file, photo) in enumerate(zip(files, sizes, strict=True), 1)
+        ]
+        return evaluation_dataset(ObjectSource("the photos", classes, tuple(examples)), self.fields)
+
+    # The model
+
+    def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
+        if not (hasattr(model, "loss") and hasattr(model, "predict")):
+            raise UserError(
+                f"The model is a classifier ({type(model).__name__}), but the task is detection; choose a detector by "
+                "--model.name, or a configuration whose task is Classification()."
+            )
+        if len(classes) > 1 and isinstance(getattr(model, "bbox_head", None), RPNHead):
+            raise UserError(
+                f"The model is an RPN alone, which tells no classes apart, but the data have {len(classes)}; let them "
+                "count as one with --data.single-class object."
+            )
+        if not self.fields.masks and any(".mask_head." in f".{path}" for path, *_ in walk(model)):
+            raise UserError(f"{type(model).__name__} learns masks, so the data must have them; set --task.masks.")
+
+    def images(self, pixels: Array, size: Array) -> Array:
+        """uint8 `[N, H, W, 3]` -> normalized, in the task's dtype, and zero outside `size` `[N, 2]` (height, width).
+
+        The zeros come after the normalization, as in MMDetection and torchvision: padding is the mean color.
+        """
+        ordered = pixels[..., ::-1] if self.fields.bgr else pixels
+        normalized = normalize(ordered, self.fields.mean, self.fields.std)
+        rows = jnp.arange(pixels.shape[1])[None, :] < size[:, :1]
+        columns = jnp.arange(pixels.shape[2])[None, :] < size[:, 1:]
+        inside = rows[:, :, None, None] & columns[:, None, :, None]
+        return jnp.where(inside, normalized, 0).astype(self.dtype)
+
+    def loss(self, model: Any, batch: Mapping[str, Array]) -> tuple[Array, Arrays]:
+        """The sum of all terms whose name contains `loss`, MMDetection's rule; and every term, with that sum as `loss`.
+
+        `batch` is that of `jaxft.tasks.detection.dataset.ObjectDataset.training`.
+        """
+        targets = Targets(batch["boxes"], batch["label"], batch["valid"], batch["ignored"], batch.get("masks"))
+        size = batch["size"]
+        terms: Arrays = model.loss(self.images(batch["image"], size), size, targets)
+        loss = sum((term for name, term in terms.items() if "loss" in name), start=jnp.zeros((), jnp.float32))
+        return loss, terms | {"loss": loss}
+
+    def predict(self, model: Any, batch: Mapping[str, Array]) -> Arrays:
+        """What the model finds in a batch `{image, size}`.
+
+        Returns:
+            `boxes` `[N, D, 4]` in pixels of the padded image, `scores`, `labels`, `valid` `[N, D]`, `masks`
+            `[N, D, M, M]` where the model has them, and `size` as it came.
+        """
+        size = batch["size"]
+        found = model.predict(self.images(batch["image"], size), size)
+        answer = {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "valid": found.valid}
+        if found.masks is not None:
+            answer["masks"] = found.masks
+        return answer | {"size": size}
+
+    # Results
+
+    def evaluator(self, dataset: Dataset) -> "CocoEvaluator":
+        return CocoEvaluator(_objects(dataset).source)
+
+    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
+        from jaxft.reporting import pictures  # matplotlib takes a second to import
+
+        examples = [_objects(dataset).source[index] for index in predictions]
+        drawings = [
+            self._drawing(example, on_photo(prediction, example), dataset.classes)
+            for example, prediction in zip(examples, predictions.values(), strict=True)
+        ]
+        pictures.grid(drawings, [example.name for example in examples], file)
+
+    def _drawing(self, example: Annotated, found: Found, classes: Sequence[str]) -> np.ndarray:
+        from jaxft.tasks.detection.drawing import draw_objects
+
+        truth = example.objects.boxes
+        return draw_objects(example.pixels(), found.above(self.fields.show_above), truth, classes)
+
+    def table(self, dataset: Dataset, predictions: Predictions) -> Table:
+        least = self.fields.show_above
+        table = Table("photo", f"objects with a score of at least {least:g}", "best score")
+        for index, prediction in predictions.items():
+            example = _objects(dataset).source[index]
+            found = on_photo(prediction, example)
+            shown = found.labels[found.scores >= least]
+            names = [f"{(shown == label).sum()} {name}" for label, name in enumerate(dataset.classes) if label in shown]
+            table.add_row(example.name, ", ".join(names) or "none", f"{found.scores.max(initial=0):.3f}")
+        return table
+
+    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+        """COCO's JSON of all that was found, and a drawing a photo."""
+        from jaxft.reporting import pictures
+
+        source = _objects(dataset).source
+        found = {index: on_photo(prediction, source[index]) for index, prediction in predictions.items()}
+        (folder / "predictions.json").write_text(json.dumps(written(source, found)), encoding="utf-8")
+        for index, example in enumerate(source.examples):
+            name = f"{index:04}_{Path(example.name).stem}.png"
+            pictures.save_pixels(self._drawing(example, found[index], dataset.classes), folder / name)
+
+    def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
+        """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]` (height,
+        width) -> `boxes` `[1, D, 4]` in pixels of the padded image, `scores`, `labels`, `valid` `[1, D]`, and `masks`
+        where the model finds them. `pad_shape` is by default the first that evaluation uses, the landscape one.
+        """
+        fields = self.fields
+        height, width = (
+            pad_shape or (fields.pad_shapes or needed_pad_shapes(fields.test_scale, fields, cropped=False))[0]
+        )
+
+        def found(pixels: Array, size: Array) -> Arrays:
+            answer = self.predict(model, {"image": pixels, "size": size})
+            return {name: value for name, value in answer.items() if name != "size"}
+
+        photo, size = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+        return Program(found, (photo, size))
+
+
+class CocoEvaluator:
+    """COCO's figures of a split, `bbox_mAP` and the others of `coco_metrics`."""
+
+    def __init__(self, source: ObjectSource) -> None:
+        self._source = source
+        self._found: dict[int, Found] = {}
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Takes what `DetectionTask.predict` finds in one photo."""
+        self._found[index] = on_photo(prediction, self._source[index])
+
+    def result(self) -> dict[str, float]:
+        """The figures; a photo that was not added has nothing found in it."""
+        return coco_metrics(self._source, self._found)
+
+
+def _objects(dataset: Dataset) -> ObjectDataset:
+    assert isinstance(dataset, ObjectDataset), "a detection task makes its datasets itself"
+    return dataset

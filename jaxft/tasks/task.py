@@ -1,0 +1,99 @@
+"""What training and the commands know of a task, and no more."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jax import Array, ShapeDtypeStruct
+    from rich.table import Table
+
+    from jaxft.config import Data
+    from jaxft.data.dataset import Dataset
+
+Prediction = Mapping[str, np.ndarray]
+"""What a model says of one example: its part of what `Task.predict` returns."""
+Predictions = Mapping[int, Prediction]
+"""Predictions by the position of the example in its dataset."""
+
+
+class Metric(NamedTuple):
+    """A figure that decides which model is the best."""
+
+    name: str
+    greater_is_better: bool = True
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether `value` is better than the best so far; None is no value yet."""
+        return best is None or (value > best if self.greater_is_better else value < best)
+
+
+class Evaluator(Protocol):
+    """Collects the predictions of a dataset and says how good they are."""
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Takes the prediction of the example at a position; each comes once, in any order."""
+
+    def result(self) -> dict[str, float]:
+        """The metrics of all that was added; the primary one among them."""
+
+
+class Program(NamedTuple):
+    """A model's prediction as a function to be exported, and the shapes of its arguments."""
+
+    function: Callable[..., Any]
+    arguments: tuple["ShapeDtypeStruct", ...]
+
+
+class Task(Protocol):
+    """Everything that differs between tasks. Built by the fields of a configuration, `config.task.task(dtype)`."""
+
+    @property
+    def primary_metric(self) -> Metric: ...
+
+    def datasets(self, data: "Data", seed: int) -> "tuple[Dataset, Dataset]":
+        """The training and the validation split. Files are listed and annotations read; photos are not opened.
+
+        Raises:
+            UserError: data are missing, or of a kind that the task does not take, or the splits do not fit together.
+        """
+
+    def dataset(self, data: "Data", split: str, classes: tuple[str, ...]) -> "Dataset":
+        """One split, to evaluate a model of these classes on.
+
+        Raises:
+            UserError: it is missing or has other classes.
+        """
+
+    def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> "Dataset":
+        """Photos without ground truth, to predict; their headers are read where their shapes matter."""
+
+    def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
+        """Raises a UserError where an (abstract) model does not do what the task needs."""
+
+    def loss(self, model: Any, batch: "Mapping[str, Array]") -> "tuple[Array, dict[str, Array]]":
+        """The loss of a training batch, and its metrics with `loss` among them. Traced."""
+
+    def predict(self, model: Any, batch: "Mapping[str, Array]") -> "dict[str, Array]":
+        """What a model in evaluation says of a batch: arrays whose first axis counts the examples. Traced."""
+
+    def evaluator(self, dataset: "Dataset") -> Evaluator:
+        """What turns predictions of a dataset into metrics."""
+
+    def draw(self, dataset: "Dataset", predictions: Predictions, file: Path) -> None:
+        """Draws examples of a dataset with their predictions, and the ground truth where there is one, as a PNG."""
+
+    def table(self, dataset: "Dataset", predictions: Predictions) -> "Table":
+        """Predictions for a terminal, a line an example."""
+
+    def write(self, dataset: "Dataset", predictions: Predictions, folder: Path) -> None:
+        """Writes predictions into a folder as JSON and pictures."""
+
+    def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
+        """The prediction of a trained model on uint8 pixels, as it is exported.
+
+        Raises:
+            UserError: `pad_shape` is given, and the task has no choice of shapes.
+        """

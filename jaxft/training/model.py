@@ -1,0 +1,149 @@
+"""From a configuration to an abstract model and its first values: a checkpoint's, and fresh ones for what is new."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from converters import Ledger, load_pretrained
+from converters.carry import carry_classes, check_names
+from jaxft import config
+from jaxft.errors import UserError
+from jaxft.models import abstract_model, builder, class_layers, initial_values, with_head
+from jaxft.models.layers import Linear
+from jaxft.models.paths import values, walk
+from jaxft.models.streams import initial_rngs
+from jaxft.tasks.task import Task
+from jaxft.training.layout import ArrayDict, Layout, fetch
+
+Build = Callable[[int], nnx.Module]
+"""From a number of classes to a model with its first values."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the model of a run comes from: a configuration, or a user's own function."""
+
+    settings: config.Config
+    own: Build | None = None
+
+    def build(self, classes: int) -> nnx.Module:
+        """The model with its first values, by the configuration's seed."""
+        settings = self.settings
+        if self.own is not None:
+            return self.own(classes)
+        rngs = initial_rngs(settings.seed)
+        if settings.model.mmdet is not None:
+            from converters.mmdet import create_model
+
+            return create_model(settings.model.mmdet, num_classes=classes, rngs=rngs)
+        return builder(settings.model.name)(classes, rngs=rngs, **settings.model.options)
+
+    def abstract(self, classes: int) -> nnx.Module:
+        """The same as shapes and types alone.
+
+        Raises:
+            UserError: there is no such model, or it has no such option.
+        """
+        if self.own is None and self.settings.model.mmdet is None:
+            return abstract_model(self.settings.model.name, classes, **self.settings.model.options)
+        return nnx.eval_shape(lambda: self.build(classes))
+
+
+def abstract_for(source: ModelSource, task: Task, classes: tuple[str, ...]) -> nnx.Module:
+    """The abstract model of a run on data of these classes.
+
+    Raises:
+        UserError: there is no such model, it does not do what the task needs, or it is told another number of classes.
+    """
+    told = source.settings.model.num_classes
+    if told not in (None, len(classes)):
+        raise UserError(
+            f"model.num_classes is {told}, but the data have the {len(classes)} classes {', '.join(classes[:10])}; "
+            "leave it out or correct it."
+        )
+    model = source.abstract(len(classes))
+    task.check_model(model, classes)
+    return model
+
+
+def head_named(source: ModelSource) -> config.Config:
+    """The configuration with the paths of this model's head in the place of the pattern `@head`."""
+    settings = source.settings
+
+    def named(pattern: str) -> tuple[str, ...]:
+        return with_head((pattern,), source.abstract)
+
+    phases = tuple(
+        replace(phase, rules=tuple(replace(rule, pattern=name) for rule in phase.rules for name in named(rule.pattern)))
+        for phase in settings.phases
+    )
+    skip = tuple(name for pattern in settings.pretrained.skip for name in named(pattern))
+    return replace(settings, pretrained=replace(settings.pretrained, skip=skip), phases=phases)
+
+
+def load_weights(
+    model: nnx.Module, source: ModelSource, pretrained: config.Pretrained, classes: Sequence[str]
+) -> Ledger | None:
+    """Fills an abstract model from its configured checkpoint, in place, with arrays of the host.
+
+    Args:
+        pretrained: with the head named; see `head_named`.
+
+    Returns:
+        The account; None where no checkpoint is configured.
+
+    Raises:
+        UserError: the checkpoint cannot be had, or does not fit.
+    """
+    if pretrained.source is None:
+        return None
+    ledger = load_pretrained(
+        model, pretrained.source, skip=pretrained.skip, rename=pretrained.rename, sha256=pretrained.sha256
+    )
+    check_names(ledger, pretrained.source, classes, lambda: class_layers(source.abstract), pretrained.sha256)
+    return ledger
+
+
+def first_values(
+    model: nnx.Module,
+    source: ModelSource,
+    pretrained: config.Pretrained,
+    classes: Sequence[str],
+    ledger: Ledger | None,
+    layout: Layout,
+) -> ArrayDict:
+    """The values that a run starts from, where they belong: those in `model`, and fresh ones for what is abstract."""
+    loaded = {path: value for path, value in values(model).items() if not isinstance(value, jax.ShapeDtypeStruct)}
+    fresh = initial_values(lambda: source.build(len(classes)), values(model).keys() - loaded.keys(), layout.sharding)
+    if ledger is not None and pretrained.new_kernels == "xavier_uniform":
+        fresh |= layout.place(_xavier(model, fresh.keys(), source.settings.seed))
+    arrays = layout.place({path: np.asarray(value) for path, value in loaded.items()}) | fresh
+    if ledger is not None and pretrained.transfer_head_rows:
+        assert pretrained.source is not None
+        layers = class_layers(source.abstract)
+        _fill(model, {path: fetch(value) for path, value in fresh.items()})
+        carry_classes(
+            model, pretrained.source, classes, layers=layers, rename=pretrained.rename, sha256=pretrained.sha256
+        )
+        arrays |= layout.place({path: np.asarray(values(model)[path]) for path in fresh})
+    return arrays
+
+
+def _fill(model: nnx.Module, arrays: dict[str, np.ndarray]) -> None:
+    for path, _, _, variable in walk(model):
+        if path in arrays:
+            variable.set_value(jnp.asarray(arrays[path]))
+
+
+def _xavier(model: nnx.Module, paths: Sequence[str] | set[str], seed: int) -> dict[str, np.ndarray]:
+    """Kernels of linear layers among `paths` drawn Xavier-uniform."""
+    draw = jax.nn.initializers.xavier_uniform()
+    return {
+        path: np.asarray(draw(jax.random.fold_in(jax.random.key(seed), index), variable.shape))
+        for index, (path, owner, name, variable) in enumerate(walk(model))
+        if path in paths and isinstance(owner, Linear) and name == "kernel"
+    }

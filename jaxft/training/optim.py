@@ -1,0 +1,162 @@
+"""Subtree rules -> parameter groups -> `optax.multi_transform`; and the modes of a model's layers during a phase."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+from flax import nnx
+
+from jaxft import config
+from jaxft.errors import UserError
+from jaxft.models.layers import BatchNorm
+from jaxft.models.paths import matches, modules
+from jaxft.training.schedules import schedule
+
+FROZEN = "frozen"
+Numbers = dict[str, Any]
+"""What an optimizer multiplies with: `learning_rate` and `weight_decay` by the label of a group, `momentum`, ... They are
+inputs of a compiled step, so that a changed number compiles nothing."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """The parameters that one rule covers, or the part of them that does not decay."""
+
+    label: str
+    lr: optax.Schedule
+    weight_decay: float
+    frozen: bool
+    batch_norm: str = "inherit"
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """Which group each parameter belongs to. `labels` has one entry a parameter, by its dotted path."""
+
+    labels: Mapping[str, str]
+    groups: Mapping[str, ParameterGroup]
+
+    def group(self, path: str) -> ParameterGroup:
+        """The group of the parameter at a dotted path."""
+        return self.groups[self.labels[path]]
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """The paths of the parameters that are not frozen."""
+        return frozenset(path for path in self.labels if not self.group(path).frozen)
+
+    @property
+    def trained_groups(self) -> list[ParameterGroup]:
+        """The groups that are not frozen, in the order of their labels."""
+        return [self.groups[label] for label in sorted(self.groups) if not self.groups[label].frozen]
+
+
+def parameter_groups(
+    shapes: Mapping[str, tuple[int, ...]], optimizer: config.Optimizer, phase: config.Phase, steps_per_epoch: int
+) -> ParameterGroups:
+    """Applies the rules of a phase to parameters given by dotted path and shape.
+
+    Raises:
+        UserError: a rule matches nothing, a parameter is matched by no rule, or everything is frozen; all at once.
+    """
+    owners = {path: _first(phase.rules, path) for path in shapes}
+    problems = [
+        f"rule {rule.pattern!r} is the first match of no parameter"
+        for index, rule in enumerate(phase.rules)
+        if index not in owners.values()
+    ]
+    problems += [f"no rule matches {path}" for path, index in owners.items() if index is None]
+    if problems:
+        parts = ", ".join(sorted({path.partition(".")[0] for path in shapes}))
+        raise UserError(f"The rules do not fit the model, whose parts are {parts}: {'; '.join(problems)}.")
+    if all(rule.frozen for rule in phase.rules):
+        raise UserError("Every rule is frozen, so nothing would be trained; leave at least one part unfrozen.")
+
+    steps = phase.epochs * steps_per_epoch
+    labels, groups = {}, {}
+    for path, index in owners.items():
+        assert index is not None
+        rule = phase.rules[index]
+        spared = len(shapes[path]) < 2 and not optimizer.decay_bias_and_norm
+        label = f"{index}: {rule.pattern}" + (" (no decay)" if spared else "")
+        if rule.frozen:
+            label = FROZEN if rule.batch_norm == "inherit" else f"{FROZEN}, {rule.batch_norm} statistics"
+        labels[path] = label
+        if label in groups:
+            continue
+        groups[label] = ParameterGroup(
+            label=label,
+            lr=schedule(
+                phase.schedule if rule.schedule.decay == "inherit" else rule.schedule,
+                0.0 if rule.frozen else optimizer.learning_rate * phase.lr_scale * rule.lr_scale,
+                steps,
+                steps_per_epoch,
+            ),
+            weight_decay=0.0 if rule.frozen or spared else optimizer.weight_decay * rule.weight_decay_scale,
+            frozen=rule.frozen,
+            batch_norm=rule.batch_norm,
+        )
+    return ParameterGroups(labels, groups)
+
+
+def _first(rules: Sequence[config.Rule], path: str) -> int | None:
+    return next((index for index, rule in enumerate(rules) if matches(rule.pattern, path)), None)
+
+
+def optimizer_numbers(groups: ParameterGroups, optimizer: config.Optimizer) -> Numbers:
+    """The numbers of an optimizer that are the same at every step: all but the learning rates."""
+    numbers: Numbers = {"weight_decay": {group.label: group.weight_decay for group in groups.trained_groups}}
+    if optimizer.name == "sgd":
+        numbers["momentum"] = optimizer.momentum
+    else:
+        numbers |= {"first": optimizer.betas[0], "second": optimizer.betas[1], "eps": optimizer.eps}
+    if optimizer.clip_norm is not None:
+        numbers["clip_norm"] = optimizer.clip_norm
+    return numbers
+
+
+def transformation(
+    labels: Mapping[str, str], optimizer: config.Optimizer, numbers: Numbers
+) -> optax.GradientTransformation:
+    """The whole optimizer over parameters by dotted path: each group its own chain, frozen parts zero updates.
+
+    Args:
+        labels: of every parameter, its group's; the frozen groups' begin with `FROZEN`.
+        numbers: those of `optimizer_numbers` and `learning_rate` by label. The state that the optimizer makes has the
+            same structure whatever they are.
+    """
+
+    def chain(label: str) -> optax.GradientTransformation:
+        """PyTorch's SGD, Adam or AdamW: the place of the weight decay in the chain is what differs."""
+        if label.startswith(FROZEN):
+            return optax.set_to_zero()
+        decay = optax.add_decayed_weights(numbers["weight_decay"][label])
+        if optimizer.name == "sgd":
+            trace = optax.trace(numbers["momentum"], nesterov=optimizer.nesterov)
+            parts = [decay, trace if optimizer.momentum else optax.identity()]
+        else:
+            adam = optax.scale_by_adam(numbers["first"], numbers["second"], eps=numbers["eps"])
+            parts = [decay, adam] if optimizer.name == "adam" else [adam, decay]
+        return optax.chain(*parts, optax.scale_by_learning_rate(numbers["learning_rate"][label]))
+
+    parts = optax.multi_transform(
+        {label: chain(label) for label in sorted({*labels.values()})},
+        lambda params: {path: labels[path] for path in params},
+    )
+    return parts if optimizer.clip_norm is None else optax.chain(optax.clip_by_global_norm(numbers["clip_norm"]), parts)
+
+
+def set_modes(model: nnx.Module, groups: ParameterGroups, batch_norm: str) -> None:
+    """Puts a model into training as a phase wants it; `model.train()` and `model.eval()` do not undo the frozen part.
+
+    A BatchNorm whose scale is frozen, or every one where `batch_norm` is `"running"`, uses and keeps its running
+    statistics; unless its rule says itself what it does. Dropout and drop-path go on in frozen parts, as they do in
+    PyTorch.
+    """
+    model.train()
+    for path, module in modules(model):
+        if isinstance(module, BatchNorm):
+            group = groups.group(f"{path}.scale")
+            inherited = "running" if group.frozen else batch_norm
+            module.running_only = (inherited if group.batch_norm == "inherit" else group.batch_norm) == "running"

@@ -1,0 +1,61 @@
+"""How the learning rate moves over a phase: optax schedules with PyTorch's meaning of every number."""
+
+import jax
+import numpy as np
+import optax
+
+from jaxft import config
+from jaxft.errors import UserError
+
+
+def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate at each step of a phase of `steps` steps, counted from 0.
+
+    The warm-up is PyTorch's `LinearLR(start_factor=warmup_factor, total_iters=warmup)` or `ConstantLR(factor=
+    warmup_factor, total_iters=warmup)`, multiplied with the decay:
+    `MultiStepLR` counted from the start of the phase; cosine from the end of the warm-up to the end of the phase; or
+    `optax.cosine_onecycle_schedule`, which has its own warm-up.
+
+    Raises:
+        UserError: the parts contradict each other.
+    """
+    unit = steps_per_epoch if settings.unit == "epoch" else 1
+    warmup = warmup_steps(settings, steps_per_epoch)
+    if warmup >= steps:
+        raise UserError(f"A warm-up of {warmup} steps does not fit a phase of {steps} steps; shorten it.")
+    if bool(settings.milestones) != (settings.decay == "multistep"):
+        raise UserError(
+            f"The decay {settings.decay!r} has milestones {settings.milestones}; they belong to 'multistep'."
+        )
+    if settings.decay == "inherit":
+        raise UserError("A phase has no schedule to inherit; choose another --phases.N.schedule.decay.")
+    if settings.decay == "onecycle":
+        if warmup:
+            raise UserError("The decay 'onecycle' warms up by itself; set its warmup to 0.")
+        return optax.cosine_onecycle_schedule(steps, rate, pct_start=settings.peak)
+    if settings.decay == "multistep":
+        milestones = {round(milestone * unit): settings.gamma for milestone in settings.milestones}
+        decay = optax.piecewise_constant_schedule(rate, milestones)
+    else:
+        final = settings.final if settings.decay == "cosine" else 1.0
+        cosine = optax.cosine_decay_schedule(rate, steps - warmup, alpha=final)
+        decay = optax.join_schedules([optax.constant_schedule(rate), cosine], [warmup])
+    if not warmup:
+        return decay
+    if settings.warmup_shape == "constant":
+        ramp = optax.join_schedules([optax.constant_schedule(settings.warmup_factor), lambda _: 1.0], [warmup])
+    else:
+        ramp = optax.linear_schedule(settings.warmup_factor, 1.0, warmup)
+    return lambda step: ramp(step) * decay(step)
+
+
+def warmup_steps(settings: config.Schedule, steps_per_epoch: int) -> int:
+    """The length of the linear warm-up in steps."""
+    unit = settings.unit if settings.warmup_unit == "same" else settings.warmup_unit
+    return round(settings.warmup * (steps_per_epoch if unit == "epoch" else 1))
+
+
+def evaluated(schedule: optax.Schedule, steps: int) -> np.ndarray:
+    """The values of a schedule at steps 0 to `steps` - 1, float32 `[steps]`, computed on the host."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.broadcast_to(np.asarray(schedule(np.arange(steps)), np.float32), (steps,))

@@ -1,0 +1,226 @@
+"""One step of training and one of prediction as pure functions on arrays, compiled once and never again unnoticed."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+
+from jaxft import config
+from jaxft.models.paths import filled, values
+from jaxft.training.optim import FROZEN, Numbers, transformation
+from jaxft.training.state import TrainState
+from jaxft.training.stopping import interruptible
+
+Arrays = dict[str, Array]
+Batch = Mapping[str, Array]
+LossFunction = Callable[[Any, Batch], tuple[Array, Arrays]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepInputs:
+    """What may change from step to step, or from run to run, without compiling again.
+
+    Attributes:
+        key: uint32, the data of the run's random key; with the number of the step it decides all that is random.
+        numbers: see `jaxft.training.optim.Numbers`.
+        ema_decay: how much of the moving average stays.
+    """
+
+    key: np.ndarray
+    numbers: Numbers
+    ema_decay: float = 0.0
+
+
+def key_data(seed: int) -> np.ndarray:
+    """The data of a random key on the host, where every process has it."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(jax.random.key_data(jax.random.key(seed)))
+
+
+def train_step(
+    template: nnx.Module,
+    loss_function: LossFunction,
+    labels: Mapping[str, str],
+    optimizer: config.Optimizer,
+    *,
+    dtype: str = "float32",
+) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Arrays]]:
+    """A function (state, batch, inputs) -> (state, metrics of the batch), to be compiled.
+
+    Args:
+        template: the model in its training modes; it may be abstract.
+        loss_function: (model, batch) -> (loss, metrics), such as a task's `loss`.
+        labels: the group of every parameter; see `jaxft.training.optim.transformation`.
+        optimizer: its kind, and in how many parts a batch goes through the model; the step is taken on their mean
+            gradient. Its numbers come as inputs.
+        dtype: of the arithmetic; parameters of two and more axes are cast to it, gradients come back in their own type.
+    """
+    parts = optimizer.accumulate
+    trained = sorted(path for path, label in labels.items() if not label.startswith(FROZEN))
+
+    def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
+        model = filled(template, narrowed(params | frozen, dtype) | stats)
+        reseed(model, key)
+        value, metrics = loss_function(model, batch)
+        return value, (values(model, nnx.BatchStat), metrics)
+
+    def gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:
+        grads, (stats, metrics) = jax.grad(loss, has_aux=True)(params, frozen, stats, batch, key)
+        return Gradient(grads, stats, metrics)
+
+    def mean_gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:
+        # Part i takes every `parts`-th example: a device keeps its own, and nothing travels.
+        cut = {name: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1) for name, rows in batch.items()}
+        items = (cut, jax.random.split(key, parts))
+        first = jax.eval_shape(gradient, params, frozen, stats, *jax.tree.map(lambda item: item[0], items))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (first.grads, first.metrics))
+
+        def body(sums: Gradient, item: tuple[Batch, Array]) -> tuple[Gradient, None]:
+            part = gradient(params, frozen, sums.stats, *item)
+            add = partial(jax.tree.map, jnp.add)
+            return Gradient(add(sums.grads, part.grads), part.stats, add(sums.metrics, part.metrics)), None
+
+        sums, _ = jax.lax.scan(body, Gradient(zeros[0], stats, zeros[1]), items)
+        grads, metrics = jax.tree.map(lambda leaf: leaf / parts, (sums.grads, sums.metrics))
+        return Gradient(grads, sums.stats, metrics)
+
+    def step(state: TrainState, batch: Batch, inputs: StepInputs) -> tuple[TrainState, Arrays]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(inputs.key)), state.step)
+        params = {path: state.params[path] for path in trained}
+        frozen = {path: value for path, value in state.params.items() if path not in params}
+        found = (gradient if parts == 1 else mean_gradient)(params, frozen, state.stats, batch, key)
+        chain = transformation(labels, optimizer, inputs.numbers)
+        updates, opt_state = chain.update(found.grads, state.opt_state, params)
+        finite = state.all_finite & jnp.isfinite(found.metrics["loss"]) & jnp.isfinite(optax.tree.norm(found.grads))
+        after = Changing(state.step + 1, optax.apply_updates(params, updates), found.stats, opt_state)
+        before = Changing(state.step, params, state.stats, state.opt_state)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+        everything = frozen | kept.params
+        ema = state.ema
+        if ema is not None:
+            new = {path: _averaged(ema[path], everything[path], inputs.ema_decay) for path in ema}
+            ema = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, ema)
+        return TrainState(kept.step, finite, everything, kept.stats, ema, kept.opt_state), found.metrics
+
+    return step
+
+
+def _averaged(average: Array, value: Array, decay: float) -> Array:
+    return average * decay + value * (1 - decay)
+
+
+class Gradient(NamedTuple):
+    """What a part of a batch gives: the gradient, the new statistics, the metrics."""
+
+    grads: Arrays
+    stats: Arrays
+    metrics: Arrays
+
+
+class Changing(NamedTuple):
+    """The parts of a state that a step changes only if all is finite."""
+
+    step: Array
+    params: Arrays
+    stats: Arrays
+    opt_state: optax.OptState
+
+
+def predict_step(
+    template: nnx.Module, predict: Callable[[Any, Batch], Arrays], dtype: str = "float32"
+) -> Callable[[Mapping[str, Array], Batch], Arrays]:
+    """A function (model's arrays, batch) -> predictions, to be compiled. `template` is in evaluation mode."""
+
+    def step(arrays: Mapping[str, Array], batch: Batch) -> Arrays:
+        return predict(filled(template, narrowed(arrays, dtype)), batch)
+
+    return step
+
+
+def narrowed(arrays: Mapping[str, Array], dtype: str) -> Arrays:
+    """Kernels in the dtype of the arithmetic; one-dimensional parameters, statistics and indices as they are."""
+    if dtype == "float32":
+        return dict(arrays)
+    return {
+        path: value.astype(dtype) if value.ndim > 1 and jnp.issubdtype(value.dtype, jnp.floating) else value
+        for path, value in arrays.items()
+    }
+
+
+def reseed(model: nnx.Module, key: Array) -> None:
+    """Gives every random stream of a model (dropout, drop-path) a key of its own that depends on `key` and its path."""
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.RngStream):
+            node.key.set_value(jax.random.fold_in(key, zlib.crc32(repr(path).encode())))
+            node.count.set_value(jnp.zeros((), jnp.uint32))
+
+
+class RecompilationError(RuntimeError):
+    """A step met a batch of another shape than it was compiled for."""
+
+
+class Compiled:
+    """A function of (state, batch, ...) that is compiled once for each shape of batch, at most `budget` times.
+
+    Args:
+        function: pure; where `updates_state`, its first result has the structure and shardings of its first argument,
+            whose memory it is given.
+        budget: how many shapes of batch are expected.
+        compiling: is told the number of the program before each compilation, to be entered while it lasts.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        *,
+        updates_state: bool = False,
+        budget: int = 1,
+        compiling: Callable[[int], AbstractContextManager] = lambda _: nullcontext(),
+    ) -> None:
+        self._function, self._updates_state, self._budget, self._compiling = function, updates_state, budget, compiling
+        self._programs: dict[tuple, Callable] = {}
+
+    @property
+    def compilations(self) -> int:
+        """How often the function was compiled."""
+        return len(self._programs)
+
+    def __call__(self, state: Any, batch: Batch, *rest: Any) -> Any:
+        """Runs the function.
+
+        Raises:
+            RecompilationError: the batch has a shape that the budget does not cover; the message names the array.
+        """
+        shapes = tuple((name, batch[name].shape, str(batch[name].dtype)) for name in sorted(batch))
+        if shapes not in self._programs:
+            self._refuse_beyond_budget(shapes)
+            with self._compiling(self.compilations + 1):
+                self._programs[shapes] = self._compiled(state, batch, *rest)
+        return self._programs[shapes](state, batch, *rest)
+
+    def _refuse_beyond_budget(self, shapes: tuple) -> None:
+        if self.compilations < self._budget:
+            return
+        known = {item for seen in self._programs for item in seen}
+        new = ", ".join(f"{name} {shape} {dtype}" for name, shape, dtype in shapes if (name, shape, dtype) not in known)
+        raise RecompilationError(
+            f"The step was compiled {self.compilations} time(s), as expected, and now meets the new shape {new}. "
+            "Pad the data to fixed shapes."
+        )
+
+    def _compiled(self, state: Any, batch: Batch, *rest: Any) -> Callable:
+        if not self._updates_state:
+            return interruptible(jax.jit(self._function).lower(state, batch, *rest).compile)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        jitted = jax.jit(self._function, donate_argnums=0, out_shardings=(shardings, None))
+        return interruptible(jitted.lower(state, batch, *rest).compile)

@@ -1,0 +1,89 @@
+"""Ctrl-C and SIGTERM during a run: the first asks it to end in order, the second ends it at once."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+_POLL = 0.1  # seconds between two looks for a signal while something compiles
+
+
+class Interrupted(Exception):
+    """A signal came while something compiled; nothing was computed and nothing changed."""
+
+
+class Stop:
+    """Whether a signal has asked the run to end: `number` is the signal's, or None."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.number is not None
+
+
+_current = Stop()  # of the run in the main thread; one that nobody sets where there is none
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Receives the first Ctrl-C or SIGTERM; the second one interrupts at once.
+
+    Handlers belong to the main thread of a program. In another thread, and in a notebook, whose own handler ends a cell,
+    nothing is received.
+    """
+    global _current
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread() or "ipykernel" in sys.modules:
+        yield stop
+        return
+
+    def receive(number: int, _: object) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.number = number
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    outer, _current = _current, stop
+    try:
+        yield stop
+    finally:
+        _current = outer
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Outcome(Generic[T]):
+    def __init__(self) -> None:
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Does what takes long outside Python, such as compiling, so that a signal ends the wait for it.
+
+    Raises:
+        Interrupted: a signal was received; the work goes on in a thread that ends with the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    stop, outcome = _current, _Outcome[T]()
+
+    def run() -> None:
+        try:
+            outcome.value = work()
+        except BaseException as error:  # noqa: BLE001 - handed on to the thread that waits
+            outcome.error = error
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL)
+        if stop and thread.is_alive():
+            raise Interrupted
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[return-value]
