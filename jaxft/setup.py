@@ -11,7 +11,7 @@ from converters.carry import carry_classes, check_names
 from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS, abstract_model, class_layers, materialise, with_head
-from jaxft.models.dense_heads import RPNHead
+from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.layers import Linear
 from jaxft.models.paths import walk
 from jaxft.models.streams import initial_rngs

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxft.data.transforms import normalize
-from jaxft.models.detection_types import Targets
+from jaxft.models.detectors.types import Targets
 
 Arrays = dict[str, Array]
 
