@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxft.models.convolution import conv
+from jaxft.models.layers.convolution import conv
 
 
 class Shape(NamedTuple):

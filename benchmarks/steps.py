@@ -21,7 +21,8 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks.timing import interleaved
-from converters.verify import MEAN, STD, reference, torch_loss
+from converters.verify import MEAN, STD, torch_loss
+from converters.verify_reference import reference
 from jaxft import config, create_model
 from jaxft.distributed import device_mesh
 from jaxft.models import abstract_model

@@ -13,9 +13,10 @@ from flax import nnx
 from rich.live import Live
 from rich.table import Table
 
-from converters import mmdet_coverage, survey
+from converters import survey
 from converters.files import write
 from converters.ledger import MismatchError, load_pretrained, to_torch
+from converters.mmdet import coverage
 from converters.recognition import fitting_models
 from converters.report import Report
 from converters.sources import load
@@ -31,7 +32,7 @@ console = make_console()
 def described(model: str, num_classes: int | None) -> nnx.Module:
     """The abstract model of a name, or of an MMDetection configuration (a `.py` file or `mmdet::NAME`)."""
     if model.endswith(".py") or "::" in model:
-        return mmdet_coverage.abstract(model, num_classes)
+        return coverage.abstract(model, num_classes)
     return abstract_model(model, num_classes)
 
 
@@ -172,13 +173,13 @@ class Coverage:
     def run(self) -> None:
         """Prints the counts."""
         verdicts = []
-        for verdict in mmdet_coverage.survey(self.folder):
+        for verdict in coverage.survey(self.folder):
             verdicts.append(verdict)
             if self.all:
                 told = f"{verdict.keys} keys" if verdict.keys else verdict.message
                 console.print(f"{verdict.path.relative_to(self.folder)}: {told}", highlight=False, markup=False)
         table = Table("configurations", "not built because of")
-        for reason, count in mmdet_coverage.reasons(verdicts):
+        for reason, count in coverage.reasons(verdicts):
             table.add_row(str(count), reason)
         built = sum(1 for verdict in verdicts if verdict.keys)
         if built < len(verdicts):

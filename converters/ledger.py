@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from rich.table import Table
 
-from converters.mmdet_spelling import modern_keys
+from converters.mmdet.spelling import modern_keys
 from converters.recognition import fitting_models, nearest_model
 from converters.rules import COUNTER, Leaf, leaves
 from converters.sources import load

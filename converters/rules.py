@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from flax import nnx
 
-from jaxft.models.attention import MultiheadAttention
 from jaxft.models.layers import (
     BatchNorm,
     Conv,
@@ -23,6 +22,7 @@ from jaxft.models.layers import (
     Linear,
     LinearOverMap,
 )
+from jaxft.models.layers.attention import MultiheadAttention
 from jaxft.models.paths import walk
 
 # Layer -> our leaf -> (PyTorch's leaf, the axes of PyTorch's tensor in our order; None where the order is the same).
@@ -85,7 +85,7 @@ class Leaf(NamedTuple):
 def leaves(model: nnx.Module) -> Iterator[Leaf]:
     """Every parameter and statistic of `model` with its PyTorch name.
 
-    Where a model has `torch_names`, PyTorch's calls whole parts otherwise (`jaxft/models/torchvision_detectors.py`).
+    Where a model has `torch_names`, PyTorch's calls whole parts otherwise (`detectors/torchvision/names.py`).
     """
     names: Sequence[tuple[str, str]] = getattr(model, "torch_names", ())
     for path, owner, name, variable in walk(model):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from converters.mmdet_training import load_any
+from converters.mmdet.training import load_any
 from jaxft.config import Config, differences
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory

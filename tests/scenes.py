@@ -18,7 +18,7 @@ from PIL import Image
 from jaxft import train
 from jaxft.errors import run_command
 from jaxft.models import BUILDERS
-from jaxft.models.detection_types import Detections, Targets
+from jaxft.models.detectors.types import Detections, Targets
 from jaxft.models.layers import BatchNorm, Conv
 
 CLASSES = ("disc", "square")

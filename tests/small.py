@@ -27,8 +27,8 @@ from jaxft.checkpoint import Checkpoints
 from jaxft.errors import run_command
 from jaxft.models import BUILDERS
 from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear
+from jaxft.models.layers.pooling import global_average_pool
 from jaxft.models.paths import values
-from jaxft.models.pooling import global_average_pool
 from jaxft.run import RunDirectory
 from jaxft.setup import build
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxft.detection.boxes import clip
-from jaxft.detection.roi_align import axis_weights
+from jaxft.detection.roi_cells import axis_weights
 
 # Of `mask_targets` on accelerators: the bitmaps of all would fill the memory. A CPU is faster with one after the other.
 ROIS_AT_ONCE = 16

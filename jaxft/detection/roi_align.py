@@ -18,21 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-Maps = tuple[Array, ...]
-_Row = Callable[[Array, Array], Array]  # of a loop: row, carry -> carry
-Shapes = tuple[tuple[int, ...], ...]
+from jaxft.detection.roi_cells import Maps, Pooling, Rois, Shapes, all_cells, column_weights, prepare, row_weights
 
+_Row = Callable[[Array, Array], Array]  # of a loop: row, carry -> carry
 # Cells a block, (rows, columns), and rois a step on accelerators.
 BLOCK, CHUNK = (32, 32), 64
-
-
-class Pooling(NamedTuple):
-    """All of RoIAlign that is not an array: pixels a cell of each level, bins, samples a bin and axis, alignment."""
-
-    strides: tuple[float, ...]
-    output_size: tuple[int, int]
-    sampling_ratio: int
-    aligned: bool
 
 
 def assign_levels(rois: Array, num_levels: int, finest_scale: float = 56) -> Array:
@@ -116,137 +106,11 @@ def _roi_align_bwd(
 _roi_align.defvjp(_roi_align_fwd, _roi_align_bwd)
 
 
-def axis_weights(
-    low: Array,
-    high: Array,
-    bins: int,
-    length: Array | int,
-    first: Array,
-    cells: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Array:
-    """What each cell counts in each bin along one axis: `[bins, cells]`.
-
-    Args:
-        low, high: scalars, the roi's edges in cells.
-        bins: bins between them.
-        length: cells of the map; what lies beyond counts 0.
-        first, cells: the cells asked for: first, first + 1, ...
-        sampling_ratio, aligned: as of `roi_align`.
-    """
-    start, size, count = _extent(low, high, bins, sampling_ratio, aligned)
-    spacing = size / bins / jnp.maximum(count, 1)
-    origin = (start + jnp.arange(bins) * (size / bins) + spacing / 2)[:, None]
-    cell = (first + jnp.arange(cells)).astype(origin.dtype)[None]
-    if sampling_ratio:
-        total = jnp.zeros((bins, cells), origin.dtype)
-        for sample in range(sampling_ratio):
-            where = origin + sample * spacing
-            hat = jnp.maximum(1 - jnp.abs(jnp.clip(where, 0, length - 1) - cell), 0)
-            total += jnp.where((where >= -1) & (where <= length), hat, 0)
-        return jnp.where(cell < length, total / sampling_ratio, 0)
-    # Samples are origin + s * spacing. How many of a bin's lie below a border is a division, and their sum that of an
-    # arithmetic progression. A sample within rounding of a border counts the same on either side of it.
-    step = jnp.where(spacing > 0, spacing, 1)
-
-    def below(border: Array) -> Array:
-        return jnp.clip(jnp.ceil((border - origin) / step), 0, count)
-
-    def rise(start: Array, end: Array, base: Array) -> Array:
-        """Sum of sample - base over samples start..end - 1."""
-        return (end - start) * (origin - base + spacing * (start + end - 1) / 2)
-
-    before, at, after = below(cell - 1), below(cell), below(cell + 1)
-    # The first cell's weight is 1 for samples up to one cell before it, the last one's likewise.
-    left = jnp.where(cell == 0, at - before, rise(before, at, cell - 1))
-    upto_end = jnp.clip(jnp.floor((length - origin) / step) + 1, 0, count)
-    right = jnp.where(cell == length - 1, upto_end - at, -rise(at, after, cell + 1))
-    return jnp.where((count > 0) & (cell < length), (left + right) / jnp.maximum(count, 1), 0)
-
-
-def _extent(low: Array, high: Array, bins: int, sampling_ratio: int, aligned: bool) -> tuple[Array, Array, Array]:
-    """Start and size of rois in cells, and samples a bin (a float); not positive for adaptive ones without size."""
-    start, end = (low - 0.5, high - 0.5) if aligned else (low, high)
-    size = end - start if aligned else jnp.maximum(end - start, 1)
-    return start, size, jnp.full_like(size, sampling_ratio) if sampling_ratio else jnp.ceil(size / bins)
-
-
-def _covered(low: Array, high: Array, bins: int, length: Array, pooling: Pooling) -> tuple[Array, Array]:
-    """First cell that rois read along an axis, and how many: int32."""
-    start, size, count = _extent(low, high, bins, pooling.sampling_ratio, pooling.aligned)
-    margin = size / bins / jnp.maximum(count, 1) / 2
-    ends = start + margin, start + size - margin
-    first, last = (
-        jnp.floor(jnp.clip(edge, 0, length - 1)).astype(jnp.int32) for edge in (jnp.minimum(*ends), jnp.maximum(*ends))
-    )
-    return first, jnp.minimum(last + 1, length - 1) - first + 1
-
-
-class _Rois(NamedTuple):
-    """Rois in cells of their map, the cells they read, and where that map lies: arrays `[R]`, or scalars for one."""
-
-    top: Array
-    bottom: Array
-    left: Array
-    right: Array
-    row: Array
-    rows: Array
-    column: Array
-    columns: Array
-    height: Array
-    width: Array
-    base: Array  # of the first cell of the image's map among all cells
-
-
-def _prepare(shapes: Shapes, rois: Array, image: Array, level: Array, pooling: Pooling) -> _Rois:
-    """What each roi reads; nothing where its level is none of the maps."""
-    sizes = np.array([shape[:3] for shape in shapes], np.int32)
-    starts = np.concatenate([[0], np.cumsum(np.prod(sizes, 1))[:-1]]).astype(np.int32)
-    there, level = (level >= 0) & (level < len(shapes)), jnp.clip(level, 0, len(shapes) - 1)
-    height, width = jnp.asarray(sizes[:, 1])[level], jnp.asarray(sizes[:, 2])[level]
-    rois = rois.astype(jnp.promote_types(rois.dtype, jnp.float32))
-    scale = jnp.asarray([1 / stride for stride in pooling.strides], rois.dtype)[level]
-    left, top, right, bottom = (rois[:, side] * scale for side in range(4))
-    row, rows = _covered(top, bottom, pooling.output_size[0], height, pooling)
-    column, columns = _covered(left, right, pooling.output_size[1], width, pooling)
-    rows, columns = jnp.where(there, rows, 0), jnp.where(there, columns, 0)
-    base = jnp.asarray(starts)[level] + image * height * width
-    return _Rois(top, bottom, left, right, row, rows, column, columns, height, width, base)
-
-
-def _cells(maps: Maps, beyond: int) -> Array:
-    """The cells of all maps in a row, `[cells + beyond, C]`: a block may reach over the last one."""
-    wide = jnp.promote_types(maps[0].dtype, jnp.float32)
-    channels = maps[0].shape[3]
-    flat = [one.reshape(-1, channels).astype(wide) for one in maps]
-    return jnp.concatenate([*flat, jnp.zeros((beyond, channels), wide)])
-
-
-def _block_rows(roi: _Rois, row: Array, count: int, pooling: Pooling) -> tuple[Array, Array]:
-    """Where rows row, row + 1, ... begin among all cells `[count]`, and their weights `[oh, count]`.
-
-    Rows below the map have weight 0 and stand for its last one.
-    """
-    weights = axis_weights(
-        roi.top, roi.bottom, pooling.output_size[0], roi.height, row, count, pooling.sampling_ratio, pooling.aligned
-    )
-    rows = jnp.minimum(row + jnp.arange(count, dtype=jnp.int32), roi.height - 1)
-    return roi.base + rows * roi.width, weights
-
-
-def _block_columns(roi: _Rois, column: Array, count: int, pooling: Pooling) -> Array:
-    """Weights `[ow, count]` of columns column, column + 1, ..."""
-    return axis_weights(
-        roi.left, roi.right, pooling.output_size[1], roi.width, column, count, pooling.sampling_ratio, pooling.aligned
-    )
-
-
 def _blocks(cells: Array, size: int) -> Array:
     return (cells + size - 1) // size
 
 
-def _loop_rows(roi: _Rois, pooling: Pooling, block: Callable[[Array, Array, Array], _Row], carry: Array) -> Array:
+def _loop_rows(roi: Rois, pooling: Pooling, block: Callable[[Array, Array, Array], _Row], carry: Array) -> Array:
     """A loop over the rows of one roi, one after the other, for every block of its cells.
 
     `block(wy, wx, starts)` returns what is done to `carry` for row r of the block; its weights are `[oh, rows]` and
@@ -256,10 +120,10 @@ def _loop_rows(roi: _Rois, pooling: Pooling, block: Callable[[Array, Array, Arra
 
     def columns(j: Array, carry: Array) -> Array:
         column = roi.column + j * width
-        wx = _block_columns(roi, column, width, pooling)
+        wx = column_weights(roi, column, width, pooling)
 
         def rows(k: Array, carry: Array) -> Array:
-            starts, wy = _block_rows(roi, roi.row + k * height, height, pooling)
+            starts, wy = row_weights(roi, roi.row + k * height, height, pooling)
             return lax.fori_loop(0, jnp.minimum(roi.rows - k * height, height), block(wy, wx, starts + column), carry)
 
         return lax.fori_loop(0, _blocks(roi.rows, height), rows, carry)
@@ -268,8 +132,8 @@ def _loop_rows(roi: _Rois, pooling: Pooling, block: Callable[[Array, Array, Arra
 
 
 def _forward_cpu(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
-    cells, channels = _cells(maps, BLOCK[1]), maps[0].shape[3]
-    all_rois = _prepare(tuple(one.shape for one in maps), rois, image, level, pooling)
+    cells, channels = all_cells(maps, BLOCK[1]), maps[0].shape[3]
+    all_rois = prepare(tuple(one.shape for one in maps), rois, image, level, pooling)
 
     def block(wy: Array, wx: Array, starts: Array) -> _Row:
         wy, wx = wy.T[:, :, None, None].astype(cells.dtype), wx.astype(cells.dtype)
@@ -281,7 +145,7 @@ def _forward_cpu(pooling: Pooling, maps: Maps, rois: Array, image: Array, level:
         return row
 
     def pool(i: Array, out: Array) -> Array:
-        roi = _Rois(*(part[i] for part in all_rois))
+        roi = Rois(*(part[i] for part in all_rois))
         total = _loop_rows(roi, pooling, block, jnp.zeros(out.shape[1:], out.dtype))
         return lax.dynamic_update_index_in_dim(out, total, i, 0)
 
@@ -290,7 +154,7 @@ def _forward_cpu(pooling: Pooling, maps: Maps, rois: Array, image: Array, level:
 
 
 def _backward_cpu(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: Array, level: Array) -> Array:
-    all_rois, channels = _prepare(shapes, rois, image, level, pooling), dy.shape[3]
+    all_rois, channels = prepare(shapes, rois, image, level, pooling), dy.shape[3]
     wide = jnp.promote_types(dy.dtype, jnp.float32)
 
     def spread(i: Array, cells: Array) -> Array:
@@ -307,7 +171,7 @@ def _backward_cpu(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, imag
 
             return row
 
-        return _loop_rows(_Rois(*(part[i] for part in all_rois)), pooling, block, cells)
+        return _loop_rows(Rois(*(part[i] for part in all_rois)), pooling, block, cells)
 
     total = sum(int(np.prod(shape[:3])) for shape in shapes) + BLOCK[1]
     return lax.fori_loop(0, rois.shape[0], spread, jnp.zeros((total, channels), wide))
@@ -317,20 +181,20 @@ class _Chunks(NamedTuple):
     """Rois sorted by size and cut into chunks: place `[chunks, B]` among the rois (R beyond the last), and rois."""
 
     place: Array
-    rois: _Rois
+    rois: Rois
 
 
-def _chunks(rois: _Rois) -> _Chunks:
+def _chunks(rois: Rois) -> _Chunks:
     count = rois.row.shape[0]
     chunk = min(CHUNK, count)
     order = jnp.argsort(_blocks(rois.columns, BLOCK[1]) * 65536 + _blocks(rois.rows, BLOCK[0])).astype(jnp.int32)
     place = jnp.concatenate([order, jnp.full(-count % chunk, count, jnp.int32)]).reshape(-1, chunk)
     there = place < count
     cut = [jnp.where(there, part[jnp.minimum(place, count - 1)], 0) for part in rois]
-    return _Chunks(place, _Rois(*cut))
+    return _Chunks(place, Rois(*cut))
 
 
-def _loop_blocks(rois: _Rois, step: Callable[[Array, Array, Array], Array], carry: Array) -> Array:
+def _loop_blocks(rois: Rois, step: Callable[[Array, Array, Array], Array], carry: Array) -> Array:
     """`step(row, column, carry)` for every block that any of a chunk's rois has; row and column are `[B]`."""
     height, width = BLOCK
 
@@ -343,17 +207,17 @@ def _loop_blocks(rois: _Rois, step: Callable[[Array, Array, Array], Array], carr
     return lax.fori_loop(0, _blocks(rois.columns.max(), width), columns, carry)
 
 
-def _weigh(rois: _Rois, row: Array, column: Array, pooling: Pooling) -> tuple[Array, Array, Array]:
+def _weigh(rois: Rois, row: Array, column: Array, pooling: Pooling) -> tuple[Array, Array, Array]:
     """Of a block of each roi: where its rows begin `[B, rows, 1]`, and the weights of rows and columns."""
-    starts, wy = jax.vmap(lambda roi, row: _block_rows(roi, row, BLOCK[0], pooling))(rois, row)
-    wx = jax.vmap(lambda roi, column: _block_columns(roi, column, BLOCK[1], pooling))(rois, column)
+    starts, wy = jax.vmap(lambda roi, row: row_weights(roi, row, BLOCK[0], pooling))(rois, row)
+    wx = jax.vmap(lambda roi, column: column_weights(roi, column, BLOCK[1], pooling))(rois, column)
     # A roi with fewer blocks than others of its chunk has none of these columns.
     return (starts + jnp.minimum(column, rois.width - 1)[:, None])[..., None], wy, wx
 
 
 def _forward(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
-    cells = _cells(maps, BLOCK[1])
-    chunks = _chunks(_prepare(tuple(one.shape for one in maps), rois, image, level, pooling))
+    cells = all_cells(maps, BLOCK[1])
+    chunks = _chunks(prepare(tuple(one.shape for one in maps), rois, image, level, pooling))
     channels, einsum = cells.shape[1], partial(jnp.einsum, precision=lax.Precision.HIGHEST)
     windows = lax.GatherDimensionNumbers(offset_dims=(2, 3), collapsed_slice_dims=(), start_index_map=(0,))
 
@@ -374,7 +238,7 @@ def _forward(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Arr
 
 
 def _backward(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: Array, level: Array) -> Array:
-    chunks = _chunks(_prepare(shapes, rois, image, level, pooling))
+    chunks = _chunks(prepare(shapes, rois, image, level, pooling))
     wide = jnp.promote_types(dy.dtype, jnp.float32)
     einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
     windows = lax.ScatterDimensionNumbers(

@@ -1,4 +1,4 @@
-"""The model families, one file each, and the one place where a name becomes a model."""
+"""Classifiers and detectors, one file a family, and the one place where a name becomes a model."""
 
 import difflib
 import inspect
@@ -10,53 +10,13 @@ import jax
 from flax import nnx
 
 from jaxft.errors import UserError
-from jaxft.models import (
-    alexnet,
-    convnext,
-    densenet,
-    efficientnet,
-    efficientnet_lite,
-    googlenet,
-    inception,
-    maxvit,
-    mnasnet,
-    mobilenet_v2,
-    mobilenet_v3,
-    regnet,
-    resnet,
-    retinanet_lite,
-    shufflenet_v2,
-    squeezenet,
-    swin,
-    torchvision_detectors,
-    vgg,
-    vit,
-)
+from jaxft.models.classifiers import FAMILIES
+from jaxft.models.detectors import FAMILIES as DETECTOR_FAMILIES
 from jaxft.models.paths import values
 from jaxft.models.streams import QUICK, initial_rngs
 
-FAMILIES = (
-    alexnet,
-    convnext,
-    densenet,
-    efficientnet,
-    efficientnet_lite,
-    googlenet,
-    inception,
-    maxvit,
-    mnasnet,
-    mobilenet_v2,
-    mobilenet_v3,
-    regnet,
-    resnet,
-    shufflenet_v2,
-    squeezenet,
-    swin,
-    vgg,
-    vit,
-)
 DETECTORS: dict[str, Callable[..., nnx.Module]] = {
-    builder.__name__: builder for file in (retinanet_lite, torchvision_detectors) for builder in file.PRESETS
+    builder.__name__: builder for family in DETECTOR_FAMILIES for builder in family.PRESETS
 }
 BUILDERS: dict[str, Callable[..., nnx.Module]] = {
     builder.__name__: builder for family in FAMILIES for builder in family.PRESETS
@@ -134,7 +94,7 @@ def create_model(
     Returns:
         A classifier, which maps normalised float images `[N, H, W, 3]` to logits `[N, num_classes]`;
         `model.features(x)` gives the pooled features before the last linear layer. Or a detector (see
-        `jaxft.models.detectors`): `model.predict(images, sizes)` gives boxes, scores and labels.
+        `jaxft.models.detectors.detector`): `model.predict(images, sizes)` gives boxes, scores and labels.
 
     Raises:
         UserError: the name is not known, or the builder has no such option.

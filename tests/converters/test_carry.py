@@ -9,12 +9,13 @@ from flax import nnx
 
 from converters import load_pretrained, to_torch
 from converters.carry import carry_classes
-from converters.mmdet_spelling import modern_keys
+from converters.mmdet.spelling import modern_keys
 from converters.rules import leaves
 from jaxft.errors import UserError
 from jaxft.models import class_layers
-from jaxft.models.dense_heads import RetinaHead
-from jaxft.models.roi_layers import ConvFCBBoxHead, FCNMaskHead
+from jaxft.models.detectors.dense.retina_head import RetinaHead
+from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
+from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from tests.converters.tiny import random_state, tiny
 
 THEIRS, OURS = ("cat", "dog", "bird"), ("bird", "fish", "cat", "plane")

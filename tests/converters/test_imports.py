@@ -47,8 +47,12 @@ def test_nothing_in_jaxft_imports_torch() -> None:
     assert importers(JAXFT, *TORCH) == set()
 
 
-def test_two_files_of_the_converters_import_torch() -> None:
-    assert importers(CONVERTERS, *TORCH) == {"converters/files.py", "converters/verify.py"}
+def test_torch_is_imported_by_the_proof_and_the_files_alone() -> None:
+    assert importers(CONVERTERS, *TORCH) == {
+        "converters/files.py",
+        "converters/verify.py",
+        "converters/verify_reference.py",
+    }
 
 
 @pytest.mark.parametrize("path", CONVERTERS, ids=lambda path: path.name)
@@ -60,13 +64,27 @@ def test_torch_is_imported_only_where_it_is_used(path: Path) -> None:
 
 
 def test_models_import_neither_converters_nor_the_training() -> None:
-    models = [path for path in JAXFT if path.parent.name == "models"]
+    models = [path for path in JAXFT if path.is_relative_to(ROOT / "jaxft" / "models")]
     inner = {"jaxft.models", "jaxft.detection", "jaxft.errors"}
-    outer = {
-        f"jaxft.{path.stem}" if path.parent == ROOT / "jaxft" else f"jaxft.{path.parent.name}" for path in JAXFT
-    } - inner
-    assert "jaxft.train" in outer
+    outer = {f"jaxft.{(path.relative_to(ROOT / 'jaxft').with_suffix('')).parts[0]}" for path in JAXFT} - inner
+    assert {"jaxft.train", "jaxft.tasks", "jaxft.data"} <= outer
+    assert {path.parent.name for path in models} >= {"models", "layers", "classifiers", "detectors", "dense"}
     assert importers(models, "converters", "configs", *outer) == set()
+
+
+def test_layers_know_no_models_and_classifiers_no_detectors() -> None:
+    models = ROOT / "jaxft" / "models"
+    layers, classifiers = (sorted((models / name).glob("*.py")) for name in ("layers", "classifiers"))
+    assert importers(layers, "jaxft.models.classifiers", "jaxft.models.detectors", "jaxft.detection") == set()
+    assert importers(classifiers, "jaxft.models.detectors", "jaxft.detection") == set()
+    assert importers(sorted((models / "detectors").rglob("*.py")), "jaxft.models.classifiers") == {
+        "jaxft/models/detectors/retinanet_lite.py",
+        "jaxft/models/detectors/torchvision/rcnn.py",
+    }
+
+
+def test_one_file_imports_mmengine() -> None:
+    assert importers(CONVERTERS, "mmengine", "mmdet", "mmcv") == {"converters/mmdet/file.py"}
 
 
 def test_converters_import_no_training_loop() -> None:

@@ -7,7 +7,8 @@ import pytest
 from converters.sources import hash_in_name, locate
 from converters.torchvision import WEIGHTS, weights_url
 from jaxft.errors import UserError
-from jaxft.models import list_models, torchvision_detectors
+from jaxft.models import list_models
+from jaxft.models.detectors.torchvision import PRESETS
 from tests.web import NOWHERE, served
 
 CONTENT = b"weights"
@@ -57,7 +58,7 @@ def test_the_built_in_list_says_what_torchvision_says(monkeypatch: pytest.Monkey
     models = pytest.importorskip("torchvision.models")
     detectors = {*list_models("detection")} & WEIGHTS.keys()
     assert WEIGHTS.keys() - detectors == set(models.list_models(module=models))
-    assert detectors == {builder.__name__ for builder in torchvision_detectors.PRESETS}
+    assert detectors == {builder.__name__ for builder in PRESETS}
     asked = {model: addresses(model) for model in WEIGHTS}
     for model in WEIGHTS:
         weights = models.get_model_weights(model)

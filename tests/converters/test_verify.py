@@ -1,4 +1,4 @@
-"""That the proof notices what is wrong. That nothing is wrong with the models is `tests/models/test_parity.py`."""
+"""That the proof notices what is wrong. That nothing is wrong with the models is `classifiers/test_parity.py`."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from converters.verify import verify
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS
 from jaxft.models.layers import BatchNorm, Conv, Linear
-from jaxft.models.pooling import global_average_pool
+from jaxft.models.layers.pooling import global_average_pool
 
 torch = pytest.importorskip("torch")
 

@@ -11,7 +11,8 @@ import torchvision.ops
 from torchvision.ops.poolers import LevelMapper
 
 from jaxft.detection import roi_align as module
-from jaxft.detection.roi_align import Pooling, assign_levels, assign_levels_canonical, roi_align
+from jaxft.detection.roi_align import assign_levels, assign_levels_canonical, roi_align
+from jaxft.detection.roi_cells import Pooling
 from tests.detection import cases
 
 STRIDES, SHAPES = (4, 8, 16), ((2, 30, 40, 5), (2, 15, 20, 5), (2, 8, 10, 5))

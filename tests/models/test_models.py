@@ -27,9 +27,9 @@ from jaxft.models import (
     materialise,
     with_head,
 )
-from jaxft.models.efficientnet_lite import EfficientNetLite
+from jaxft.models.classifiers.efficientnet_lite import EfficientNetLite
+from jaxft.models.classifiers.resnet import BasicBlock, ResNet
 from jaxft.models.paths import matches, modules, values
-from jaxft.models.resnet import BasicBlock, ResNet
 
 CLASSES = 7
 
@@ -87,7 +87,7 @@ def regnet_designed_on_cpu() -> Iterator[None]:
 @pytest.mark.parametrize("name", NAMES)
 def test_names_shapes_and_chances_are_pytorchs(name: str) -> None:
     torch = pytest.importorskip("torch")
-    from converters.verify import reference
+    from converters.verify_reference import reference
 
     with torch.device("meta"), regnet_designed_on_cpu():
         theirs = reference(name, CLASSES)

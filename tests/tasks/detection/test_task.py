@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmcv before it is imported
 from jaxft.data.objects import Annotated, ObjectSource, gather
 from jaxft.detecting import on_photo, run_length_code
-from jaxft.models.detection_types import Detections
+from jaxft.models.detectors.types import Detections
 from jaxft.tasks.coco import Found, coco_metrics, written
 from jaxft.tasks.detection import Detection
 

@@ -1,0 +1,99 @@
+"""`model.backbone` of an MMDetection configuration: ResNet, ResNeXt, RegNet and HRNet."""
+
+from functools import partial
+from typing import Any
+
+from converters.mmdet import values
+from converters.mmdet.section import ConfigError, Part, Section, flag, standardised, text, whole, wholes
+from jaxft.models.detectors.backbones.hrnet import BLOCKS, HRNet, Stage
+from jaxft.models.detectors.backbones.regnet import ARCHITECTURES, RegNet
+from jaxft.models.detectors.backbones.resnet import ResNet
+from jaxft.models.detectors.types import Norm
+
+
+def regnet(section: Section) -> Part:
+    """RegNetX by the name of its architecture."""
+    arch = section.take("arch", text)
+    if arch not in ARCHITECTURES:
+        key = section.key("arch")
+        raise ConfigError(key, key, f"{key} is {arch!r}; known are {', '.join(ARCHITECTURES)}.")
+    section.ignore("base_channels")
+    section.only(style="pytorch", deep_stem=False, avg_down=False, zero_init_residual=True)
+    made = partial(
+        RegNet,
+        arch=arch,
+        in_channels=section.take("in_channels", whole, 3),
+        stem_channels=section.take("stem_channels", whole, 32),
+        strides=section.take("strides", wholes, (2, 2, 2, 2)),
+        dilations=section.take("dilations", wholes, (1, 1, 1, 1)),
+        out_indices=section.take("out_indices", wholes, (0, 1, 2, 3)),
+        norm_cfg=values.norm(section, {"type": "BN"}) or Norm(),
+    )
+    section.done()
+    return made
+
+
+def hrnet(section: Section) -> Part:
+    """HRNet by the four stages of its `extra`."""
+    section.only(multiscale_output=True)
+    section.ignore("zero_init_residual")
+    extra = section.section("extra")
+    made = partial(
+        HRNet,
+        stages=tuple(_stage(extra.section(f"stage{number}"), number) for number in (1, 2, 3, 4)),
+        in_channels=section.take("in_channels", whole, 3),
+        norm_cfg=values.norm(section, {"type": "BN"}) or Norm(),
+    )
+    extra.done()
+    section.done()
+    return made
+
+
+def _stage(section: Section, branches: int) -> Stage:
+    block = section.take("block", text)
+    if block not in BLOCKS:
+        key = section.key("block")
+        raise ConfigError(key, key, f"{key} is {block!r}; known are {', '.join(BLOCKS)}.")
+    stage = Stage(
+        num_modules=section.take("num_modules", whole),
+        block=block,
+        num_blocks=section.take("num_blocks", wholes),
+        num_channels=section.take("num_channels", wholes),
+    )
+    section.only(num_branches=branches)
+    if not len(stage.num_blocks) == len(stage.num_channels) == branches:
+        key = section.key("num_channels")
+        raise ConfigError(key, key, f"{key} and num_blocks are not those of {branches} branches.")
+    section.done()
+    return stage
+
+
+def backbone(parent: Section) -> Part:
+    section = parent.section("backbone")
+    kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet", "HRNet"])
+    section.ignore("frozen_stages", "norm_eval", "init_cfg", "pretrained", "with_cp", "stage_with_dcn")
+    section.only(dcn=None, plugins=None)
+    even = section.standardises()
+    if kind in ("RegNet", "HRNet"):
+        other = regnet(section) if kind == "RegNet" else hrnet(section)
+        return standardised(other) if even else other
+    options: dict[str, Any] = {
+        "depth": section.take("depth", whole),
+        "in_channels": section.take("in_channels", whole, 3),
+        "stem_channels": section.take("stem_channels", whole) if section.has("stem_channels") else None,
+        "base_channels": section.take("base_channels", whole, 64),
+        "num_stages": section.take("num_stages", whole, 4),
+        "strides": section.take("strides", wholes, (1, 2, 2, 2)),
+        "dilations": section.take("dilations", wholes, (1, 1, 1, 1)),
+        "out_indices": section.take("out_indices", wholes, (0, 1, 2, 3)),
+        "style": section.take("style", text, "pytorch"),
+        "deep_stem": section.take("deep_stem", flag, kind == "ResNetV1d"),
+        "avg_down": section.take("avg_down", flag, kind == "ResNetV1d"),
+        "norm_cfg": values.norm(section, {"type": "BN"}) or Norm(),
+        "zero_init_residual": section.take("zero_init_residual", flag, True),
+    }
+    if kind == "ResNeXt":
+        options |= {"groups": section.take("groups", whole, 1), "base_width": section.take("base_width", whole, 4)}
+    section.done()
+    made = partial(ResNet, **options)
+    return standardised(made) if even else made

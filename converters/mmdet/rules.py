@@ -1,0 +1,153 @@
+"""Which parameters an MMDetection configuration freezes, and what rate and decay it gives the others.
+
+MMEngine decides for each parameter by its layer and name; here it becomes a short list of patterns, and every parameter
+is checked to get from them what MMEngine would give it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flax import nnx
+
+from converters.mmdet.model import parse
+from converters.mmdet.section import ConfigError, Section, flag, number
+from jaxft.config import Rule
+from jaxft.models.layers import BatchNorm, GroupNorm, LayerNorm
+from jaxft.models.paths import matches, walk
+from jaxft.models.streams import initial_rngs
+
+NORM_LAYERS = (BatchNorm, GroupNorm, LayerNorm)
+# What normalisation is called in the models that are built from configurations.
+NORM_NAMES = (".bn", ".bn[0-9]", ".gn", ".gn[0-9]", ".downsample.[12]", ".stem.[147]")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one parameter should get."""
+
+    frozen: bool = False
+    rate: float = 1.0
+    decay: float = 1.0
+    batch_norm: str = "inherit"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the model: its path here, and what kind it is."""
+
+    path: str
+    norm: bool
+    bias: bool
+
+
+class Paramwise:
+    """`paramwise_cfg`, and what of the backbone is frozen."""
+
+    def __init__(self, model: Mapping[str, Any], section: Section) -> None:
+        self.bias_rate = section.take("bias_lr_mult", number, 1.0)
+        self.bias_decay = section.take("bias_decay_mult", number, 1.0)
+        # Where normalisation has no factor of its own, its bias decays as others do.
+        given = section.has("norm_decay_mult")
+        self.norm_decay = section.take("norm_decay_mult", number, 1.0) if given else 1.0
+        self.norm_bias_decay = self.norm_decay if given else self.bias_decay
+        section.ignore("norm_decay_mult")
+        section.only(dwconv_decay_mult=1.0, dcn_offset_lr_mult=1.0, flat_decay_mult=1.0)
+        section.ignore("bypass_duplicate")
+        keys = section.take("custom_keys", dict, {})
+        # MMEngine tries longer keys first.
+        self.keys = {key: _factors(section, key, keys[key]) for key in sorted(sorted(keys), key=len, reverse=True)}
+        section.done()
+        backbone = Section(model["backbone"], "model.backbone")
+        self.stages = backbone.take("frozen_stages", int, -1)
+        self.norm_eval = backbone.take("norm_eval", flag, True)
+        norm = backbone.values.get("norm_cfg") or {}
+        self.norm_frozen = not norm.get("requires_grad", True)
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """Patterns over the parts of the backbone that are frozen as a whole."""
+        stem = ("backbone.conv1", "backbone.bn1", "backbone.gn1", "backbone.stem") if self.stages >= 0 else ()
+        return stem + tuple(f"backbone.layer{stage}" for stage in range(1, self.stages + 1))
+
+    def wish(self, parameter: Parameter) -> Wish:
+        """What MMEngine and MMDetection do with a parameter."""
+        path, inside = parameter.path, parameter.path.startswith("backbone.")
+        mode = "running" if inside and self.norm_eval else "inherit"
+        if any(matches(part, path) for part in self.frozen_parts):
+            return Wish(frozen=True)
+        if inside and parameter.norm and self.norm_frozen:
+            return Wish(frozen=True, batch_norm="running" if self.norm_eval else "batch")
+        for key, (rate, decay) in self.keys.items():
+            if key in path:
+                return Wish(rate=rate, decay=decay, batch_norm=mode)
+        if parameter.norm:
+            return Wish(decay=self.norm_bias_decay if parameter.bias else self.norm_decay, batch_norm=mode)
+        if parameter.bias:
+            return Wish(rate=self.bias_rate, decay=self.bias_decay, batch_norm=mode)
+        return Wish(batch_norm=mode)
+
+    def candidates(self) -> list[tuple[str, Wish]]:
+        """Patterns in the order in which they count, and what they give; some may match nothing."""
+        rules = [(part, Wish(frozen=True)) for part in self.frozen_parts]
+        for region in ("backbone", ""):
+            mode = "running" if region and self.norm_eval else "inherit"
+            norms = [f"{region}*{name}" for name in NORM_NAMES]
+            if region and self.norm_frozen:
+                held = Wish(frozen=True, batch_norm="running" if self.norm_eval else "batch")
+                rules += [(name, held) for name in norms]
+            for key, (rate, decay) in self.keys.items():
+                pattern = f"{key}*" if key.startswith("backbone") else f"{region}*{key}*"
+                rules.append((pattern, Wish(rate=rate, decay=decay, batch_norm=mode)))
+            if self.norm_decay != 1 or self.bias_rate != 1 or self.bias_decay != 1:
+                if self.norm_bias_decay != self.norm_decay:
+                    rules += [(f"{name}.bias", Wish(decay=self.norm_bias_decay, batch_norm=mode)) for name in norms]
+                rules += [(name, Wish(decay=self.norm_decay, batch_norm=mode)) for name in norms]
+                pattern = f"{region}*.bias"
+                rules.append((pattern, Wish(rate=self.bias_rate, decay=self.bias_decay, batch_norm=mode)))
+            rules.append((region or "*", Wish(batch_norm=mode)))
+        return rules
+
+
+def _factors(section: Section, key: str, values: Any) -> tuple[float, float]:
+    part = Section(values, section.key(f"custom_keys.{key}"))
+    factors = part.take("lr_mult", number, 1.0), part.take("decay_mult", number, 1.0)
+    part.done()
+    return factors
+
+
+def read_rules(model: Mapping[str, Any], paramwise: Section) -> tuple[Rule, ...]:
+    """The rules of a phase; they need the model, whose parameters they are tried on.
+
+    Raises:
+        UserError: there is a setting that patterns cannot express.
+    """
+    wishes, parameters = Paramwise(model, paramwise), _parameters(model)
+    rules = _first_matches(wishes.candidates(), [parameter.path for parameter in parameters])
+    for parameter in parameters:
+        given = next((wish for pattern, wish in rules if matches(pattern, parameter.path)), None)
+        if given != wishes.wish(parameter):
+            key = paramwise.path
+            raise ConfigError(key, key, f"{key}: jaxft has no rule that gives {parameter.path} what it asks for.")
+    return tuple(
+        Rule(pattern=pattern, frozen=wish.frozen, rate=wish.rate, decay=wish.decay, batch_norm=wish.batch_norm)  # type: ignore[arg-type]
+        for pattern, wish in rules
+    )
+
+
+def _first_matches(rules: Sequence[tuple[str, Wish]], paths: Sequence[str]) -> list[tuple[str, Wish]]:
+    """The rules without those that are the first match of nothing."""
+    first = {
+        next((index for index, (pattern, _) in enumerate(rules) if matches(pattern, path)), None) for path in paths
+    }
+    return [rule for index, rule in enumerate(rules) if index in first]
+
+
+def _parameters(model: Mapping[str, Any]) -> list[Parameter]:
+    part = parse(model)
+    abstract = nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
+    return [
+        Parameter(path, isinstance(owner, NORM_LAYERS), name == "bias")
+        for path, owner, name, variable in walk(abstract)
+        if isinstance(variable, nnx.Param)
+    ]

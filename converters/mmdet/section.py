@@ -1,0 +1,194 @@
+"""Reading a part of an MMDetection configuration so that nothing in it is overlooked."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from flax import nnx
+
+from jaxft.errors import UserError
+from jaxft.models.layers import Conv
+from jaxft.models.paths import matches, modules
+
+Value = TypeVar("Value")
+REQUIRED: Any = object()
+Part = Callable[..., Any]  # a constructor that lacks `rngs` alone
+
+
+class ConfigError(UserError):
+    """A configuration holds something that this project does not build; `key` is where, `reason` what, in short."""
+
+    def __init__(self, key: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.key, self.reason = key, reason
+
+
+class Section:
+    """The dictionary at a dotted path (`model.backbone`). What nobody has taken from it when it is done is an error."""
+
+    def __init__(self, values: Any, path: str) -> None:
+        if not isinstance(values, Mapping):
+            raise ConfigError(path, f"{path} is no dict", f"{path} is {_short(values)}; a dict was expected.")
+        self.values, self.path = dict(values), path
+
+    def key(self, name: str) -> str:
+        """The dotted path of one of its entries."""
+        return f"{self.path}.{name}"
+
+    def type(self, known: Sequence[str]) -> str:
+        """The name of its class, without a scope or module, one of those known."""
+        name = self.take("type", text).rpartition(".")[2]
+        if name in known:
+            return name
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+        key = self.key("type")
+        raise ConfigError(key, f"{key} = {name}", f"{key} is {name!r}, which jaxft does not build; {hint}")
+
+    def take(self, name: str, convert: Callable[[Any], Value], default: Any = REQUIRED) -> Value:
+        """The value of an entry, in the type that `convert` makes; `default` where it is missing."""
+        key = self.key(name)
+        if name not in self.values:
+            if default is REQUIRED:
+                raise ConfigError(key, f"{key} is missing", f"{key} is missing.")
+            return default
+        value = self.values.pop(name)
+        try:
+            return convert(value)
+        except (TypeError, ValueError) as error:
+            kind = getattr(convert, "__doc__", None) or "another value"
+            raise ConfigError(
+                key, f"{key} of another kind", f"{key} is {_short(value)}; {kind.rstrip('.').lower()} was expected."
+            ) from error
+
+    def section(self, name: str, default: Mapping[str, Any] = REQUIRED) -> "Section":
+        """The dictionary below an entry."""
+        key = self.key(name)
+        if name not in self.values and default is REQUIRED:
+            raise ConfigError(key, f"{key} is missing", f"{key} is missing.")
+        return Section(self.values.pop(name, default), key)
+
+    def sections(self, name: str, count: int) -> "list[Section]":
+        """As many dictionaries as given: those of a list, or the one that there is, each time."""
+        value = self.values.get(name)
+        if not isinstance(value, list | tuple):
+            one = self.section(name)
+            return [Section(one.values, one.path) for _ in range(count)]
+        del self.values[name]
+        if len(value) != count:
+            key = self.key(name)
+            raise ConfigError(key, f"{key} has another length", f"{key} has {len(value)} entries, {count} expected.")
+        return [Section(item, f"{self.key(name)}.{index}") for index, item in enumerate(value)]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such an entry and it is not None."""
+        return self.values.get(name) is not None
+
+    def ignore(self, *names: str) -> None:
+        """Passes over entries that do not change what is built."""
+        for name in names:
+            self.values.pop(name, None)
+
+    def standardises(self) -> bool:
+        """Whether `conv_cfg` asks for weight standardisation; an error where it asks for anything but plain layers."""
+        if self.has("conv_cfg") and _kind(self.values["conv_cfg"]) in ("ConvWS", "Conv", "Conv2d"):
+            return _kind(self.values.pop("conv_cfg")) == "ConvWS"
+        self.only(conv_cfg=None)
+        return False
+
+    def only(self, **expected: Any) -> None:
+        """Entries that may be missing, but must have the given value where they are there."""
+        for name, value in expected.items():
+            found = self.values.pop(name, value)
+            if _plain(found) != _plain(value):
+                key = self.key(name)
+                raise ConfigError(
+                    key, key, f"{key} is {_short(found)}; jaxft knows {'none' if value is None else repr(value)} only."
+                )
+
+    def done(self) -> None:
+        """Nothing may be left."""
+        left = sorted(name for name, value in self.values.items() if value is not None)
+        if left:
+            keys = [self.key(name) for name in left]
+            raise ConfigError(keys[0], keys[0], f"{', '.join(keys)}: jaxft does not know this setting.")
+
+
+def _kind(value: Any) -> Any:
+    return value.get("type") if isinstance(value, Mapping) and len(value) == 1 else value
+
+
+def standardised(part: Callable[..., Any], *, below: str = "*") -> Callable[..., Any]:
+    """A constructor whose convolutions at paths of the pattern `below` have standardised kernels."""
+
+    def make(*, rngs: nnx.Rngs) -> Any:
+        made = part(rngs=rngs)
+        for path, module in modules(made):
+            if isinstance(module, Conv) and matches(below, path):
+                module.standardised = True
+        return made
+
+    return make
+
+
+def whole(value: Any) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(value)
+    return int(value)
+
+
+def number(value: Any) -> float:
+    """A number."""
+    if isinstance(value, bool | str):
+        raise ValueError(value)
+    return float(value)
+
+
+def flag(value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | int) or value not in (0, 1):
+        raise ValueError(value)
+    return bool(value)
+
+
+def text(value: Any) -> str:
+    """A name."""
+    if isinstance(value, type):  # of a configuration in pure Python
+        return value.__name__
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return value
+
+
+def wholes(value: Any) -> tuple[int, ...]:
+    """A list of whole numbers."""
+    return tuple(whole(item) for item in _items(value))
+
+
+def numbers(value: Any) -> tuple[float, ...]:
+    """A list of numbers."""
+    return tuple(number(item) for item in _items(value))
+
+
+def side(value: Any) -> int:
+    """The side of a square."""
+    pair = wholes(value) if isinstance(value, list | tuple) else (whole(value),) * 2
+    if len(set(pair)) != 1:
+        raise ValueError(value)
+    return pair[0]
+
+
+def _items(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

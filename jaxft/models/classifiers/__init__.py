@@ -1,0 +1,43 @@
+"""The families of classifiers, one file each; `PRESETS` of a file are its models."""
+
+from jaxft.models.classifiers import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnet_lite,
+    googlenet,
+    inception,
+    maxvit,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    regnet,
+    resnet,
+    shufflenet_v2,
+    squeezenet,
+    swin,
+    vgg,
+    vit,
+)
+
+FAMILIES = (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    efficientnet_lite,
+    googlenet,
+    inception,
+    maxvit,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    regnet,
+    resnet,
+    shufflenet_v2,
+    squeezenet,
+    swin,
+    vgg,
+    vit,
+)

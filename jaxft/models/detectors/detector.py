@@ -1,0 +1,110 @@
+"""Detectors: a backbone, a neck, and one head or two.
+
+All of them have `loss(images, sizes, targets)`, `predict(images, sizes)` and `feature_maps(images)`. Images are float
+`[N, H, W, 3]`, normalised, 0 outside of the photos, whose heights and widths are `sizes` `[N, 2]`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import jax
+from flax import nnx
+from jax import Array
+
+from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth
+from jaxft.models.detectors.dense.rpn_head import RPNHead
+from jaxft.models.detectors.types import Detections, Selection, Targets
+
+Backbone = Callable[[Array], tuple[Array, ...]]
+Neck = Callable[[Sequence[Array]], tuple[Array, ...]]
+
+
+def canvas_of(images: Array) -> HeightWidth:
+    """(height, width) of images `[N, H, W, 3]`."""
+    return images.shape[1], images.shape[2]
+
+
+class DenseHead(Protocol):
+    """What `SingleStage` needs of its head."""
+
+    def __call__(self, maps: Sequence[Array]) -> DenseOutputs: ...
+
+    def loss(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth, targets: Targets) -> dict[str, Array]: ...
+
+    def predict(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth) -> Detections: ...
+
+
+class RoIHead(Protocol):
+    """What `TwoStage` needs of its second head; `proposals` are boxes `[N, P, 4]` with `valid` `[N, P]`."""
+
+    def loss(
+        self, maps: Sequence[Array], proposals: Detections, sizes: Array, targets: Targets
+    ) -> dict[str, Array]: ...
+
+    def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections: ...
+
+
+class SingleStage(nnx.Module):
+    """RetinaNet, FCOS, ATSS, GFL, and an RPN alone. `torch_names` are those of `converters.rules.leaves`."""
+
+    torch_names: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, backbone: Backbone, neck: Neck | None, bbox_head: DenseHead) -> None:
+        self.backbone, self.neck, self.bbox_head = backbone, neck, bbox_head
+
+    def feature_maps(self, images: Array) -> tuple[Array, ...]:
+        """What the head sees, finest level first."""
+        maps = self.backbone(images)
+        return maps if self.neck is None else self.neck(maps)
+
+    def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
+        """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimised."""
+        outputs = self.bbox_head(self.feature_maps(images))
+        return self.bbox_head.loss(outputs, sizes, canvas_of(images), targets)
+
+    def predict(self, images: Array, sizes: Array) -> Detections:
+        """The objects found, in pixels of the canvas."""
+        outputs = self.bbox_head(self.feature_maps(images))
+        return self.bbox_head.predict(outputs, sizes, canvas_of(images))
+
+
+class TwoStage(nnx.Module):
+    """Faster, Mask and Cascade R-CNN: proposals of an RPN, looked at again.
+
+    Args:
+        roi_head: `StandardRoIHead` or `CascadeRoIHead`.
+        rpn_proposal: which proposals are made in training; the `test_cfg` of the RPN where it is None.
+    """
+
+    torch_names: tuple[tuple[str, str], ...] = ()
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Neck | None,
+        rpn_head: RPNHead,
+        roi_head: RoIHead,
+        *,
+        rpn_proposal: Selection | None = None,
+    ) -> None:
+        self.backbone, self.neck, self.rpn_head, self.roi_head = backbone, neck, rpn_head, roi_head
+        self.rpn_proposal = rpn_proposal
+
+    def feature_maps(self, images: Array) -> tuple[Array, ...]:
+        """What the heads see, finest level first."""
+        maps = self.backbone(images)
+        return maps if self.neck is None else self.neck(maps)
+
+    def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
+        """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimised."""
+        maps, canvas = self.feature_maps(images), canvas_of(images)
+        outputs = self.rpn_head(maps)
+        terms = self.rpn_head.loss(outputs, sizes, canvas, targets)
+        proposals = self.rpn_head.predict(jax.lax.stop_gradient(outputs), sizes, canvas, self.rpn_proposal)
+        return terms | self.roi_head.loss(maps, proposals, sizes, targets)
+
+    def predict(self, images: Array, sizes: Array) -> Detections:
+        """The objects found, in pixels of the canvas, with masks where there is a mask head."""
+        maps = self.feature_maps(images)
+        proposals = self.rpn_head.predict(self.rpn_head(maps), sizes, canvas_of(images))
+        return self.roi_head.predict(maps, proposals, sizes)

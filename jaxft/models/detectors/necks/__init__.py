@@ -1,0 +1,1 @@
+"""What turns the maps of a backbone into a pyramid."""

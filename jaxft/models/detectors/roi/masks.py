@@ -1,0 +1,52 @@
+"""The loss of the masks of regions, and the masks of detections."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxft.detection import losses
+from jaxft.detection.masks import mask_targets
+from jaxft.models.detectors.roi.boxes import of_label
+from jaxft.models.detectors.roi.mask_head import FCNMaskHead
+from jaxft.models.detectors.roi.regions import Regions, extract
+from jaxft.models.detectors.types import Detections, RoIExtractor, RoITrain, Targets
+
+
+def mask_terms(
+    head: FCNMaskHead,
+    extractor: RoIExtractor,
+    train: RoITrain,
+    maps: Sequence[Array],
+    regions: Regions,
+    targets: Targets,
+) -> dict[str, Array]:
+    """`loss_mask`: the cross-entropy of the pixels of the positive regions' masks."""
+    if targets.masks is None:
+        raise ValueError("a detector with masks is trained on targets with masks; these have none")
+    rows = max(1, int(train.sampler.num * train.sampler.pos_fraction))  # positives are the first, at most so many
+    boxes, positive, truth = (x[:, :rows] for x in (regions.boxes, regions.positive, regions.truth))
+    labels = regions.labels[:, :rows].reshape(-1)
+    logits = head(extract(extractor, maps, boxes, positive), positive.reshape(-1))
+    logits = of_label(jnp.moveaxis(logits, -1, 1), labels)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+    def one(masks: Array, boxes: Array, truth: Array) -> Array:
+        return mask_targets(
+            masks, boxes, truth, train.mask_size, aligned=not train.soft_masks, binary=not train.soft_masks
+        )
+
+    wanted = jax.vmap(one)(targets.masks, boxes, truth).reshape(logits.shape).astype(logits.dtype)
+    loss = losses.binary_cross_entropy(logits, wanted).mean((1, 2))
+    count = jnp.maximum(positive.sum(), 1).astype(loss.dtype)
+    return {"loss_mask": head.loss_weight * jnp.where(positive.reshape(-1), loss, 0).sum() / count}
+
+
+def mask_probabilities(head: FCNMaskHead, features: Array, found: Detections) -> Array:
+    """Masks `[N, D, M, M]` of the detections' own classes, from the maps of their boxes `[N * D, h, w, C]`."""
+    logits = jnp.moveaxis(head(features, found.valid.reshape(-1)), -1, 1)
+    masks = jax.nn.sigmoid(
+        of_label(logits, found.labels.reshape(-1)).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    )
+    return masks.reshape(*found.labels.shape, *masks.shape[1:])

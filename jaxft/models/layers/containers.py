@@ -1,0 +1,35 @@
+"""What holds layers, constants and the results of classifiers with auxiliary heads."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from flax import nnx
+from jax import Array
+
+
+class Buffer(nnx.BatchStat):
+    """A constant that PyTorch keeps in the state dict, such as a table of indices: neither trained nor tracked."""
+
+
+class Outputs(NamedTuple):
+    """What a classifier with auxiliary heads returns in training; in evaluation it returns the logits alone."""
+
+    logits: Array
+    auxiliary: tuple[Array, ...]
+    weight: float  # of each auxiliary head's loss
+
+
+class Sequential(nnx.List):
+    """Layers applied in order, at the paths `0`, `1`, ... as in `torch.nn.Sequential`.
+
+    What has no parameters, such as `relu` or a pooling, is a plain function at its place.
+    """
+
+    def __init__(self, layers: Iterable[Callable[[Array], Array]]) -> None:
+        super().__init__(layers)
+
+    def __call__(self, x: Array) -> Array:
+        """Feeds `x` through every layer."""
+        for layer in self:
+            x = layer(x)
+        return x
