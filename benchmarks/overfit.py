@@ -18,7 +18,7 @@ from typing import Any
 import tyro
 
 from jaxft import config
-from jaxft.console import make_console
+from jaxft.reporting.console import make_console
 from jaxft.process import prepare
 from jaxft.run import RunDirectory
 from jaxft.train import train

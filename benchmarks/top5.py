@@ -14,7 +14,7 @@ import tyro
 from converters import load_pretrained
 from jaxft import config
 from jaxft.classifying import Classifying
-from jaxft.console import make_console
+from jaxft.reporting.console import make_console
 from jaxft.data import ImageFolder
 from jaxft.distributed import device_mesh
 from jaxft.models import abstract_model

@@ -130,7 +130,7 @@ config = Config(
         skip=("@head",),
     ),
     data=Data(source="coco", root="data/custom", batch_size=8),
-    detection=Detection(scales=((1333, 800),), test_scale=(1333, 800)),
+    task=Detection(scales=((1333, 800),), test_scale=(1333, 800)),
     optimizer=Optimizer(learning_rate=0.005, momentum=0.9, weight_decay=1e-4),
     phases=(
         Phase(

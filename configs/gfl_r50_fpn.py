@@ -61,8 +61,8 @@ config = Config(
         rename={"": "backbone."},
         skip=("backbone.fc", "neck", "bbox_head"),
     ),
-    data=Data(source="coco", root="data/coco", train="train2017", test="val2017", batch_size=16),
-    detection=Detection(scales=((1333, 800),), test_scale=(1333, 800), keep_empty=False, min_side=32),
+    data=Data(source="coco", root="data/coco", train="train2017", validation="val2017", batch_size=16),
+    task=Detection(scales=((1333, 800),), test_scale=(1333, 800), keep_empty=False, min_side=32),
     optimizer=Optimizer(learning_rate=0.01, momentum=0.9, weight_decay=1e-4),
     phases=(
         Phase(

@@ -19,5 +19,5 @@ config = Config(
         sha1="fba480ffa8aa7e0febbb511d181409f899b9baa5",
     ),
     optimizer=Optimizer(learning_rate=0.01, weight_decay=1e-3),
-    phases=(Phase(epochs=5, rules=(Rule(pattern="@head", rate=10.0), Rule(pattern="*"))),),
+    phases=(Phase(epochs=5, rules=(Rule(pattern="@head", lr_scale=10.0), Rule(pattern="*"))),),
 )

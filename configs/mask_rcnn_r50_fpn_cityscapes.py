@@ -51,10 +51,10 @@ config = Config(
         annotation_file="annotations/instancesonly_filtered_gtFine_{split}.json",
         image_folder="leftImg8bit/{split}",
         classes=("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-        test="val",
+        validation="val",
         batch_size=8,
     ),
-    detection=Detection(
+    task=Detection(
         scales=((2048, 800), (2048, 1024)),
         scale_draw="range",
         test_scale=(2048, 1024),

@@ -21,7 +21,7 @@ from converters.recognition import fitting_models
 from converters.report import Report
 from converters.sources import load
 from converters.verify import verify
-from jaxft.console import make_console
+from jaxft.reporting.console import make_console
 from jaxft.errors import UserError, run_command
 from jaxft.models import abstract_model, list_models, with_head
 from jaxft.models.paths import filled, values

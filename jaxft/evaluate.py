@@ -1,4 +1,4 @@
-"""Metrics of a finished run on a split: `python -m jaxft.evaluate --run DIR`."""
+"""Metrics of a run's model on a split: `python -m jaxft.evaluate --run DIR`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,20 +6,15 @@ from typing import Literal
 
 import tyro
 
-from jaxft import config
-from jaxft.console import make_console
-from jaxft.data.splits import open_split, open_splits
-from jaxft.distributed import device_mesh, replicated
-from jaxft.errors import UserError, run_command
-from jaxft.inference import inference
-from jaxft.models.paths import values
-from jaxft.process import prepare
-from jaxft.run import open_run
+from jaxft.cli import run_command, start
+from jaxft.config import replace
+from jaxft.errors import UserError
+from jaxft.reporting.console import make_console
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Evaluates a finished run."""
+    """Evaluates the model of a run, which may be under way."""
 
     run: Path
     """The run directory."""
@@ -34,20 +29,25 @@ class Options:
 def main() -> None:
     """The command."""
     options = tyro.cli(Options)
-    prepare()
+    start()
+    from jaxft.run import open_run
+    from jaxft.training.evaluation import evaluate, run_predictor
+
     run = open_run(options.run, options.checkpoint)
-    settings = run.config
-    if options.root is not None:
-        settings = config.replace(settings, {"data.root": options.root})
-    rows = open_split(settings, options.split, run.classes) if options.split else open_splits(settings)[1]
-    if rows.classes != run.classes:
-        raise UserError(f"The data have the classes {rows.classes}, the run was trained on {run.classes}.")
-    mesh = device_mesh(settings.data.batch_size, 1)
-    at_work = inference(settings, run.model, run.classes, mesh)
-    metrics = at_work.evaluate(replicated(values(run.model), mesh), rows)
+    config = run.config if options.root is None else replace(run.config, {"data.root": options.root})
+    task = config.task.task(config.precision)
+    if options.split is None:
+        dataset = task.datasets(config.data, config.seed)[1]
+    else:
+        dataset = task.dataset(config.data, options.split, run.classes)
+    if dataset.classes != run.classes:
+        raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
+    dataset.check()
+    predictor, arrays = run_predictor(run, task)
+    metrics, _ = evaluate(predictor, task, arrays, dataset)
     text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     make_console().print(
-        f"{options.checkpoint} checkpoint (step {run.step}), {len(rows)} examples: {text}", highlight=False
+        f"{options.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples: {text}", highlight=False
     )
 
 

@@ -1,62 +1,33 @@
 """A trained model out of its run: `python -m jaxft.export --run DIR --format torch --output model.pth`."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import jax
-import jax.numpy as jnp
 import tyro
-from jax import Array
 
-from converters import to_torch
-from converters.files import write
-from jaxft.config import Size
-from jaxft.console import make_console
-from jaxft.data.canvas import needed_canvases
-from jaxft.errors import UserError, run_command
-from jaxft.run import FinishedRun, open_run
-from jaxft.setup import classification, detection
+from jaxft.cli import run_command
+from jaxft.errors import UserError
+from jaxft.fields import HeightWidth
+from jaxft.reporting.console import make_console
+
+if TYPE_CHECKING:
+    from jaxft.run import FinishedRun
 
 
-def classifier_program(run: FinishedRun) -> bytes:
-    """A classifier as a program of StableHLO, serialised by `jax.export`, weights included, for CPU, CUDA and TPU.
+def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None) -> bytes:
+    """A run's prediction as a StableHLO program, serialized by `jax.export`, weights included, for CPU, CUDA and TPU.
 
-    It maps uint8 photos `[N, crop, crop, 3]`, any N, to float32 logits `[N, classes]`; normalisation is inside. Load it
+    What it maps to what is said by the task's `program`; it takes uint8 pixels, and normalization is inside. Load it
     with `jax.export.deserialize(data).call(photos)`.
     """
-    task = classification(run.config)
+    import jax
 
-    def logits(pixels: Array) -> Array:
-        return task.logits(run.model, pixels)
-
-    side = run.config.images.crop
-    (count,) = jax.export.symbolic_shape("n")
-    return _serialised(logits, jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8))
-
-
-def detector_program(run: FinishedRun, canvas: Size | None = None) -> bytes:
-    """A detector as such a program, for one photo on a canvas of fixed height and width.
-
-    It maps a uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]`
-    (height, width) to a dictionary: `boxes` `[1, D, 4]` in pixels of the canvas, `scores`, `labels`, `valid` `[1, D]`,
-    and `masks` where the model finds them. `canvas` is by default the first that evaluation uses, the landscape one.
-    """
-    task, settings = detection(run.config), run.config.detection
-    height, width = canvas or (settings.canvases or needed_canvases(settings.test_scale, settings, cropped=False))[0]
-
-    def found(pixels: Array, size: Array) -> dict[str, Array]:
-        answer = task.predict(run.model, {"image": pixels, "size": size, "index": size[:, 0]})
-        return {name: value for name, value in answer.items() if name not in ("size", "index")}
-
-    photo, size = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    return _serialised(found, photo, size)
-
-
-def _serialised(program: Callable[..., Any], *arguments: jax.ShapeDtypeStruct) -> bytes:
-    return bytes(jax.export.export(jax.jit(program), platforms=("cpu", "cuda", "tpu"))(*arguments).serialize())
+    task = run.config.task.task(run.config.precision)
+    program = task.program(run.model, pad_shape)
+    exported = jax.export.export(jax.jit(program.function), platforms=("cpu", "cuda", "tpu"))(*program.arguments)
+    return bytes(exported.serialize())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +42,9 @@ class Options:
     """The file to write; one that exists is not overwritten."""
     checkpoint: Literal["best", "last"] = "best"
     """Which model of the run."""
-    canvas: Size | None = None
-    """stablehlo, detectors: height and width of the array that a photo is laid on; those of landscape photos in
-    evaluation by default."""
+    pad_shape: HeightWidth | None = None
+    """stablehlo, detectors: height and width that a photo is padded to; those of landscape photos in evaluation by
+    default."""
 
 
 def main() -> None:
@@ -83,12 +54,15 @@ def main() -> None:
         raise UserError(f"{options.output} exists already and is not overwritten; choose another --output.")
     if (options.output.suffix == ".safetensors") != (options.format == "safetensors"):
         raise UserError(f"The format {options.format} and the name {options.output.name} do not go together.")
+    if options.pad_shape is not None and options.format != "stablehlo":
+        raise UserError("--pad-shape is for detectors as StableHLO; leave it out.")
+    from converters import to_torch
+    from converters.files import write
+    from jaxft.run import open_run
+
     run = open_run(options.run, options.checkpoint)
-    detector = run.config.data.has_objects
-    if options.canvas is not None and not (detector and options.format == "stablehlo"):
-        raise UserError("--canvas is for detectors as StableHLO; leave it out.")
     if options.format == "stablehlo":
-        _write_bytes(detector_program(run, options.canvas) if detector else classifier_program(run), options.output)
+        _write_bytes(stablehlo(run, options.pad_shape), options.output)
     else:
         # A prefix that was put before a whole checkpoint says that it was only a part of this model, a backbone.
         rename = {theirs: ours for theirs, ours in run.config.pretrained.rename.items() if theirs}

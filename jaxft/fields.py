@@ -81,9 +81,7 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     A field that only one of them has, such as one of a further phase, has None for the other.
     """
     first, second = flat(one), flat(other)
-    return {
-        path: (first.get(path), second.get(path)) for path in first | second if first.get(path) != second.get(path)
-    }
+    return {path: (first.get(path), second.get(path)) for path in first | second if first.get(path) != second.get(path)}
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

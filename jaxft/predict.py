@@ -7,25 +7,24 @@ from typing import Literal
 
 import tyro
 
-from jaxft.console import make_console
-from jaxft.data.folder import SUFFIXES
-from jaxft.distributed import device_mesh, replicated
-from jaxft.errors import UserError, run_command
-from jaxft.inference import inference
-from jaxft.models.paths import values
-from jaxft.process import prepare
-from jaxft.run import open_run
+from jaxft.cli import run_command, start
+from jaxft.errors import UserError
+from jaxft.reporting.console import make_console
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, folders as the photos directly in them, sorted.
+    """Files as they are, folders as the photos in them and in the folders below, sorted.
 
     Raises:
         UserError: a path does not exist, or a folder holds no photo.
     """
+    from jaxft.data.folder import SUFFIXES
+
     found: list[Path] = []
     for path in paths:
-        inside = sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = (
+            sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        )
         if not inside or not path.exists():
             raise UserError(
                 f"{path} {'holds no photos' if path.exists() else 'does not exist'}; name photos or folders."
@@ -36,7 +35,7 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Predicts the classes of photos, or the objects in them."""
+    """Predicts what a run's task says of photos: classes, or the objects in them."""
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """Photos, or folders of photos."""
@@ -53,12 +52,23 @@ def main() -> None:
     options = tyro.cli(Options)
     if not options.photos:
         raise UserError("Name at least one photo or folder of photos.")
-    prepare()
     files = find_photos(options.photos)
+    start()
+    from jaxft.run import open_run
+    from jaxft.training.evaluation import run_predictor
+
     run = open_run(options.run, options.checkpoint)
-    mesh = device_mesh(run.config.data.batch_size, 1)
-    at_work = inference(run.config, run.model, run.classes, mesh)
-    at_work.predict(replicated(values(run.model), mesh), files, options.output, make_console())
+    task = run.config.task.task(run.config.precision)
+    dataset = task.photos(files, run.classes)
+    predictor, arrays = run_predictor(run, task)
+    predictions = dict(sorted(predictor(arrays, dataset)))
+    make_console().print(task.table(dataset, predictions))
+    if options.output is not None:
+        try:
+            options.output.mkdir(parents=True, exist_ok=True)
+            task.write(dataset, predictions, options.output)
+        except OSError as error:
+            raise UserError(f"{options.output} cannot be written ({error}); choose another --output.") from error
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""A run directory: the resolved configuration, the classes, and a finished run opened again."""
+"""A run directory: the resolved configuration, the classes, the examples, and a finished run opened again."""
 
+import gzip
 import json
 import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import jax
-from flax import nnx
+from typing import TYPE_CHECKING
 
 from jaxft import config
-from jaxft.checkpoint import Checkpoints
 from jaxft.errors import UserError
-from jaxft.models.paths import filled, values
-from jaxft.setup import build, fill_in
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+Names = Mapping[str, Sequence[str]]
+"""By split, a line for each example: its name, a tab, its ground truth."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ class RunDirectory:
         return self.path / "classes.json"
 
     @property
+    def examples_file(self) -> Path:
+        return self.path / "examples.json.gz"
+
+    @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -45,31 +53,44 @@ class RunDirectory:
         """Whether there is anything at this place."""
         return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
-    def create(self, settings: config.Config, classes: tuple[str, ...]) -> None:
-        """Makes the directory and writes what makes it a run: the configuration last.
-
-        Raises:
-            UserError: there is something in it already, or the disk cannot be written.
-        """
+    def refuse_existing(self) -> None:
+        """Raises a UserError where there is something at this place already."""
         if self.exists():
             raise UserError(
                 f"{self.path} exists already and is not overwritten; go on with it by --resume, "
                 "or choose another directory with --workdir."
             )
+
+    def create(self, settings: config.Config, classes: tuple[str, ...], examples: Names) -> None:
+        """Makes the directory and writes what makes it a run: the configuration last.
+
+        Raises:
+            UserError: there is something in it already, or the disk cannot be written.
+        """
+        self.refuse_existing()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _write(self.classes_file, json.dumps(classes, ensure_ascii=False, indent=2) + "\n")
-            _write(self.config_file, config.to_json(settings))
+            _write(self.examples_file, gzip.compress(json.dumps(examples).encode()))
+            _write(self.classes_file, (json.dumps(classes, ensure_ascii=False, indent=2) + "\n").encode())
+            self.save_config(settings)
         except OSError as error:
             raise UserError(
                 f"The run directory {self.path} cannot be written ({error}); choose another --workdir."
             ) from error
 
+    def remove(self) -> None:
+        """Removes the directory of a run that has nothing to go on from."""
+        shutil.rmtree(self.path)
+
+    def save_config(self, settings: config.Config) -> None:
+        """Writes the configuration, in the place of one that is there."""
+        _write(self.config_file, config.to_json(settings).encode())
+
     def config(self) -> config.Config:
         """The resolved configuration.
 
         Raises:
-            UserError: this is not a run directory, or its configuration was damaged.
+            UserError: this is not a run directory, is one of another version, or its configuration was damaged.
         """
         try:
             return config.from_json(self.config_file.read_text(), self.config_file)
@@ -85,15 +106,27 @@ class RunDirectory:
         Raises:
             UserError: the file is missing or damaged.
         """
+        return tuple(self._read(self.classes_file))
+
+    def examples(self) -> Names:
+        """The examples that the run was started with.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return dict(self._read(self.examples_file))
+
+    def _read(self, path: Path) -> "list[str] | dict[str, list[str]]":
         try:
-            return tuple(json.loads(self.classes_file.read_text()))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.classes_file} cannot be read; the run directory is not whole.") from error
+            data = path.read_bytes()
+            return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} cannot be read; the run directory is not whole.") from error
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
@@ -104,26 +137,34 @@ class FinishedRun:
     directory: RunDirectory
     config: config.Config
     classes: tuple[str, ...]
-    model: nnx.Module
+    model: "nnx.Module"
     step: int
 
 
-def open_run(path: Path, which: str = "best") -> FinishedRun:
-    """The best (or last) model of a run directory, in evaluation mode.
+def open_run(path: Path, which: str = "best", model: "nnx.Module | None" = None) -> FinishedRun:
+    """The best (or last) model of a run directory, in evaluation mode; a run under way is not disturbed.
+
+    Args:
+        model: of a run that was given a model of the user's own: one like it.
 
     Raises:
         UserError: the directory is no run, is damaged, or holds no checkpoint yet.
     """
+    from jaxft.models import initialize_missing
+    from jaxft.models.paths import filled, values
+    from jaxft.training.checkpoint import Checkpoints
+    from jaxft.training.model import ModelSource, abstract_for
+
     directory = RunDirectory(path)
     settings, classes = directory.config(), directory.classes()
-    model = build(settings, len(classes))
-    abstract = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in values(model).items()}
     if not directory.checkpoints.is_dir():
         raise UserError(f"{path} holds no checkpoint; was the run stopped before its first? Train it with --resume.")
-    with Checkpoints(directory.checkpoints) as checkpoints:
+    source = ModelSource(settings, model)
+    template = abstract_for(source, settings.task.task(settings.precision), classes)
+    with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
         step = checkpoints.step(which)
-        arrays = checkpoints.model(abstract, which)
-    model = filled(model, arrays)
-    fill_in(model, settings, len(classes))
-    model.eval()
-    return FinishedRun(directory, settings, classes, model, step or 0)
+        arrays = checkpoints.model(values(template), which, ema=settings.ema_decay is not None)
+    opened = filled(template, arrays)
+    initialize_missing(opened, lambda: source.build(len(classes)))
+    opened.eval()
+    return FinishedRun(directory, settings, classes, opened, step or 0)

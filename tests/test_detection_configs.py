@@ -12,7 +12,7 @@ from converters import to_torch
 from converters.files import write
 from converters.mmdet import create_model
 from jaxft.config import Config, load, replace, to_json
-from jaxft.console import make_console
+from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 from jaxft.train import train
 from tests.scenes import CLASSES, write_coco

@@ -71,8 +71,8 @@ def train_batches(
 ) -> Batches:
     """Endless training batches. Order and augmentation depend on the seed and the epoch alone.
 
-    An epoch is one permutation of the examples; see `epoch_order`. Neither the number of workers or hosts nor the step at
-    which a run resumes changes what any example looks like or where it stands.
+    An epoch is one permutation of the examples; see `epoch_order`. Neither the number of workers or hosts nor the step
+    at which a run resumes changes what any example looks like or where it stands.
 
     Args:
         dataset: the examples.
@@ -92,7 +92,9 @@ def train_batches(
     """
     _check_batch_size(batch_size, hosts)
     if batch_size > len(dataset):
-        raise UserError(f"The batch size is {batch_size}, but there are only {len(dataset)} training examples; lower it.")
+        raise UserError(
+            f"The batch size is {batch_size}, but there are only {len(dataset)} training examples; lower it."
+        )
     return Batches(_TrainExamples(dataset, dataset.buckets, seed, batch_size, host, hosts), start_step, workers)
 
 
@@ -116,8 +118,8 @@ def eval_batches(
         hosts: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-        An iterator over the examples' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and `"index"`
-        int32 `[B]`. For an example the mask is 1 and the index its position; for filling they are 0 and -1.
+        An iterator over the examples' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and
+        `"index"` int32 `[B]`. For an example the mask is 1 and the index its position; for filling they are 0 and -1.
 
     Raises:
         UserError: the batch size is not a multiple of the hosts, or there are no examples.
@@ -143,9 +145,9 @@ def steps_per_epoch(buckets: np.ndarray, batch_size: int) -> int:
 def epoch_order(buckets: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Which example stands where in an epoch: int `[steps_per_epoch * batch_size]`, batches of one bucket each.
 
-    One permutation of all examples is dealt out by bucket. The last incomplete batch of a bucket is left out, another one in
-    each epoch; a bucket that is smaller than a batch is repeated until it fills one. Batches follow each other as their
-    first examples do in the permutation.
+    One permutation of all examples is dealt out by bucket. The last incomplete batch of a bucket is left out, another
+    one in each epoch; a bucket that is smaller than a batch is repeated until it fills one. Batches follow each other
+    as their first examples do in the permutation.
     """
     permutation = _permutation(seed, epoch, len(buckets))
     place = np.argsort(permutation)

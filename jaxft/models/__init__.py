@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,18 +24,27 @@ BUILDERS: dict[str, Callable[..., nnx.Module]] = {
 HEAD = "@head"  # as a pattern: the layers that put out the classes, whatever a family calls them
 
 
+def builder(name: str) -> Callable[..., nnx.Module]:
+    """The function that makes a model of a name from its number of classes, `rngs` and options.
+
+    Raises:
+        UserError: the name is not known; the nearest ones are given.
+    """
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name, BUILDERS, n=3) or sorted(BUILDERS)
+        raise UserError(f"There is no model named {name!r}; the nearest names are {', '.join(near)}.")
+    return BUILDERS[name]
+
+
 def abstract_model(name: str, num_classes: int | None = None, **options: Any) -> nnx.Module:
-    """A model of shapes and types alone, to be filled by `converters.load_pretrained` and `materialise`.
+    """A model of shapes and types alone, to be filled by `converters.load_pretrained` and `initialize_missing`.
 
     Arguments are those of `create_model`.
 
     Raises:
         UserError: the name is not known, or the builder has no such option.
     """
-    if name not in BUILDERS:
-        near = difflib.get_close_matches(name, BUILDERS, n=3) or sorted(BUILDERS)
-        raise UserError(f"There is no model named {name!r}; the nearest names are {', '.join(near)}.")
-    known = inspect.signature(BUILDERS[name]).parameters.keys() - {"num_classes", "rngs"}
+    known = inspect.signature(builder(name)).parameters.keys() - {"num_classes", "rngs"}
     if unknown := options.keys() - known:
         raise UserError(
             f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}."
@@ -48,8 +57,8 @@ def _build(name: str, num_classes: int | None, rngs: nnx.Rngs, options: dict[str
     return BUILDERS[name](**classes, rngs=rngs, **options)
 
 
-def materialise(model: nnx.Module, builder: Callable[[], nnx.Module]) -> None:
-    """Draws what is still abstract in `model`, in place, and only that: the values that `builder()` would give it.
+def initialize_missing(model: nnx.Module, build: Callable[[], nnx.Module]) -> None:
+    """Draws what is still abstract in `model`, in place, and only that: the values that `build()` would give it.
 
     One compiled program draws all of it, and nothing that a checkpoint has filled already is computed.
     """
@@ -58,12 +67,31 @@ def materialise(model: nnx.Module, builder: Callable[[], nnx.Module]) -> None:
 
     @partial(jax.jit, compiler_options=QUICK)
     def draw() -> dict[tuple, jax.Array]:
-        drawn = nnx.to_flat_state(nnx.state(builder()))
+        drawn = nnx.to_flat_state(nnx.state(build()))
         return {path: variable.get_value() for path, variable in drawn if path in missing}
 
     for path, value in draw().items():
         variables[path].set_value(value)
     nnx.update(model, nnx.from_flat_state(variables))
+
+
+def initial_values(
+    build: Callable[[], nnx.Module], paths: Collection[str], sharding: Callable[[Sequence[int]], jax.sharding.Sharding]
+) -> dict[str, jax.Array]:
+    """The parameters and statistics at dotted paths as `build()` draws them, and nothing else of it.
+
+    Args:
+        sharding: says of a shape where the array lies; each device makes its own part.
+    """
+    if not paths:
+        return {}
+
+    def draw() -> dict[str, jax.Array]:
+        drawn = values(build())
+        return {path: drawn[path] for path in sorted(paths)}
+
+    shardings = {path: sharding(leaf.shape) for path, leaf in jax.eval_shape(draw).items()}
+    return jax.jit(draw, out_shardings=shardings, compiler_options=QUICK)()
 
 
 def class_layers(build: Callable[[int], nnx.Module]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+
 def learning_curves(metrics: Path, picture: Path, score: str) -> None:
     """Draws loss and `score` over steps from `metrics.jsonl`, training and evaluation side by side."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]

@@ -1,1 +1,1 @@
-"""Training: the loop, the state, the compiled step, the optimizer, checkpoints. It knows the Task protocol and no task."""
+"""The loop, the state, the compiled step, the optimizer, checkpoints. It knows the Task protocol and no task."""

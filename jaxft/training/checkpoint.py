@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxft.errors import UserError
+from jaxft.run import RunDirectory
 from jaxft.training.state import TrainState
 
 ATTEMPTS = 3  # of a reader, beside which a run may replace a checkpoint
@@ -150,8 +151,8 @@ class Checkpoints:
         if which != "last" or self.step("best") is None:
             return ""
         return (
-            f". The best model, of step {self.step('best')}, is a checkpoint of its own: --checkpoint best of evaluate, "
-            "predict and export."
+            f". The best model, of step {self.step('best')}, is a checkpoint of its own: --checkpoint best of "
+            "evaluate, predict and export."
         )
 
     def wait(self) -> None:
@@ -170,6 +171,22 @@ class Checkpoints:
     ) -> None:
         for manager in self._managers.values():
             manager.close()
+
+
+class Saved(NamedTuple):
+    """Where a run goes on: after so many steps, in a phase, from 0."""
+
+    step: int
+    phase: int
+
+
+def last_checkpoint(run: RunDirectory) -> Saved | None:
+    """Where a run goes on; None where it ended before its first checkpoint."""
+    if not run.checkpoints.is_dir():
+        return None
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        step = checkpoints.step()
+        return None if step is None else Saved(step, int(checkpoints.metadata()["phase"]))
 
 
 def _scalar(abstract: Any, value: np.generic) -> jax.Array:

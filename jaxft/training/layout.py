@@ -37,7 +37,9 @@ class Layout:
         if not self.fsdp or self.mesh.size == 1 or not even:
             return self.copied
         largest = max(even, key=lambda axis: shape[axis])
-        return NamedSharding(self.mesh, PartitionSpec(*[AXIS if axis == largest else None for axis in range(len(shape))]))
+        return NamedSharding(
+            self.mesh, PartitionSpec(*[AXIS if axis == largest else None for axis in range(len(shape))])
+        )
 
     def shardings(self, tree: Any) -> Any:
         """`sharding` for every leaf of a tree of arrays or shapes."""

@@ -1,6 +1,6 @@
 """From a configuration to an abstract model and its first values: a checkpoint's, and fresh ones for what is new."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -12,29 +12,26 @@ from converters import Ledger, load_pretrained
 from converters.carry import carry_classes, check_names
 from jaxft import config
 from jaxft.errors import UserError
-from jaxft.models import abstract_model, builder, class_layers, initial_values, with_head
+from jaxft.models import HEAD, abstract_model, builder, class_layers, initial_values, with_head
 from jaxft.models.layers import Linear
 from jaxft.models.paths import values, walk
 from jaxft.models.streams import initial_rngs
 from jaxft.tasks.task import Task
 from jaxft.training.layout import ArrayDict, Layout, fetch
 
-Build = Callable[[int], nnx.Module]
-"""From a number of classes to a model with its first values."""
-
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where the model of a run comes from: a configuration, or a user's own function."""
+    """Where the model of a run comes from: a configuration, or a user's own model with its values."""
 
     settings: config.Config
-    own: Build | None = None
+    own: nnx.Module | None = None
 
     def build(self, classes: int) -> nnx.Module:
         """The model with its first values, by the configuration's seed."""
-        settings = self.settings
         if self.own is not None:
-            return self.own(classes)
+            return nnx.clone(self.own)
+        settings = self.settings
         rngs = initial_rngs(settings.seed)
         if settings.model.mmdet is not None:
             from converters.mmdet import create_model
@@ -43,12 +40,14 @@ class ModelSource:
         return builder(settings.model.name)(classes, rngs=rngs, **settings.model.options)
 
     def abstract(self, classes: int) -> nnx.Module:
-        """The same as shapes and types alone.
+        """The same as shapes and types alone; a user's own model keeps its values.
 
         Raises:
             UserError: there is no such model, or it has no such option.
         """
-        if self.own is None and self.settings.model.mmdet is None:
+        if self.own is not None:
+            return nnx.clone(self.own)
+        if self.settings.model.mmdet is None:
             return abstract_model(self.settings.model.name, classes, **self.settings.model.options)
         return nnx.eval_shape(lambda: self.build(classes))
 
@@ -75,6 +74,11 @@ def head_named(source: ModelSource) -> config.Config:
     settings = source.settings
 
     def named(pattern: str) -> tuple[str, ...]:
+        if pattern == HEAD and source.own is not None:
+            raise UserError(
+                f"{HEAD} stands for the layers that change with the number of classes, which is not known of a model "
+                "of your own; name its head by its path."
+            )
         return with_head((pattern,), source.abstract)
 
     phases = tuple(
@@ -101,9 +105,10 @@ def load_weights(
     """
     if pretrained.source is None:
         return None
-    ledger = load_pretrained(
-        model, pretrained.source, skip=pretrained.skip, rename=pretrained.rename, sha256=pretrained.sha256
-    )
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # on the host, until it is known what lies where
+        ledger = load_pretrained(
+            model, pretrained.source, skip=pretrained.skip, rename=pretrained.rename, sha256=pretrained.sha256
+        )
     check_names(ledger, pretrained.source, classes, lambda: class_layers(source.abstract), pretrained.sha256)
     return ledger
 
@@ -125,7 +130,9 @@ def first_values(
     if ledger is not None and pretrained.transfer_head_rows:
         assert pretrained.source is not None
         layers = class_layers(source.abstract)
-        _fill(model, {path: fetch(value) for path, value in fresh.items()})
+        for path, _, _, variable in walk(model):
+            if path in fresh:
+                variable.set_value(jnp.asarray(fetch(fresh[path])))
         carry_classes(
             model, pretrained.source, classes, layers=layers, rename=pretrained.rename, sha256=pretrained.sha256
         )
@@ -133,13 +140,7 @@ def first_values(
     return arrays
 
 
-def _fill(model: nnx.Module, arrays: dict[str, np.ndarray]) -> None:
-    for path, _, _, variable in walk(model):
-        if path in arrays:
-            variable.set_value(jnp.asarray(arrays[path]))
-
-
-def _xavier(model: nnx.Module, paths: Sequence[str] | set[str], seed: int) -> dict[str, np.ndarray]:
+def _xavier(model: nnx.Module, paths: Collection[str], seed: int) -> dict[str, np.ndarray]:
     """Kernels of linear layers among `paths` drawn Xavier-uniform."""
     draw = jax.nn.initializers.xavier_uniform()
     return {

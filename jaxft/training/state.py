@@ -91,13 +91,11 @@ def initial_state(stage: Stage, params: Arrays, stats: Arrays, layout: Layout, *
 
 def enter(stage: Stage, before: Stage, state: TrainState, layout: Layout) -> TrainState:
     """The state at the start of a stage: what the optimizer knows of parameters that stay trained comes along."""
-    old = {
-        _leaf_key(path, before): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
-    }
+    old = {_leaf_key(path, before): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state.opt_state)[0]}
     kept: dict[str, Array] = {}
-    for path, _ in jax.tree_util.tree_flatten_with_path(
-        jax.eval_shape(partial(_optimizer_init, stage, state.params))
-    )[0]:
+    for path, _ in jax.tree_util.tree_flatten_with_path(jax.eval_shape(partial(_optimizer_init, stage, state.params)))[
+        0
+    ]:
         slot, label, parameter = _leaf_key(path, stage)
         # A count belongs to a group, whose members have all been trained since the same phase.
         member = parameter or next(name for name, owner in stage.groups.labels.items() if owner == label)

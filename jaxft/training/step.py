@@ -195,6 +195,10 @@ class Compiled:
         """How often the function was compiled."""
         return len(self._programs)
 
+    def expect(self, shapes: int) -> None:
+        """Allows so many shapes of batch, where fewer were expected."""
+        self._budget = max(self._budget, shapes)
+
     def __call__(self, state: Any, batch: Batch, *rest: Any) -> Any:
         """Runs the function.
 

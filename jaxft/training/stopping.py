@@ -32,8 +32,8 @@ _current = Stop()  # of the run in the main thread; one that nobody sets where t
 def stop_signals() -> Iterator[Stop]:
     """Receives the first Ctrl-C or SIGTERM; the second one interrupts at once.
 
-    Handlers belong to the main thread of a program. In another thread, and in a notebook, whose own handler ends a cell,
-    nothing is received.
+    Handlers belong to the main thread of a program. In another thread, and in a notebook, whose own handler ends a
+    cell, nothing is received.
     """
     global _current
     stop = Stop()
@@ -75,7 +75,7 @@ def interruptible(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             outcome.value = work()
-        except BaseException as error:  # noqa: BLE001 - handed on to the thread that waits
+        except BaseException as error:
             outcome.error = error
 
     thread = threading.Thread(target=run, daemon=True)

@@ -124,9 +124,7 @@ class ClassificationTask:
             {
                 "file": names[index].partition("\t")[0],
                 "class": dataset.classes[prediction["probabilities"].argmax()],
-                "probabilities": dict(
-                    zip(dataset.classes, map(float, prediction["probabilities"]), strict=True)
-                ),
+                "probabilities": dict(zip(dataset.classes, map(float, prediction["probabilities"]), strict=True)),
             }
             for index, prediction in predictions.items()
         ]
@@ -136,7 +134,9 @@ class ClassificationTask:
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 logits `[N, classes]`; normalization is inside."""
         if pad_shape is not None:
-            raise UserError("A classifier sees one size, task.images.crop; leave out --pad-shape, which is a detector's.")
+            raise UserError(
+                "A classifier sees one size, task.images.crop; leave out --pad-shape, which is a detector's."
+            )
         side = self.fields.images.crop
         (count,) = jax.export.symbolic_shape("n")
         return Program(

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxft.tasks.detection.objects import Annotated, ObjectSource, Shape, box_problem, gather, refuse
 from jaxft.errors import UserError
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, Shape, box_problem, gather, refuse
 
 _LISTS = ("images", "annotations", "categories")
 

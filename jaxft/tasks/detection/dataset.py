@@ -10,8 +10,8 @@ from jaxft.data.dataset import Arrays, naming
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.tasks.detection import Detection
-from jaxft.tasks.detection.report import describe
 from jaxft.tasks.detection.objects import Annotated, ObjectSource
+from jaxft.tasks.detection.report import describe
 from jaxft.tasks.detection.scene import (
     Scene,
     bitmaps,
@@ -29,8 +29,8 @@ from jaxft.tasks.detection.scene import (
 class ObjectDataset:
     """Photos with objects, padded with black below and to the right.
 
-    An example for training is `{"image": uint8 [H, W, 3], "size": int32 [2], "boxes": float32 [G, 4], "label": int32 [G],
-    "valid", "ignored": bool [G]}`, with `"masks": uint8 [G, H, W / 8]` (bits, the first pixel in the highest) where
+    An example for training is `{"image": uint8 [H, W, 3], "size": int32 [2], "boxes": float32 [G, 4], "label": int32
+    [G], "valid", "ignored": bool [G]}`, with `"masks": uint8 [G, H, W / 8]` (bits, the first pixel in the highest) where
     the settings ask for masks. `size` is the photo's height and width without the padding, `G` is max_objects. Objects
     that are `valid` are to be found, those that are `ignored` are neither that nor background. An example for
     evaluation has the image and the size.
@@ -183,10 +183,14 @@ def _written(example: Annotated) -> str:
 
 
 def _ground_truth(scene: Scene, pad_shape: HeightWidth, max_objects: int) -> Arrays:
-    """The objects of a scene as arrays of `max_objects`: those to find first, the rest in the order of the annotation."""
+    """The objects of a scene as arrays of a fixed length: those to find first, the rest in the annotation's order."""
     order = np.argsort(scene.ignored, kind="stable")[:max_objects]
     count = len(order)
-    boxes, label, ignored = np.zeros((max_objects, 4), np.float32), np.zeros(max_objects, np.int32), np.zeros(max_objects, bool)
+    boxes, label, ignored = (
+        np.zeros((max_objects, 4), np.float32),
+        np.zeros(max_objects, np.int32),
+        np.zeros(max_objects, bool),
+    )
     boxes[:count] = scene.boxes[order]
     ignored[:count] = scene.ignored[order]
     label[:count] = np.where(ignored[:count], 0, scene.labels[order])

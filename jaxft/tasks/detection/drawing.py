@@ -29,7 +29,9 @@ def draw_objects(pixels: np.ndarray, found: Found, truth: np.ndarray, classes: S
     for box in truth.tolist():
         draw.rectangle(box, outline="white", width=1)
     order = np.argsort(found.scores)  # the best lie on top
-    for box, label, score in zip(*(part[order].tolist() for part in (found.boxes, found.labels, found.scores)), strict=True):
+    for box, label, score in zip(
+        *(part[order].tolist() for part in (found.boxes, found.labels, found.scores)), strict=True
+    ):
         color = _COLORS[label % len(_COLORS)]
         draw.rectangle(box, outline=color, width=thick)
         text = f"{classes[label]} {score:.2f}"

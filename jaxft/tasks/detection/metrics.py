@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from jaxft.tasks.detection.found import Found
 from jaxft.tasks.detection.objects import Objects, ObjectSource
 
 Entry = dict[str, Any]

@@ -9,7 +9,11 @@ _WIDTH = 40
 
 
 def describe(
-    source: ObjectSource, max_objects: int, pad_shapes: tuple[tuple[int, int], ...], buckets: np.ndarray, batch_size: int
+    source: ObjectSource,
+    max_objects: int,
+    pad_shapes: tuple[tuple[int, int], ...],
+    buckets: np.ndarray,
+    batch_size: int,
 ) -> str:
     """Photos, boxes of each class, how many a photo has, what the limit on objects drops, and boxes that are not whole.
 

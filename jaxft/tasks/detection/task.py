@@ -16,8 +16,8 @@ from jaxft.data.dataset import Dataset
 from jaxft.data.photo import Photo
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
-from jaxft.models.dense_heads import RPNHead
-from jaxft.models.detection_types import Targets
+from jaxft.models.detectors.dense.rpn_head import RPNHead
+from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.data import open_datasets, open_source
@@ -157,8 +157,8 @@ class DetectionTask:
             pictures.save_pixels(self._drawing(example, found[index], dataset.classes), folder / name)
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
-        """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]` (height,
-        width) -> `boxes` `[1, D, 4]` in pixels of the padded image, `scores`, `labels`, `valid` `[1, D]`, and `masks`
+        """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]`
+        (height, width) -> `boxes` `[1, D, 4]` in pixels of the padded image, `scores`, `labels`, `valid` `[1, D]`, and `masks`
         where the model finds them. `pad_shape` is by default the first that evaluation uses, the landscape one.
         """
         fields = self.fields

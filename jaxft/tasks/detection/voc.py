@@ -3,8 +3,8 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from jaxft.tasks.detection.objects import Annotated, ObjectSource, box_problem, file_size, gather, refuse
 from jaxft.errors import UserError
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, box_problem, file_size, gather, refuse
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Row = tuple[tuple[float, ...], str, bool, float]

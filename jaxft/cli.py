@@ -1,16 +1,57 @@
-"""The command line of `jaxft.train`: a configuration file, any of its fields, and the run directory."""
+"""What commands share: parsing, errors, the compile cache, and the processes of one run."""
 
 import argparse
 import dataclasses
+import errno
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import tyro
 
-from converters.mmdet.training import load_any
-from jaxft.config import Config, differences
+from jaxft.config import Config
+from jaxft.download import cache_folder
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a command to its exit code; a `UserError` or a full disk is printed and becomes 2, Ctrl-C becomes 130."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"error: The disk cannot be written ({error}); free some space and go on.", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def start(*, distributed: bool = False) -> None:
+    """Sets a process up before it computes: joins the other processes of the run, and keeps compiled programs on the
+    disk, so that a second start does not wait for them. The environment's own settings of JAX's compilation cache win.
+
+    Raises:
+        UserError: the other processes are not known or cannot be reached.
+    """
+    import jax
+
+    if distributed:
+        from jaxft.processes import join_processes
+
+        join_processes()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,11 +72,11 @@ class Options:
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
-def parse(arguments: list[str]) -> tuple[Options, RunDirectory]:
+def parse(arguments: list[str]) -> tuple[Options, Path]:
     """The options and the run directory of a command line; `resume` says whether there is something to go on with.
 
     Raises:
-        UserError: no configuration is named, it is not valid, or a run is resumed with other settings than its own.
+        UserError: no configuration is named, or it is not valid.
         SystemExit: an option is unknown or of the wrong type (code 2), or help was asked for (code 0).
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -49,6 +90,8 @@ def parse(arguments: list[str]) -> tuple[Options, RunDirectory]:
     run = RunDirectory(known.workdir or Path("runs") / (known.config.stem if known.config else ""))
     resuming = known.resume and not helping and run.exists()
     if known.config is not None:
+        from converters.mmdet.training import load_any
+
         defaults = load_any(known.config)
     elif helping:
         defaults = Config()
@@ -61,9 +104,4 @@ def parse(arguments: list[str]) -> tuple[Options, RunDirectory]:
         config=(tyro.conf.AvoidSubcommands,),
         prog="python -m jaxft.train",
     )
-    if resuming and (changes := differences(run.config(), options.settings)):
-        raise UserError(
-            f"{run.path} was started with other settings ({', '.join(changes)}). Resume it with its own, for example "
-            "without --config, or start another run with --workdir."
-        )
-    return dataclasses.replace(options, resume=resuming), run
+    return dataclasses.replace(options, resume=resuming), run.path

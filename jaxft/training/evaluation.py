@@ -1,0 +1,96 @@
+"""A model at work on a dataset: its predictions, example by example, and what a task makes of them."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from jaxft.data.dataset import Dataset
+from jaxft.data.loader import eval_batches
+from jaxft.models.paths import values
+from jaxft.run import FinishedRun
+from jaxft.tasks.task import Prediction, Task
+from jaxft.training.layout import Layout, device_layout, fetch
+from jaxft.training.step import Compiled, predict_step
+
+Arrays = Mapping[str, Array]
+"""A model's parameters and statistics by dotted path."""
+
+
+class Predictor:
+    """Predicts whole datasets with one compiled program for each of their shapes.
+
+    Args:
+        template: the model; its arrays do not matter, and it may be abstract.
+        batch_size, workers: as of `jaxft.data.loader.eval_batches`.
+        dtype: of the arithmetic.
+        compiling: as of `Compiled`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        template: nnx.Module,
+        layout: Layout,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        dtype: str = "float32",
+        compiling: Callable[[int], AbstractContextManager] = lambda _: nullcontext(),
+    ) -> None:
+        model = nnx.clone(template)
+        model.eval()
+        self._layout, self._batch_size, self._workers = layout, batch_size, workers
+        self._step = Compiled(predict_step(model, task.predict, dtype), compiling=compiling)
+
+    def __call__(
+        self, arrays: Arrays, dataset: Dataset, indices: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Prediction]]:
+        """The position of each example and what the model says of it, on every process; in no certain order."""
+        self._step.expect(len(np.unique(dataset.buckets)))
+        batches = eval_batches(
+            dataset,
+            batch_size=self._batch_size,
+            indices=indices,
+            workers=self._workers,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+        with batches:
+            for batch in batches:
+                needed = {name: array for name, array in batch.items() if name not in ("mask", "index")}
+                part = self._step(arrays, self._layout.batch(needed)) | {"index": self._layout.batch(batch)["index"]}
+                found = {name: fetch(array) for name, array in part.items()}
+                for row, index in enumerate(found.pop("index").tolist()):
+                    if index >= 0:
+                        yield index, {name: array[row] for name, array in found.items()}
+
+
+def evaluate(
+    predictor: Predictor, task: Task, arrays: Arrays, dataset: Dataset, keep: Collection[int] = ()
+) -> tuple[dict[str, float], dict[int, Prediction]]:
+    """The metrics of a dataset, each example counted once; and the predictions of the examples in `keep`."""
+    evaluator, kept = task.evaluator(dataset), dict[int, Prediction]()
+    for index, prediction in predictor(arrays, dataset):
+        evaluator.add(index, prediction)
+        if index in keep:
+            kept[index] = prediction
+    return evaluator.result(), dict(sorted(kept.items()))
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many positions, evenly spread over a dataset of `count` examples."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
+
+
+def run_predictor(run: FinishedRun, task: Task) -> tuple[Predictor, Arrays]:
+    """What predicts with the model of a run, and its arrays."""
+    data = run.config.data
+    layout = device_layout(data.batch_size)
+    predictor = Predictor(
+        task, run.model, layout, batch_size=data.batch_size, workers=data.workers, dtype=run.config.precision
+    )
+    return predictor, layout.place({path: np.asarray(array) for path, array in values(run.model).items()})

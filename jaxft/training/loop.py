@@ -1,0 +1,312 @@
+"""The training loop, read from top to bottom: `fit` is the whole run, from Python and from the command line.
+
+Configuration -> data -> abstract model -> stages -> first values, or the last checkpoint -> for each stage: one
+compiled step, again and again; in between a line of metrics, a checkpoint, an evaluation.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.experimental import multihost_utils
+from rich.console import Console
+
+from jaxft.config import Config
+from jaxft.data.loader import Batches, train_batches
+from jaxft.errors import UserError
+from jaxft.models import initialize_missing
+from jaxft.models.paths import filled
+from jaxft.reporting.console import make_console
+from jaxft.reporting.pictures import learning_curves
+from jaxft.reporting.progress import Reporter
+from jaxft.run import RunDirectory
+from jaxft.training.checkpoint import Checkpoints, last_checkpoint
+from jaxft.training.evaluation import Predictor, evaluate, spread
+from jaxft.training.optim import set_modes
+from jaxft.training.resuming import check_config, check_examples
+from jaxft.training.setup import NOTHING_OWN, Own, Setup, set_up
+from jaxft.training.stages import Stage
+from jaxft.training.state import TrainState, enter, initial_state
+from jaxft.training.step import Compiled, StepInputs, key_data, train_step
+from jaxft.training.stopping import Interrupted, Stop, stop_signals
+
+DRAWN = 24  # validation examples in the picture of predictions
+
+
+class Event(NamedTuple):
+    """What a callback is told: after each step, or after each evaluation of the validation split.
+
+    Attributes:
+        kind: which of the two.
+        step, epoch: so many of them are done.
+        metrics: of the batch (arrays, which may not be computed yet), or of the split.
+        state: of the run; the next step takes its memory, so copy what is to be kept.
+    """
+
+    kind: Literal["step", "evaluation"]
+    step: int
+    epoch: int
+    metrics: Mapping[str, Array | float]
+    state: TrainState
+
+
+Callback = Callable[[Event], bool | None]
+"""Where it returns True the run stops in order, and can be resumed."""
+
+
+@dataclass
+class Fitted:
+    """A run that has come to its end, or to where it was told to stop.
+
+    Attributes:
+        state: parameters, statistics, the moving average and the optimizer's state.
+        best: the best value so far of the task's primary metric; None before the first evaluation.
+        complete: whether the run has come to its end, and its last epoch was evaluated.
+        signal: the number of the signal that ended the run, or None.
+    """
+
+    path: Path
+    setup: Setup
+    state: TrainState
+    best: float | None
+    complete: bool
+    signal: int | None
+
+    @property
+    def step(self) -> int:
+        """The steps that were taken."""
+        return int(self.state.step)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the model's outputs."""
+        return self.setup.classes
+
+    @property
+    def model(self) -> nnx.Module:
+        """The model as it is now, in evaluation mode; with averaged parameters where an average is kept."""
+        model = filled(self.setup.model, self.state.evaluated)
+        initialize_missing(model, lambda: self.setup.source.build(len(self.classes)))
+        model.eval()
+        return model
+
+
+def fit(
+    config: Config,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    own: Own = NOTHING_OWN,
+    console: Console | None = None,
+) -> Fitted:
+    """Trains a model, or goes on with a run.
+
+    Args:
+        workdir: the run directory.
+        resume: go on with the run in it, from its last checkpoint; start one where there is none.
+        stop_after: end in order after so many steps of the whole run, as a signal would.
+        callbacks: called after each step and each evaluation. Where one raises, the state is saved first.
+        own: a model, datasets or a loss in the place of the configured ones; the same ones when the run goes on.
+        console: where to print; the terminal by default.
+
+    Raises:
+        UserError: something outside the program is wrong; what the run directory holds stays whole.
+    """
+    console, run = console or make_console(quiet=jax.process_index() != 0), RunDirectory(Path(workdir))
+    resume = resume and run.exists()
+    saved = last_checkpoint(run) if resume else None
+    if resume:
+        check_config(run, config, saved.phase if saved else 0)
+    else:
+        run.refuse_existing()
+    setup = set_up(config, own)
+    if resume:
+        check_examples(run, setup.classes, setup.examples)
+    ledger = None if saved else setup.load_weights()
+    for dataset in (setup.train, setup.validation):
+        dataset.check()
+        console.print(dataset.report(config.data.batch_size), highlight=False, markup=False)
+    if ledger is not None:
+        console.print(ledger.summary(), highlight=False)
+    if jax.process_index() == 0:
+        run.save_config(config) if resume else run.create(config, setup.classes, setup.examples)
+    multihost_utils.sync_global_devices("the run directory is there")
+    with Checkpoints(run.checkpoints) as checkpoints:
+        stage = setup.stages[saved.phase if saved else 0]
+        if saved is not None:
+            state = checkpoints.state(setup.abstract_state(stage))
+            console.print(
+                f"Going on from step {saved.step} of {setup.total_steps} (epoch {saved.step // setup.steps_per_epoch} "
+                f"of {setup.total_steps // setup.steps_per_epoch} is done).",
+                highlight=False,
+            )
+        else:
+            params, stats = setup.first_values(ledger)
+            state = initial_state(stage, params, stats, setup.layout, ema=config.ema_decay is not None)
+        best = checkpoints.metadata("best")["best"] if saved and checkpoints.step("best") is not None else None
+        steps = {"start_step": int(state.step), "total_steps": setup.total_steps}
+        with Reporter(run.path, console=console, **steps) as reporter, stop_signals() as stop:
+            loop = Loop(setup, run, checkpoints, reporter, stop, callbacks, stop_after, best)
+            state = loop.run(state, stage)
+        checkpoints.wait()
+    if int(state.step) == 0 and jax.process_index() == 0:
+        run.remove()  # what was stopped before its first step has nothing to go on from
+    return Fitted(run.path, setup, state, loop.best, loop.complete, stop.number)
+
+
+@dataclass
+class Loop:
+    """What the steps of a run share; `run` and what it calls stand in the order in which they are called."""
+
+    setup: Setup
+    run_directory: RunDirectory
+    checkpoints: Checkpoints
+    reporter: Reporter
+    stop: Stop
+    callbacks: Sequence[Callback]
+    stop_after: int | None
+    best: float | None
+    complete: bool = False
+    asked_to_stop: bool = False
+
+    def __post_init__(self) -> None:
+        setup, data = self.setup, self.setup.config.data
+        self.predictor = Predictor(
+            setup.task,
+            setup.model,
+            setup.layout,
+            batch_size=data.batch_size,
+            workers=data.workers,
+            dtype=setup.config.precision,
+            compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
+        )
+        self.key = key_data(setup.config.seed)
+        self.drawn = spread(len(setup.validation), DRAWN)
+
+    def run(self, state: TrainState, stage: Stage) -> TrainState:
+        """Trains from a state of a stage to the end of the last one, or until something asks to stop."""
+        setup, step = self.setup, int(state.step)
+        batches = train_batches(
+            setup.train,
+            batch_size=setup.config.data.batch_size,
+            seed=setup.config.seed,
+            start_step=step,
+            workers=setup.config.data.workers,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+        with batches:
+            if step and step % setup.steps_per_epoch == 0 and step not in self.reporter.evaluated():
+                self.evaluate(stage, state, step)  # the run was stopped between a checkpoint and its evaluation
+            for following in setup.stages[stage.index :]:
+                if following is not stage:
+                    state = enter(following, stage, state, setup.layout)
+                stage = following
+                state = self.train(stage, state, batches)
+                if self.stopping(int(state.step)):
+                    break
+        self.complete = int(state.step) == setup.total_steps in self.reporter.evaluated()
+        return state
+
+    def stopping(self, step: int) -> bool:
+        """Whether something has asked the run to stop after a step."""
+        return bool(self.stop) or self.asked_to_stop or (self.stop_after is not None and step >= self.stop_after)
+
+    def train(self, stage: Stage, state: TrainState, batches: Batches) -> TrainState:
+        """Data, step, data, step, to the end of a stage."""
+        setup, config, step = self.setup, self.setup.config, int(state.step)
+        template = nnx.clone(setup.model)
+        set_modes(template, stage.groups, stage.batch_norm)
+        compiled = Compiled(
+            train_step(template, setup.loss, stage.groups.labels, config.optimizer, dtype=config.precision),
+            updates_state=True,
+            budget=len(np.unique(setup.train.buckets)),
+            compiling=lambda number: self.reporter.doing(
+                f"compiling the training step of phase {stage.index + 1}, program {number}"
+            ),
+        )
+        pending: list[Mapping[str, Array]] = []
+        while step < stage.last and not self.stopping(step):
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            inputs = StepInputs(self.key, stage.numbers(step), config.ema_decay or 0.0)
+            try:
+                state, metrics = compiled(state, setup.layout.batch(batch), inputs)
+            except Interrupted:
+                break
+            pending.append(metrics)
+            if len(pending) > 1:  # no more than one step is queued: on a CPU each holds its own temporaries
+                jax.block_until_ready(pending[-2])
+            step += 1
+            epoch_ends = step % setup.steps_per_epoch == 0
+            self.reporter.advance(step, setup.steps_per_epoch, config.data.batch_size, waited)
+            self.call_back(stage, Event("step", step, step // setup.steps_per_epoch, metrics, state))
+            if epoch_ends or self.stopping(step) or step % config.log_every == 0:
+                self.log(stage, state, step, pending, compiled.compilations)
+                pending = []
+            if epoch_ends or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                self.save(stage, state)
+            if epoch_ends and not self.stop:  # a signal leaves no time; the evaluation is made up when the run goes on
+                self.evaluate(stage, state, step)
+        if step and self.stopping(step):
+            self.save(stage, state)
+        return state
+
+    def call_back(self, stage: Stage, event: Event) -> None:
+        """Tells the callbacks; where one raises, the state is saved first."""
+        ended = False
+        try:
+            asked = [callback(event) for callback in self.callbacks]
+            ended = True
+        finally:
+            if not ended:
+                self.save(stage, event.state)
+                self.checkpoints.wait()
+        self.asked_to_stop |= True in asked
+
+    def log(
+        self, stage: Stage, state: TrainState, step: int, pending: Sequence[Mapping[str, Array]], compilations: int
+    ) -> None:
+        """Writes the mean metrics since the last call; ends a run whose numbers are not finite any more."""
+        fetched = jax.device_get(pending)
+        if not bool(state.all_finite):
+            good = int(state.step)
+            self.save(stage, state)
+            raise UserError(
+                f"The loss or its gradient was not finite in step {good + 1}. The last good state, of step {good}, is "
+                f"saved in {self.run_directory.path}. Go on from it with --resume and a lower "
+                "--optimizer.learning-rate, or start again with a warm-up or --optimizer.clip-norm."
+            )
+        means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+        settled = {"learning_rate": stage.highest_rate(step - 1), "compilations": compilations}
+        self.reporter.train(step, step // self.setup.steps_per_epoch, means | settled)
+
+    def save(self, stage: Stage, state: TrainState) -> None:
+        """Saves what is needed to go on from here, unless it is saved already."""
+        self.checkpoints.save(state, {"phase": stage.index})
+
+    def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
+        """Evaluates, saves the model if it is the best so far, and draws."""
+        setup, epoch, pictures = self.setup, step // self.setup.steps_per_epoch, self.run_directory.pictures
+        with self.reporter.doing(f"evaluating epoch {epoch}"):
+            metrics, shown = evaluate(self.predictor, setup.task, state.evaluated, setup.validation, self.drawn)
+            primary = setup.task.primary_metric
+            better = primary.improves(metrics[primary.name], self.best)
+            if better:
+                self.best = metrics[primary.name]
+                self.checkpoints.save_best(state, {"best": self.best})
+            self.reporter.evaluation(step, epoch, metrics, better)
+        if jax.process_index() == 0:
+            with self.reporter.doing("drawing"):
+                learning_curves(self.run_directory.metrics_file, pictures / "learning_curves.png", primary.name)
+                setup.task.draw(setup.validation, shown, pictures / "predictions.png")
+        self.call_back(stage, Event("evaluation", step, epoch, metrics, state))

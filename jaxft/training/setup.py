@@ -1,0 +1,123 @@
+"""Everything that a run knows before its first array: data, abstract model, layout, stages; and the cheap checks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flax import nnx
+
+from converters import Ledger
+from jaxft.config import Config
+from jaxft.data.dataset import Dataset
+from jaxft.data.loader import steps_per_epoch
+from jaxft.errors import UserError
+from jaxft.models.paths import values
+from jaxft.run import Names
+from jaxft.tasks.task import Task
+from jaxft.training.layout import ArrayDict, Layout, device_layout
+from jaxft.training.model import ModelSource, abstract_for, first_values, head_named, load_weights
+from jaxft.training.stages import Stage, lay_out
+from jaxft.training.state import TrainState, abstract_state
+from jaxft.training.step import LossFunction
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a user brings in the place of what a configuration says.
+
+    Attributes:
+        model: with its first values.
+        datasets: the training and the validation split.
+        loss: (model, batch) -> (loss, metrics).
+    """
+
+    model: nnx.Module | None = None
+    datasets: tuple[Dataset, Dataset] | None = None
+    loss: LossFunction | None = None
+
+
+NOTHING_OWN = Own()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run before its first array.
+
+    Attributes:
+        written: the configuration as it is saved; `config` has the paths of the head in the place of `@head`.
+        model: abstract, but for what `load` has filled.
+    """
+
+    written: Config
+    config: Config
+    task: Task
+    loss: LossFunction
+    train: Dataset
+    validation: Dataset
+    source: ModelSource
+    model: nnx.Module
+    stages: list[Stage]
+    layout: Layout
+    steps_per_epoch: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the model's outputs."""
+        return self.train.classes
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.stages[-1].last
+
+    @property
+    def examples(self) -> Names:
+        """The examples of both splits, to be compared when the run goes on."""
+        return {"train": list(self.train.names()), "validation": list(self.validation.names())}
+
+    def load_weights(self) -> Ledger | None:
+        """Fills the model from its configured checkpoint, on the host; see `jaxft.training.model.load_weights`."""
+        return load_weights(self.model, self.source, self.config.pretrained, self.classes)
+
+    def first_values(self, ledger: Ledger | None) -> tuple[ArrayDict, ArrayDict]:
+        """The parameters and the statistics that a run starts from, where they belong."""
+        arrays = first_values(self.model, self.source, self.config.pretrained, self.classes, ledger, self.layout)
+        return self.split(arrays)
+
+    def abstract_state(self, stage: Stage) -> TrainState:
+        """The shapes, types and shardings of the state during a stage."""
+        params, stats = self.split(values(self.model))
+        return self.layout.abstract(abstract_state(stage, params, stats, ema=self.config.ema_decay is not None))
+
+    def split(self, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters and statistics of a model's arrays by dotted path."""
+        parameters = values(self.model, nnx.Param).keys()
+        return (
+            {path: array for path, array in arrays.items() if path in parameters},
+            {path: array for path, array in arrays.items() if path not in parameters},
+        )
+
+
+def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
+    """Opens the data as far as their lists, and lays everything out for an abstract model.
+
+    Raises:
+        UserError: whatever can be known to be wrong by now.
+    """
+    task = config.task.task(config.precision)
+    train, validation = own.datasets or task.datasets(config.data, config.seed)
+    if train.classes != validation.classes:
+        raise UserError(f"The training split has the classes {train.classes}, the other one {validation.classes}.")
+    if config.data.batch_size > len(train):
+        raise UserError(
+            f"A batch of {config.data.batch_size} is larger than the {len(train)} training examples; "
+            "lower --data.batch-size."
+        )
+    layout = device_layout(config.data.batch_size, config.optimizer.accumulate, fsdp=config.fsdp)
+    source = ModelSource(config, own.model)
+    model = abstract_for(source, task, train.classes)
+    named = head_named(source)
+    steps = steps_per_epoch(train.buckets, config.data.batch_size)
+    shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
+    stages = lay_out(named, shapes, steps)
+    return Setup(config, named, task, own.loss or task.loss, train, validation, source, model, stages, layout, steps)
