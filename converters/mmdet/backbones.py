@@ -69,6 +69,7 @@ def _stage(section: Section, branches: int) -> Stage:
 
 
 def backbone(parent: Section) -> Part:
+    """The constructor of the backbone that `parent.backbone` describes."""
     section = parent.section("backbone")
     kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet", "HRNet"])
     section.ignore("frozen_stages", "norm_eval", "init_cfg", "pretrained", "with_cp", "stage_with_dcn")

@@ -15,6 +15,7 @@ SMOOTH_L1 = {"type": "SmoothL1Loss", "beta": 1 / 9}
 
 
 def rpn_head(parent: Section, train: Section, test: Section, divisor: int | None) -> Part:
+    """The constructor of `parent.rpn_head`; `divisor` is what the sides of padded photos are multiples of."""
     name = "rpn_head"
     section = parent.section(name)
     section.type(["RPNHead"])
@@ -45,6 +46,7 @@ def _anchor_options(section: Section, train: Section, test: Section, divisor: in
 
 
 def dense_head(parent: Section, name: str, divisor: int | None) -> Part:
+    """The constructor of `parent.bbox_head`, a dense head of that name; `divisor` as of `rpn_head`."""
     section, test = parent.section("bbox_head"), parent.section("test_cfg")
     kind = section.type([name])
     section.ignore("init_cfg")

@@ -24,6 +24,7 @@ def hrfpn(section: Section) -> Part:
 
 
 def neck(parent: Section) -> Part | None:
+    """The constructor of the neck that `parent.neck` describes; None where there is none."""
     if not parent.has("neck"):
         parent.ignore("neck")
         return None

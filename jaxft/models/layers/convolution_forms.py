@@ -26,6 +26,7 @@ class Form(NamedTuple):
 
 
 def wide(x: Array) -> Array:
+    """`x` in float32, or wider if it is."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
