@@ -22,19 +22,17 @@ from flax import nnx
 from rich.live import Live
 from rich.table import Table
 
-from benchmarks.steps import OPTIMIZER, grouped
+from benchmarks.steps import OPTIMIZER, our_training
 from benchmarks.timing import interleaved
 from converters import load_pretrained
 from jaxft import config
-from jaxft.distributed import device_mesh
-from jaxft.models import BUILDERS, abstract_model, materialise
+from jaxft.models import BUILDERS, abstract_model, initialize_missing
 from jaxft.models.paths import filled, values
 from jaxft.models.streams import initial_rngs
-from jaxft.optim import transformation
-from jaxft.step import Compiled, initial_state, train_step
 from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.task import DetectionTask
 
-TASK = Detection((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TASK = DetectionTask(Detection())
 CLASSES, BOXES, CAP = 20, 8, 16
 Program = Callable[[], Any]
 
@@ -116,18 +114,10 @@ def our_programs(model: Any, batch: dict[str, np.ndarray]) -> dict[str, Program]
     def predict(weights: dict[str, jax.Array], batch: dict[str, jax.Array]) -> Any:
         return TASK.predict(filled(inference_model, weights), batch)
 
-    weights, photos = values(model), arrays | {"index": jnp.arange(len(batch["image"]))}
-    groups = grouped(model, (config.Rule(pattern="*", rate=1e-3),))
-    optimizer = transformation(groups, OPTIMIZER)
-    state = jax.tree.map(jnp.copy, initial_state(model, lambda _: False, optimizer, 0))
-    step = Compiled(train_step(model, TASK, optimizer, seed=0), device_mesh(len(batch["image"]), 1), updates_state=True)
-
-    def training() -> None:
-        nonlocal state
-        state, metrics = step(state, arrays)
-        jax.block_until_ready((state, metrics))
-
-    return {"training": training, "inference": lambda: jax.block_until_ready(predict(weights, photos))}
+    weights = values(model)
+    rules = (config.Rule(pattern="*", lr_scale=1e-3),)
+    training = our_training(model, TASK, OPTIMIZER, rules, arrays)
+    return {"training": training, "inference": lambda: jax.block_until_ready(predict(weights, arrays))}
 
 
 def freeze_norms(model: "torch.nn.Module") -> None:
@@ -154,7 +144,7 @@ def programs(name: str, options: Options) -> dict[str, dict[str, Program]]:
     freeze_norms(theirs)
     ours = abstract_model(name, CLASSES)
     load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-    materialise(ours, lambda: BUILDERS[name](CLASSES, rngs=initial_rngs(0)))
+    initialize_missing(ours, lambda: BUILDERS[name](CLASSES, rngs=initial_rngs(0)))
     batch = random_batch(options)
     sides = {"theirs": their_programs(theirs, batch, background), "ours": our_programs(ours, batch)}
     return {step: {side: sides[side][step] for side in sides} for step in ("training", "inference")}

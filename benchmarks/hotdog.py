@@ -69,7 +69,7 @@ def with_jaxft(file: Path, options: Options, seed: int) -> Result:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         minutes = (time.perf_counter() - start) / 60
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    accuracies = [line["accuracy"] for line in lines if line["split"] == "test"]
+    accuracies = [line["accuracy"] for line in lines if line["split"] == "validation"]
     return Result(accuracies[-1], max(accuracies), minutes)
 
 
@@ -78,7 +78,8 @@ def with_pytorch(file: Path, options: Options, seed: int) -> Result:
     start = time.perf_counter()
     torch.manual_seed(seed)
     settings = config.load(file)
-    phase, images = settings.phases[0], settings.images
+    assert isinstance(settings.task, config.Classification)
+    phase, images = settings.phases[0], settings.task.images
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=2)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -94,7 +95,7 @@ def with_pytorch(file: Path, options: Options, seed: int) -> Result:
     for name, parameter in model.named_parameters():
         rule = next(rule for rule in phase.rules if matches(rule.pattern, name))
         parameter.requires_grad_(not rule.frozen)
-        rates[name] = settings.optimizer.learning_rate * rule.rate
+        rates[name] = settings.optimizer.learning_rate * rule.lr_scale
     groups = [{"params": [p], "lr": rates[name]} for name, p in model.named_parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
         groups,

@@ -20,7 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from torchvision import datasets, transforms
 
-from jaxft.data import Augment, CenterCrop, ImageFolder, LabelledRows, train_batches
+from jaxft.data.dataset import ImageDataset
+from jaxft.data.folder import ImageFolder
+from jaxft.data.loader import train_batches
+from jaxft.data.transforms import Augment, CenterCrop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WARM_UP = 10
@@ -63,7 +66,7 @@ def main(
 def jaxft_rate(root: Path, batch_size: int, batches: int, workers: int) -> Rate:
     """Time jaxft's loader; `workers` 0 means threads."""
     with train_batches(
-        LabelledRows(ImageFolder(root), Augment(), CenterCrop()), batch_size=batch_size, seed=0, workers=workers
+        ImageDataset(ImageFolder(root), Augment(), CenterCrop()), batch_size=batch_size, seed=0, workers=workers
     ) as loader:
         return timed(loader, batch_size, batches)
 

@@ -18,10 +18,8 @@ from typing import Any
 import tyro
 
 from jaxft import config
-from jaxft.reporting.console import make_console
-from jaxft.process import prepare
-from jaxft.run import RunDirectory
-from jaxft.train import train
+from jaxft.cli import start
+from jaxft.training.loop import fit
 
 DETECTOR = Path(__file__).parent.parent / "configs" / "faster_rcnn_r50_fpn_coco_to_custom.py"
 
@@ -76,10 +74,10 @@ def settings(options: Options, root: Path) -> config.Config:
     changes = {
         "pretrained": config.Pretrained(),
         "data": config.Data(source="coco", root=str(root), image_folder="photos", batch_size=options.photos),
-        "images.flip": 0.0,
-        "detection.scales": ((320, 240),),
-        "detection.test_scale": (320, 240),
-        "detection.cap": 40,
+        "task.flip": 0.0,
+        "task.scales": ((320, 240),),
+        "task.test_scale": (320, 240),
+        "task.max_objects": 40,
         "optimizer": config.Optimizer(name="adamw", learning_rate=3e-4, clip_norm=10.0),
         "phases": (everything,),
         "log_every": 5,
@@ -94,11 +92,10 @@ def settings(options: Options, root: Path) -> config.Config:
 def main() -> None:
     """Trains and prints what the training command prints."""
     options = tyro.cli(Options)
-    prepare()
+    start()
     with tempfile.TemporaryDirectory() as folder:
         few(options, Path(folder))
-        run = RunDirectory(options.workdir or Path(folder) / "run")
-        train(settings(options, Path(folder)), run, resume=False, dry=False, console=make_console(quiet=False))
+        fit(settings(options, Path(folder)), options.workdir or Path(folder) / "run")
 
 
 if __name__ == "__main__":

@@ -21,18 +21,22 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks.timing import interleaved
-from converters.verify import MEAN, STD, torch_loss
+from converters.verify import CLASSIFICATION as TASK
+from converters.verify import torch_loss
 from converters.verify_reference import reference
 from jaxft import config, create_model
-from jaxft.distributed import device_mesh
 from jaxft.models import abstract_model
 from jaxft.models.paths import filled, values
-from jaxft.optim import Plan, plan, set_modes, transformation
-from jaxft.step import Compiled, TrainState, eval_step, initial_state, train_step
-from jaxft.tasks.classification import Classification
+from jaxft.tasks.task import Task
+from jaxft.training.layout import one_device
+from jaxft.training.optim import set_modes
+from jaxft.training.stages import lay_out
+from jaxft.training.state import initial_state
+from jaxft.training.step import Compiled, StepInputs, key_data, predict_step, train_step
 
 OPTIMIZER = config.Optimizer(learning_rate=0.01, momentum=0.9, weight_decay=1e-3)
-TASK = Classification(MEAN, STD)
+Rules = tuple[config.Rule, ...]
+Batch = dict[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,41 +53,35 @@ class Options:
     """Timed runs of each program, in turn."""
 
 
-def grouped(model: nnx.Module, rules: tuple[config.Rule, ...]) -> Plan:
-    """The plan of rules, and the model's layers put into its modes."""
-    phase = config.Phase(rules=rules)
-    shapes = {path: value.shape for path, value in values(model, nnx.Param).items()}
-    groups = plan(shapes, OPTIMIZER, phase, steps_per_epoch=1000)
-    set_modes(model, groups, phase.batch_norm)
-    return groups
-
-
-def our_training(model: Any, rules: tuple[config.Rule, ...], batch: dict[str, Array]) -> Callable[[], None]:
+def our_training(model: Any, task: Task, optimizer: config.Optimizer, rules: Rules, batch: Batch) -> Callable[[], None]:
     """Our training step as the loop runs it."""
-    groups = grouped(model, rules)
-    optimizer = transformation(groups, OPTIMIZER)
-    state: TrainState = initial_state(model, lambda path: groups.group(path).frozen, optimizer, 0)
+    settings = config.Config(optimizer=optimizer, phases=(config.Phase(rules=rules),))
+    parameters = values(model, nnx.Param)
+    shapes = {path: tuple(value.shape) for path, value in parameters.items()}
+    (stage,) = lay_out(settings, shapes, steps_per_epoch=1000)
+    set_modes(model, stage.groups, stage.batch_norm)
+    state = initial_state(stage, parameters, values(model, nnx.BatchStat), one_device(), ema=False)
     state = jax.tree.map(jnp.copy, state)  # its memory is given to the step
-    step = Compiled(train_step(model, TASK, optimizer, seed=0), device_mesh(len(batch["image"]), 1), updates_state=True)
+    step = Compiled(train_step(model, task.loss, stage.groups.trained, stage.chain), updates_state=True)
+    inputs = StepInputs(key_data(0), stage.numbers(0))
 
     def run() -> None:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, inputs)
         jax.block_until_ready((state, metrics))
 
     return run
 
 
-def our_evaluation(model: Any, batch: dict[str, Array]) -> Callable[[], None]:
+def our_evaluation(model: Any, batch: Batch) -> Callable[[], None]:
     """Our evaluation step as the loop runs it."""
     model.eval()
-    step = Compiled(eval_step(nnx.clone(model), TASK), device_mesh(len(batch["image"]), 1))
+    step = Compiled(predict_step(nnx.clone(model), TASK.predict))
     arrays = values(model)
-    masked = batch | {"mask": jnp.ones(len(batch["image"]))}
-    return lambda: jax.block_until_ready(step(arrays, masked))
+    return lambda: jax.block_until_ready(step(arrays, batch))
 
 
-def our_head_alone(model: Any, head: str, batch: dict[str, Array]) -> Callable[[], None]:
+def our_head_alone(model: Any, head: str, batch: Batch) -> Callable[[], None]:
     """Loss, gradient and update of the last layer on stored features."""
     model.eval()
     layer = getattr(model, head)
@@ -147,7 +145,7 @@ def main() -> None:
                 ),
             )
             ours = {
-                "training": our_training(create_model(name), everything, batch),
+                "training": our_training(create_model(name), TASK, OPTIMIZER, everything, batch),
                 "evaluation": our_evaluation(create_model(name), batch),
             }
             for step in ("training", "evaluation"):
@@ -155,7 +153,7 @@ def main() -> None:
                 ratio = seconds["theirs"] / seconds["ours"]
                 table.add_row(name, step, f"{seconds['theirs']:.3f}", f"{seconds['ours']:.3f}", f"{ratio:.2f}")
             parts = {
-                "step": our_training(create_model(name), head_only, batch),
+                "step": our_training(create_model(name), TASK, OPTIMIZER, head_only, batch),
                 "forward": ours["evaluation"],
                 "head": our_head_alone(create_model(name), head, batch),
             }

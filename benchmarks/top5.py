@@ -13,13 +13,14 @@ import tyro
 
 from converters import load_pretrained
 from jaxft import config
-from jaxft.classifying import Classifying
-from jaxft.reporting.console import make_console
-from jaxft.data import ImageFolder
-from jaxft.distributed import device_mesh
+from jaxft.cli import start
+from jaxft.data.dataset import ImageDataset
+from jaxft.data.folder import ImageFolder
 from jaxft.models import abstract_model
 from jaxft.models.paths import values
-from jaxft.process import prepare
+from jaxft.reporting.console import make_console
+from jaxft.training.evaluation import Predictor
+from jaxft.training.layout import device_layout
 
 HOTDOG = 934  # ImageNet's class "hotdog, hot dog, red hot"
 
@@ -35,15 +36,20 @@ class Options:
 def main() -> None:
     """Prints a line a class."""
     options = tyro.cli(Options)
-    prepare()
+    start()
     settings = config.load(Path("configs/hotdog_lite0.py"))
+    assert isinstance(settings.task, config.Classification)
     assert settings.pretrained.source is not None
     model = abstract_model(settings.model.name)
     load_pretrained(model, settings.pretrained.source)
     model.eval()
-    mesh = device_mesh(settings.data.batch_size, 1)
+    task = settings.task.task()
     photos = ImageFolder(options.root)
-    _, probabilities = Classifying(settings, model, photos.classes, mesh).probabilities(values(model), photos)
+    dataset = ImageDataset(photos, settings.task.images.augment(), settings.task.images.center_crop())
+    layout = device_layout(settings.data.batch_size)
+    predictor = Predictor(task, model, layout, batch_size=settings.data.batch_size)
+    predictions = dict(sorted(predictor(values(model), dataset)))
+    probabilities = np.stack([prediction["probabilities"] for prediction in predictions.values()])
     found = (np.argsort(-probabilities, axis=1)[:, :5] == HOTDOG).any(1)
     labels = np.array([photos[index].label for index in range(len(photos))])
     for label, name in enumerate(photos.classes):

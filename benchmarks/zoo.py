@@ -18,8 +18,9 @@ import tyro
 from rich.live import Live
 from rich.table import Table
 
-from benchmarks.steps import TASK, our_evaluation, our_training, their_steps
+from benchmarks.steps import OPTIMIZER, our_evaluation, our_training, their_steps
 from benchmarks.timing import interleaved
+from converters.verify import CLASSIFICATION as TASK
 from jaxft import config, create_model
 
 SIZES = {
@@ -68,7 +69,7 @@ def seconds(name: str, options: Options) -> dict[str, dict[str, float]]:
         zip(("training", "evaluation"), their_steps(name, np.array(TASK.images(batch["image"])), labels), strict=True)
     )
     ours = {
-        "training": our_training(create_model(name), (config.Rule(pattern="*"),), batch),
+        "training": our_training(create_model(name), TASK, OPTIMIZER, (config.Rule(pattern="*"),), batch),
         "evaluation": our_evaluation(create_model(name), batch),
     }
     return {step: interleaved({"theirs": theirs[step], "ours": ours[step]}, options.rounds) for step in ours}

@@ -21,10 +21,11 @@ from converters.recognition import fitting_models
 from converters.report import Report
 from converters.sources import load
 from converters.verify import verify
-from jaxft.reporting.console import make_console
-from jaxft.errors import UserError, run_command
+from jaxft.cli import run_command
+from jaxft.errors import UserError
 from jaxft.models import abstract_model, list_models, with_head
 from jaxft.models.paths import filled, values
+from jaxft.reporting.console import make_console
 
 console = make_console()
 

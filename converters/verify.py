@@ -1,5 +1,6 @@
 """The proof: the same weights and images through PyTorch and through us, in evaluation and in training."""
 
+import dataclasses
 import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,18 +20,22 @@ from converters.report import STEPS, Report, difference, worst
 from converters.rules import leaves
 from converters.verify_reference import away_from_kinks, perturb, reference
 from jaxft import config
-from jaxft.models import BUILDERS, abstract_model, class_layers, materialise
+from jaxft.models import BUILDERS, abstract_model, class_layers, initialize_missing
 from jaxft.models.paths import filled, modules, values
 from jaxft.models.streams import QUICK, initial_rngs
-from jaxft.optim import plan, set_modes, transformation
-from jaxft.step import TrainState, initial_state, train_step
 from jaxft.tasks.classification import Classification
+from jaxft.tasks.classification.task import ClassificationTask
+from jaxft.training.layout import one_device
+from jaxft.training.optim import Numbers, set_modes
+from jaxft.training.stages import lay_out
+from jaxft.training.state import TrainState, initial_state
+from jaxft.training.step import StepInputs, key_data, train_step
 
 if TYPE_CHECKING:
     import torch
 
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLASSIFICATION = ClassificationTask(Classification())
 OPTIMIZER = config.Optimizer(learning_rate=0.001, momentum=0.9, weight_decay=1e-3)
 HEAD_RATE = 10.0
 
@@ -69,11 +74,11 @@ def verify(
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, num_classes, batch).astype(np.int32)
-    away_from_kinks(theirs, np.array(Classification(MEAN, STD).images(jnp.asarray(pixels))))
+    away_from_kinks(theirs, np.array(CLASSIFICATION.images(jnp.asarray(pixels))))
     with precision(dtype):
         ours = abstract_model(name, num_classes, **options)
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: BUILDERS[name](num_classes, rngs=initial_rngs(seed), **options))
+        initialize_missing(ours, lambda: BUILDERS[name](num_classes, rngs=initial_rngs(seed), **options))
         heads = class_layers(partial(abstract_model, name, **options))
         return compare(name, theirs, ours, heads, pixels, labels, dtype, start)
 
@@ -97,7 +102,7 @@ def compare(
     theirs.to(getattr(torch, dtype))
     without_chance(theirs, ours)
     ours = widened(ours, dtype)
-    task = Classification(MEAN, STD, dtype=dtype)
+    task = ClassificationTask(CLASSIFICATION.fields, dtype)
     images = np.array(task.images(jnp.asarray(pixels)))
 
     stages, logits = evaluate_both(theirs, ours, images)
@@ -187,18 +192,24 @@ def channels_last(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return turned if turned.shape == shape else array
 
 
-def training(ours: nnx.Module, task: Classification, heads: Sequence[str], dtype: str) -> tuple[Any, TrainState]:
+def training(ours: nnx.Module, task: ClassificationTask, heads: Sequence[str], dtype: str) -> tuple[Any, TrainState]:
     """Our compiled step with two groups of rates, and its first state; the optimizer's keeps each step's gradient."""
     parameters = values(ours, nnx.Param)
-    rules = [config.Rule(pattern=head, rate=HEAD_RATE) for head in heads]
+    rules = [config.Rule(pattern=head, lr_scale=HEAD_RATE) for head in heads]
     phase = config.Phase(rules=(*rules, config.Rule(pattern="*")))
-    groups = plan({path: value.shape for path, value in parameters.items()}, OPTIMIZER, phase, steps_per_epoch=1)
-    set_modes(ours, groups, phase.batch_norm)
-    optimizer = optax.chain(recorder(), transformation(groups, OPTIMIZER))
-    state = initial_state(ours, lambda _: False, optimizer, 0)
+    settings = config.Config(optimizer=OPTIMIZER, phases=(phase,))
+    (stage,) = lay_out(settings, {path: tuple(value.shape) for path, value in parameters.items()}, steps_per_epoch=1)
+    set_modes(ours, stage.groups, phase.batch_norm)
+    inputs = StepInputs(key_data(0), stage.numbers(0))
+
+    def chain(numbers: Numbers) -> optax.GradientTransformation:
+        return optax.chain(recorder(), stage.chain(numbers))
+
+    state = initial_state(stage, parameters, values(ours, nnx.BatchStat), one_device(), ema=False)
+    state = dataclasses.replace(state, opt_state=chain(inputs.numbers).init(parameters))
     # The old state's memory goes to the new one: the largest models fill the memory of a laptop.
-    step = train_step(ours, task, optimizer, seed=0, dtype=dtype)
-    return jax.jit(step, donate_argnums=0, compiler_options=QUICK), state
+    step = train_step(ours, task.loss, stage.groups.trained, chain, dtype=dtype)
+    return partial(jax.jit(step, donate_argnums=0, compiler_options=QUICK), inputs=inputs), state
 
 
 def recorder() -> optax.GradientTransformation:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jaxft import config
 from jaxft.errors import UserError
@@ -106,7 +106,7 @@ class RunDirectory:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return tuple(self._read(self.classes_file))
+        return tuple(cast(list[str], self._read(self.classes_file)))
 
     def examples(self) -> Names:
         """The examples that the run was started with.
@@ -114,9 +114,9 @@ class RunDirectory:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return dict(self._read(self.examples_file))
+        return cast(dict[str, list[str]], self._read(self.examples_file))
 
-    def _read(self, path: Path) -> "list[str] | dict[str, list[str]]":
+    def _read(self, path: Path) -> object:
         try:
             data = path.read_bytes()
             return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)

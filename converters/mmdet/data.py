@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from converters.mmdet.section import ConfigError, Section, flag, number, numbers, text, whole, wholes
-from jaxft.config import Data, Detection, Images
+from jaxft.config import Data, Detection
 
 WORD = r"([^A-Za-z0-9]+)"  # what lies between two words of a file's name
 # Steps that say nothing beyond what every run here does anyway.
@@ -43,7 +43,7 @@ def read_data(config: Mapping[str, Any], model: Mapping[str, Any], batch_size: i
         annotation_file=pattern,
         image_folder=photos.pop() or ".",
         train=splits[0],
-        test=splits[1],
+        validation=splits[1],
         classes=(classes[0],) if isinstance(classes[0], str) else tuple(classes[0]),
         single_class="object" if model.get("type") == "RPN" else None,
         batch_size=batch_size,
@@ -75,25 +75,22 @@ def _pattern(name: str, split: str) -> str:
     return "".join("{split}" if word == split else word for word in re.split(WORD, name))
 
 
-def read_images(config: Mapping[str, Any], model: Mapping[str, Any], flip: float) -> Images:
+def _normalization(preprocessor: Section) -> dict[str, Any]:
     """Means and deviations, which MMDetection gives for channels 0..255 in the order that the model sees."""
-    section = Section(model.get("data_preprocessor") or {}, "model.data_preprocessor")
-    mean, std = (section.take(name, numbers, (float(default),) * 3) for name, default in (("mean", 0), ("std", 1)))
-    bgr = not section.take("bgr_to_rgb", flag, False)
-    return Images(
-        mean=(mean[0] / 255, mean[1] / 255, mean[2] / 255),
-        std=(std[0] / 255, std[1] / 255, std[2] / 255),
-        bgr=bgr,
-        flip=flip,
-    )
+    mean, std = (preprocessor.take(name, numbers, (float(default),) * 3) for name, default in (("mean", 0), ("std", 1)))
+    return {
+        "mean": tuple(value / 255 for value in mean),
+        "std": tuple(value / 255 for value in std),
+        "bgr": not preprocessor.take("bgr_to_rgb", flag, False),
+    }
 
 
-def read_detection(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[Detection, float]:
-    """How photos are resized, cropped and padded; and the chance of a flip."""
+def read_detection(config: Mapping[str, Any], model: Mapping[str, Any]) -> Detection:
+    """How photos are resized, cropped, flipped, normalized and padded."""
     train, test = _data_set(config, "train_dataloader").section, _data_set(config, "val_dataloader").section
     filters = train.section("filter_cfg", {}) if train.has("filter_cfg") else Section({}, train.key("filter_cfg"))
     preprocessor = Section(model.get("data_preprocessor") or {}, "model.data_preprocessor")
-    settings: dict[str, Any] = {
+    settings: dict[str, Any] = _normalization(preprocessor) | {
         "divisor": preprocessor.take("pad_size_divisor", whole, 1),
         "masks": bool((model.get("roi_head") or {}).get("mask_head")),
         "keep_empty": not filters.take("filter_empty_gt", flag, False),
@@ -103,8 +100,8 @@ def read_detection(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple
     for augment in preprocessor.values.get("batch_augments") or ():
         step = Section(augment, preprocessor.key("batch_augments"))
         step.type(["BatchFixedSizePad"])
-        settings["canvases"] = (step.take("size", _pair),)
-    flip = 0.0
+        settings["pad_shapes"] = (step.take("size", _pair),)
+    settings["flip"] = 0.0
     for step in _steps(config, train, "train_pipeline"):
         kind = step.type([*PASSED_OVER, *RESIZES, "RandomFlip", "RandomCrop", "PhotoMetricDistortion", "Pad"])
         if kind in PASSED_OVER:
@@ -113,7 +110,7 @@ def read_detection(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple
             settings |= _resize(step, kind)
         elif kind == "RandomFlip":
             step.only(direction="horizontal")
-            flip = step.take("prob", number)
+            settings["flip"] = step.take("prob", number)
         elif kind == "RandomCrop":
             settings |= _crop(step)
         elif kind == "PhotoMetricDistortion":
@@ -123,7 +120,7 @@ def read_detection(config: Mapping[str, Any], model: Mapping[str, Any]) -> tuple
     for step in _steps(config, test, "test_pipeline"):
         if step.type([*PASSED_OVER, "Resize", "Pad"]) == "Resize":
             settings["test_scale"] = _resize(step, "Resize")["scales"][0]
-    return Detection(**settings), flip
+    return Detection(**settings)
 
 
 def _steps(config: Mapping[str, Any], data_set: Section, name: str) -> list[Section]:

@@ -130,7 +130,13 @@ def read_rules(model: Mapping[str, Any], paramwise: Section) -> tuple[Rule, ...]
             key = paramwise.path
             raise ConfigError(key, key, f"{key}: jaxft has no rule that gives {parameter.path} what it asks for.")
     return tuple(
-        Rule(pattern=pattern, frozen=wish.frozen, rate=wish.rate, decay=wish.decay, batch_norm=wish.batch_norm)  # type: ignore[arg-type]
+        Rule(
+            pattern=pattern,
+            frozen=wish.frozen,
+            lr_scale=wish.rate,
+            weight_decay_scale=wish.decay,
+            batch_norm=wish.batch_norm,  # type: ignore[arg-type]
+        )
         for pattern, wish in rules
     )
 

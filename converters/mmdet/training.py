@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.mmdet.data import read_data, read_detection, read_images
+from converters.mmdet.data import read_data, read_detection
 from converters.mmdet.file import read
 from converters.mmdet.model import model_dict, with_classes
 from converters.mmdet.rules import read_rules
@@ -49,7 +49,6 @@ def read_config(path: str | Path) -> Config:
     amp = wrapper.type(["OptimWrapper", "AmpOptimWrapper"]) == "AmpOptimWrapper"
     batch = parts * Section(whole_config, "config").section("train_dataloader").take("batch_size", whole, 1)
     data, times = read_data(whole_config, model, batch)
-    detection, flip = read_detection(whole_config, model)
     paramwise = wrapper.section("paramwise_cfg", {}) if wrapper.has("paramwise_cfg") else Section({}, "paramwise_cfg")
     optimizer = _optimizer(wrapper, whole_config, batch, parts)
     rules = read_rules(model, paramwise)
@@ -58,7 +57,7 @@ def read_config(path: str | Path) -> Config:
         model=Model(mmdet=json.loads(json.dumps(model))),
         pretrained=_pretrained(whole_config, model),
         data=data,
-        task=detection,
+        task=read_detection(whole_config, model),
         optimizer=optimizer,
         phases=(phase,),
         precision="bfloat16" if amp else "float32",

@@ -64,8 +64,10 @@ class Reporter:
         total_steps: of the whole run, for the time left.
     """
 
-    def __init__(self, folder: Path, *, start_step: int, total_steps: int, console: Console) -> None:
-        self.console, self._total = console, total_steps
+    def __init__(
+        self, folder: Path, *, start_step: int, total_steps: int, steps_per_epoch: int, console: Console
+    ) -> None:
+        self.console, self._total, self._steps_per_epoch = console, total_steps, steps_per_epoch
         self._metrics = folder / "metrics.jsonl"
         self._file: TextIO | None = None
         if jax.process_index() == 0:
@@ -96,7 +98,8 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._heartbeat.stop()
-        self._progress.stop()
+        if self.console.is_terminal:
+            self._progress.stop()
         if self._file is not None:
             self._file.close()
             self._events.close()
@@ -134,44 +137,48 @@ class Reporter:
             self._heartbeat.begin(before)
             self._since += time.perf_counter() - began
 
-    def advance(self, step: int, steps_per_epoch: int, images: int, waited: float) -> None:
+    def _epoch(self, step: int) -> int:
+        """The epoch, from 1, that a step belongs to."""
+        return -(-step // self._steps_per_epoch)
+
+    def advance(self, step: int, images: int, waited: float) -> None:
         """Counts one step, the `step`-th: `images` in it, `waited` seconds until its data were there."""
         self._images += images
         self._waited += waited
-        epoch = -(-step // steps_per_epoch)
+        epoch = self._epoch(step)
         self._heartbeat.begin(f"training, step {step} of {self._total}, epoch {epoch}")
         self._progress.update(self._bar, completed=step, epoch=f"epoch {epoch}")
 
-    def train(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
+    def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs training metrics (means since the last call) with the speed since then."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         speed = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
-        self._write(step, epoch, "train", {**metrics, **speed})
+        self._write(step, "train", {**metrics, **speed})
         line = (
             f"loss {metrics['loss']:.4f}  rate {metrics['learning_rate']:.2g}  "
             f"{speed['images_per_second']:.1f} images/s  {speed['data_wait']:.0%} waiting for data"
         )
         self._progress.update(self._bar, line=line)
         if not self.console.is_terminal:
-            self.say(f"epoch {epoch + 1}  step {step}/{self._total}  {line}")
+            self.say(f"epoch {self._epoch(step)}  step {step}/{self._total}  {line}")
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
 
-    def evaluation(self, step: int, epoch: int, metrics: Mapping[str, float], best: bool) -> None:
+    def evaluation(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
         """Logs the metrics of an evaluation and prints them as a line that stays."""
-        self._write(step, epoch, "validation", metrics)
+        self._write(step, "validation", metrics)
         # Figures of one class, NAME/CLASS, are many; they are in the files.
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
-        self.say(f"epoch {epoch}  step {step}  validation: {text}{'  (best)' if best else ''}")
+        self.say(f"epoch {self._epoch(step)}  step {step}  validation: {text}{'  (best)' if best else ''}")
 
     def say(self, text: str) -> None:
         """Prints a line that stays."""
         self._heartbeat.printed()
         self.console.print(text, highlight=False, markup=False)
 
-    def _write(self, step: int, epoch: int, split: str, metrics: Mapping[str, float]) -> None:
+    def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         if self._file is None:
             return
-        entry: dict[str, Any] = {"step": step, "epoch": epoch, "split": split, **metrics}
+        entry: dict[str, Any] = {"step": step, "epoch": self._epoch(step), "split": split, **metrics}
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
         for name, value in metrics.items():

@@ -79,6 +79,11 @@ def device_layout(batch_size: int, parts: int = 1, *, fsdp: bool = False) -> Lay
     return Layout(Mesh(np.array(devices), (AXIS,)), fsdp)
 
 
+def one_device() -> Layout:
+    """The layout of the first device alone."""
+    return Layout(Mesh(np.array(jax.devices()[:1]), (AXIS,)))
+
+
 def fetch(array: jax.Array) -> np.ndarray:
     """An array on the host, whole, on every process."""
     if array.is_fully_addressable or array.is_fully_replicated:

@@ -152,8 +152,14 @@ def fit(
             params, stats = setup.first_values(ledger)
             state = initial_state(stage, params, stats, setup.layout, ema=config.ema_decay is not None)
         best = checkpoints.metadata("best")["best"] if saved and checkpoints.step("best") is not None else None
-        steps = {"start_step": int(state.step), "total_steps": setup.total_steps}
-        with Reporter(run.path, console=console, **steps) as reporter, stop_signals() as stop:
+        reporter = Reporter(
+            run.path,
+            start_step=int(state.step),
+            total_steps=setup.total_steps,
+            steps_per_epoch=setup.steps_per_epoch,
+            console=console,
+        )
+        with reporter, stop_signals() as stop:
             loop = Loop(setup, run, checkpoints, reporter, stop, callbacks, stop_after, best)
             state = loop.run(state, stage)
         checkpoints.wait()
@@ -226,7 +232,14 @@ class Loop:
         template = nnx.clone(setup.model)
         set_modes(template, stage.groups, stage.batch_norm)
         compiled = Compiled(
-            train_step(template, setup.loss, stage.groups.labels, config.optimizer, dtype=config.precision),
+            train_step(
+                template,
+                setup.loss,
+                stage.groups.trained,
+                stage.chain,
+                parts=config.optimizer.accumulate,
+                dtype=config.precision,
+            ),
             updates_state=True,
             budget=len(np.unique(setup.train.buckets)),
             compiling=lambda number: self.reporter.doing(
@@ -248,7 +261,7 @@ class Loop:
                 jax.block_until_ready(pending[-2])
             step += 1
             epoch_ends = step % setup.steps_per_epoch == 0
-            self.reporter.advance(step, setup.steps_per_epoch, config.data.batch_size, waited)
+            self.reporter.advance(step, config.data.batch_size, waited)
             self.call_back(stage, Event("step", step, step // setup.steps_per_epoch, metrics, state))
             if epoch_ends or self.stopping(step) or step % config.log_every == 0:
                 self.log(stage, state, step, pending, compiled.compilations)
@@ -288,7 +301,7 @@ class Loop:
             )
         means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         settled = {"learning_rate": stage.highest_rate(step - 1), "compilations": compilations}
-        self.reporter.train(step, step // self.setup.steps_per_epoch, means | settled)
+        self.reporter.train(step, means | settled)
 
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already."""
@@ -304,7 +317,7 @@ class Loop:
             if better:
                 self.best = metrics[primary.name]
                 self.checkpoints.save_best(state, {"best": self.best})
-            self.reporter.evaluation(step, epoch, metrics, better)
+            self.reporter.evaluation(step, metrics, better)
         if jax.process_index() == 0:
             with self.reporter.doing("drawing"):
                 learning_curves(self.run_directory.metrics_file, pictures / "learning_curves.png", primary.name)

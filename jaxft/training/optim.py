@@ -15,8 +15,8 @@ from jaxft.training.schedules import schedule
 
 FROZEN = "frozen"
 Numbers = dict[str, Any]
-"""What an optimizer multiplies with: `learning_rate` and `weight_decay` by the label of a group, `momentum`, ...; inputs
-of a compiled step, so that a changed number compiles nothing."""
+"""What an optimizer multiplies with: `learning_rate` and `weight_decay` by the label of a group, `momentum`, ...; they
+are inputs of a compiled step, so that a changed number compiles nothing."""
 
 
 @dataclass(frozen=True)

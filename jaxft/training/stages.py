@@ -5,10 +5,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import optax
 
 from jaxft.config import Config
 from jaxft.config import Optimizer as OptimizerFields
-from jaxft.training.optim import Numbers, ParameterGroup, ParameterGroups, optimizer_numbers, parameter_groups
+from jaxft.training.optim import (
+    Numbers,
+    ParameterGroup,
+    ParameterGroups,
+    optimizer_numbers,
+    parameter_groups,
+    transformation,
+)
 from jaxft.training.schedules import evaluated
 
 
@@ -37,14 +45,19 @@ class Stage:
         """The rate of every trained group at each step of the phase, float32 `[steps]`."""
         return {group.label: evaluated(group.lr, self.last - self.first) for group in self.groups.trained_groups}
 
+    def chain(self, numbers: Numbers) -> optax.GradientTransformation:
+        """The optimizer of the phase with these numbers; see `numbers`."""
+        return transformation(self.groups.labels, self.optimizer, numbers)
+
     @cached_property
-    def _fixed_numbers(self) -> Numbers:
+    def fixed_numbers(self) -> Numbers:
+        """What the optimizer multiplies with at every step: all but the learning rates."""
         return optimizer_numbers(self.groups, self.optimizer)
 
     def numbers(self, step: int) -> Numbers:
         """What the optimizer multiplies with in the step that follows `step` steps of the whole run."""
         rates = {label: float(values[step - self.first]) for label, values in self.learning_rates.items()}
-        return self._fixed_numbers | {"learning_rate": rates}
+        return self.fixed_numbers | {"learning_rate": rates}
 
     def highest_rate(self, step: int) -> float:
         """The highest learning rate of all groups in that step."""

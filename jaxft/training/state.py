@@ -13,7 +13,6 @@ from jax import Array
 
 from jaxft.models.streams import QUICK
 from jaxft.training.layout import Layout
-from jaxft.training.optim import transformation
 from jaxft.training.stages import Stage
 
 Arrays = dict[str, Array]
@@ -56,8 +55,7 @@ def _optimizer_init(stage: Stage, params: Mapping[str, Any]) -> optax.OptState:
     """The optimizer's state before its first step; `params` may be shapes."""
     zeros = {path: jnp.zeros(params[path].shape, params[path].dtype) for path in sorted(stage.groups.trained)}
     rates = {group.label: 0.0 for group in stage.groups.trained_groups}
-    numbers = stage.numbers(stage.first) | {"learning_rate": rates}
-    return transformation(stage.groups.labels, stage.optimizer, numbers).init(zeros)
+    return stage.chain(stage.fixed_numbers | {"learning_rate": rates}).init(zeros)
 
 
 def abstract_state(stage: Stage, params: Mapping[str, Any], stats: Mapping[str, Any], *, ema: bool) -> TrainState:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,9 +14,8 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jaxft import config
 from jaxft.models.paths import filled, values
-from jaxft.training.optim import FROZEN, Numbers, transformation
+from jaxft.training.optim import Numbers
 from jaxft.training.state import TrainState
 from jaxft.training.stopping import interruptible
 
@@ -50,9 +49,10 @@ def key_data(seed: int) -> np.ndarray:
 def train_step(
     template: nnx.Module,
     loss_function: LossFunction,
-    labels: Mapping[str, str],
-    optimizer: config.Optimizer,
+    trained: Collection[str],
+    chain: Callable[[Numbers], optax.GradientTransformation],
     *,
+    parts: int = 1,
     dtype: str = "float32",
 ) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Arrays]]:
     """A function (state, batch, inputs) -> (state, metrics of the batch), to be compiled.
@@ -60,13 +60,12 @@ def train_step(
     Args:
         template: the model in its training modes; it may be abstract.
         loss_function: (model, batch) -> (loss, metrics), such as a task's `loss`.
-        labels: the group of every parameter; see `jaxft.training.optim.transformation`.
-        optimizer: its kind, and in how many parts a batch goes through the model; the step is taken on their mean
-            gradient. Its numbers come as inputs.
+        trained: the paths of the parameters that are not frozen.
+        chain: makes the optimizer of its numbers, which are inputs; see `jaxft.training.stages.Stage.chain`.
+        parts: in how many parts a batch goes through the model; the step is taken on their mean gradient.
         dtype: of the arithmetic; parameters of two and more axes are cast to it, gradients come back in their own type.
     """
-    parts = optimizer.accumulate
-    trained = sorted(path for path, label in labels.items() if not label.startswith(FROZEN))
+    trained = sorted(trained)
 
     def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
         model = filled(template, narrowed(params | frozen, dtype) | stats)
@@ -99,8 +98,7 @@ def train_step(
         params = {path: state.params[path] for path in trained}
         frozen = {path: value for path, value in state.params.items() if path not in params}
         found = (gradient if parts == 1 else mean_gradient)(params, frozen, state.stats, batch, key)
-        chain = transformation(labels, optimizer, inputs.numbers)
-        updates, opt_state = chain.update(found.grads, state.opt_state, params)
+        updates, opt_state = chain(inputs.numbers).update(found.grads, state.opt_state, params)
         finite = state.all_finite & jnp.isfinite(found.metrics["loss"]) & jnp.isfinite(optax.tree.norm(found.grads))
         after = Changing(state.step + 1, optax.apply_updates(params, updates), found.stats, opt_state)
         before = Changing(state.step, params, state.stats, state.opt_state)

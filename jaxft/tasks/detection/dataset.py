@@ -30,9 +30,9 @@ class ObjectDataset:
     """Photos with objects, padded with black below and to the right.
 
     An example for training is `{"image": uint8 [H, W, 3], "size": int32 [2], "boxes": float32 [G, 4], "label": int32
-    [G], "valid", "ignored": bool [G]}`, with `"masks": uint8 [G, H, W / 8]` (bits, the first pixel in the highest) where
-    the settings ask for masks. `size` is the photo's height and width without the padding, `G` is max_objects. Objects
-    that are `valid` are to be found, those that are `ignored` are neither that nor background. An example for
+    [G], "valid", "ignored": bool [G]}`, with `"masks": uint8 [G, H, W / 8]` (bits, the first pixel in the highest)
+    where the settings ask for masks. `size` is the photo's height and width without the padding, `G` is max_objects.
+    Objects that are `valid` are to be found, those that are `ignored` are neither that nor background. An example for
     evaluation has the image and the size.
 
     Attributes:

@@ -158,8 +158,8 @@ class DetectionTask:
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]`
-        (height, width) -> `boxes` `[1, D, 4]` in pixels of the padded image, `scores`, `labels`, `valid` `[1, D]`, and `masks`
-        where the model finds them. `pad_shape` is by default the first that evaluation uses, the landscape one.
+        (height, width) -> `boxes` `[1, D, 4]` in pixels of the padded image, `scores`, `labels`, `valid` `[1, D]`, and
+        `masks` where the model finds them. `pad_shape` is by default the first that evaluation uses, the landscape one.
         """
         fields = self.fields
         height, width = (
