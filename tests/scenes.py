@@ -16,7 +16,7 @@ from jax import Array
 from PIL import Image
 
 from jaxft import train
-from jaxft.errors import run_command
+from jaxft.cli import run_command
 from jaxft.models import BUILDERS
 from jaxft.models.detectors.types import Detections, Targets
 from jaxft.models.layers import BatchNorm, Conv

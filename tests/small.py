@@ -17,20 +17,17 @@ from unittest import mock
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from jax import Array
 from PIL import Image
 
 from jaxft import train
-from jaxft.checkpoint import Checkpoints
-from jaxft.errors import run_command
+from jaxft.cli import run_command
 from jaxft.models import BUILDERS
 from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear
 from jaxft.models.layers.pooling import global_average_pool
-from jaxft.models.paths import values
-from jaxft.run import RunDirectory
-from jaxft.setup import build
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")
@@ -59,12 +56,12 @@ class Small(nnx.Module):
 BUILDERS["small"] = Small  # type: ignore[assignment]
 
 CONFIG = """
-from jaxft.config import Config, Data, Images, Model, Optimizer, Phase, Rule, Schedule
+from jaxft.config import Classification, Config, Data, Images, Model, Optimizer, Phase, Rule, Schedule
 
 config = Config(
     model=Model(name={model!r}),
     data=Data(root={root!r}, batch_size=8),
-    images=Images(crop=32, resize=36, scale=(0.5, 1.0)),
+    task=Classification(images=Images(crop=32, resize=36, scale=(0.5, 1.0))),
     optimizer=Optimizer(learning_rate=0.05, momentum=0.9, weight_decay=1e-4),
     phases=({phases}),
     log_every=2,
@@ -74,7 +71,7 @@ ONE_PHASE = "Phase(epochs=2, schedule=Schedule(decay='cosine', unit='step', warm
 HEAD_ALONE = "Phase(epochs=2, rules=(Rule(pattern='fc'), Rule(pattern='*', frozen=True))),"
 TWO_PHASES = (
     "Phase(epochs=1, rules=(Rule(pattern='fc'), Rule(pattern='*', frozen=True))), "
-    "Phase(epochs=2, rate=0.1, rules=(Rule(pattern='fc'), Rule(pattern='*', rate=0.1))),"
+    "Phase(epochs=2, lr_scale=0.1, rules=(Rule(pattern='fc'), Rule(pattern='*', lr_scale=0.1))),"
 )
 
 
@@ -121,7 +118,7 @@ def interrupted(config: Path, run: Path, at: int, *arguments: object) -> None:
         if step == at:
             raise Killed
 
-    with mock.patch("jaxft.report.Reporter.advance", advance), pytest.raises(Killed):
+    with mock.patch("jaxft.reporting.progress.Reporter.advance", advance), pytest.raises(Killed):
         call(train.main, "--config", config, "--workdir", run, *arguments)
 
 
@@ -164,13 +161,16 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 def final(run: Path, which: str = "last") -> tuple[int, dict[str, np.ndarray]]:
     """The step of a checkpoint of a run, and every array in it, the optimizer's state included."""
-    directory = RunDirectory(run)
-    model = build(directory.config(), len(directory.classes()))
-    abstract = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in values(model).items()}
-    with Checkpoints(directory.checkpoints) as checkpoints:
-        step = checkpoints.step(which)
-        arrays = {path: np.asarray(array) for path, array in checkpoints.model(abstract, which).items()}
-    assert step is not None
+    folder = run / "checkpoints" / which
+    (step,) = (int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    arrays: dict[str, np.ndarray] = {}
+    for item in ("model", "ema", "optimizer"):
+        if (folder / str(step) / item).is_dir():
+            with ocp.StandardCheckpointer() as reader:
+                found = reader.restore((folder / str(step) / item).resolve())
+            for path, leaf in jax.tree_util.tree_flatten_with_path(found)[0]:
+                name = path[0].key if item == "model" else f"{item}{jax.tree_util.keystr(path)}"
+                arrays[name] = np.asarray(leaf)
     return step, arrays
 
 

@@ -15,12 +15,12 @@ import orbax.checkpoint as ocp
 import pytest
 import torch
 from flax import nnx
+from jaxft.report import Reporter
 from PIL import Image
 
 from converters import to_torch
 from converters.files import write
 from jaxft import evaluate, export, predict, train
-from jaxft.report import Reporter
 from tests.small import CLASSES, Small, call, execute, final, paint, user_error
 
 pytest_plugins = ("tests.runs",)

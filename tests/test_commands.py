@@ -13,16 +13,16 @@ import safetensors.numpy
 import torch
 import torchvision
 from flax import nnx
+from jaxft.data.splits import center_crop, open_splits
+from jaxft.setup import task
 from PIL import Image
 
 from converters import to_torch
 from converters.files import write
 from jaxft import create_model, evaluate, export, predict, train
 from jaxft.config import from_json
-from jaxft.data.splits import center_crop, open_splits
 from jaxft.models.paths import values, walk
 from jaxft.run import FinishedRun, open_run
-from jaxft.setup import task
 from tests.small import CLASSES, ROOT, TEST_EACH, call, lines, user_error
 
 pytest_plugins = ("tests.runs",)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxft.command import parse
 
 from jaxft import config, train
-from jaxft.command import parse
 from jaxft.config import Config, Data, Phase, Rule, differences, from_json, load, replace, to_json
 from jaxft.errors import UserError
 from tests.small import ROOT, call

@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import pytest
 import torch
+from jaxft.setup import task
 from PIL import Image
 from pycocotools.coco import COCO
+from tests.test_distributed import processes
 
 from jaxft import evaluate, export, predict, train
 from jaxft.run import open_run
-from jaxft.setup import task
 from tests.scenes import CLASSES, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
-from tests.test_distributed import processes
 
 pytest_plugins = ("tests.runs",)
 

@@ -56,6 +56,6 @@ def warmup_steps(settings: config.Schedule, steps_per_epoch: int) -> int:
 
 
 def evaluated(schedule: optax.Schedule, steps: int) -> np.ndarray:
-    """The values of a schedule at steps 0 to `steps` - 1, float32 `[steps]`, computed on the host."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return np.broadcast_to(np.asarray(schedule(np.arange(steps)), np.float32), (steps,))
+    """The values of a schedule at steps 0 to `steps` - 1, float64 `[steps]`, computed on the host as PyTorch does."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]), jax.enable_x64(True):
+        return np.broadcast_to(np.asarray(schedule(np.arange(steps)), np.float64), (steps,))

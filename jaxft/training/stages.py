@@ -42,7 +42,7 @@ class Stage:
 
     @cached_property
     def learning_rates(self) -> Mapping[str, np.ndarray]:
-        """The rate of every trained group at each step of the phase, float32 `[steps]`."""
+        """The rate of every trained group at each step of the phase, float64 `[steps]`."""
         return {group.label: evaluated(group.lr, self.last - self.first) for group in self.groups.trained_groups}
 
     def chain(self, numbers: Numbers) -> optax.GradientTransformation:

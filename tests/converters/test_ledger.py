@@ -10,7 +10,7 @@ from converters import load_pretrained, to_torch
 from converters.ledger import MismatchError
 from converters.recognition import fitting_models
 from converters.rules import leaves
-from jaxft.models import abstract_model, materialise
+from jaxft.models import abstract_model, initialize_missing
 from jaxft.models.paths import filled, values
 from tests.converters.tiny import Tiny, random_state, snapshot, tiny
 
@@ -206,7 +206,7 @@ def test_an_abstract_model_stays_abstract_only_where_skipped() -> None:
     abstract = {path for path, value in values(model).items() if isinstance(value, jax.ShapeDtypeStruct)}
     assert abstract == {"fc.kernel", "fc.bias"}
     loaded = {path: np.asarray(value) for path, value in values(model).items() if path not in abstract}
-    materialise(model, lambda: tiny(7))
+    initialize_missing(model, lambda: tiny(7))
     after = values(model)
     assert all(np.array_equal(after[path], value) for path, value in loaded.items())
     np.testing.assert_array_equal(after["fc.kernel"], tiny(7).fc.kernel[...])

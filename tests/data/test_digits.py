@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxft.data import Digits
+from jaxft.data.digits import Digits
 from jaxft.errors import UserError
 
 

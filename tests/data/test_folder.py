@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxft.data import ImageFolder
+from jaxft.data.folder import ImageFolder
 from jaxft.errors import UserError
 from tests.data.images import photo, photo_folder
 

@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.data import Augment, Batch, CenterCrop, Example, ImageFolder, LabelledRows, eval_batches, train_batches
+from jaxft.data.dataset import ImageDataset
+from jaxft.data.folder import ImageFolder
+from jaxft.data.loader import Batch, eval_batches, train_batches
+from jaxft.data.source import Example
+from jaxft.data.transforms import Augment, CenterCrop
 from jaxft.errors import UserError
 from tests.data.images import photo_folder
 
@@ -50,7 +54,7 @@ def noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def take(count: int, size: int = 23, batch_size: int = 4, **options: int) -> list[Batch]:
     """The first batches of a training run over numbered examples."""
     with train_batches(
-        LabelledRows(Numbered(size), noise, CROP), batch_size=batch_size, **({"seed": 1} | options)
+        ImageDataset(Numbered(size), noise, CROP), batch_size=batch_size, **({"seed": 1} | options)
     ) as batches:
         return [next(batches) for _ in range(count)]
 
@@ -114,12 +118,12 @@ def test_worker_processes_give_the_same_batches(tmp_path: Path) -> None:
     source = ImageFolder(photo_folder(tmp_path, {"cat": 7, "dog": 6}))
     options = {"batch_size": 4, "seed": 3, "start_step": 2}
     with (
-        train_batches(LabelledRows(source, AUGMENT, CROP), **options) as threads,
-        train_batches(LabelledRows(source, AUGMENT, CROP), **options, workers=2) as processes,
+        train_batches(ImageDataset(source, AUGMENT, CROP), **options) as threads,
+        train_batches(ImageDataset(source, AUGMENT, CROP), **options, workers=2) as processes,
     ):
         assert_equal([next(processes) for _ in range(7)], [next(threads) for _ in range(7)])
-    with eval_batches(LabelledRows(source, AUGMENT, CROP), batch_size=4, workers=3) as batches:
-        assert_equal(list(batches), list(eval_batches(LabelledRows(source, AUGMENT, CROP), batch_size=4)))
+    with eval_batches(ImageDataset(source, AUGMENT, CROP), batch_size=4, workers=3) as batches:
+        assert_equal(list(batches), list(eval_batches(ImageDataset(source, AUGMENT, CROP), batch_size=4)))
     assert not workers_of(psutil.Process())
 
 
@@ -127,7 +131,7 @@ def test_worker_processes_give_the_same_batches(tmp_path: Path) -> None:
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 4))
 def test_every_example_is_evaluated_exactly_once(size: int, rows: int, hosts: int) -> None:
     parts = [
-        list(eval_batches(LabelledRows(Numbered(size), noise, Dot()), batch_size=rows * hosts, host=h, hosts=hosts))
+        list(eval_batches(ImageDataset(Numbered(size), noise, Dot()), batch_size=rows * hosts, host=h, hosts=hosts))
         for h in range(hosts)
     ]
     assert {len(part) for part in parts} == {-(-size // (rows * hosts))}
@@ -148,16 +152,16 @@ def test_every_example_is_evaluated_exactly_once(size: int, rows: int, hosts: in
 @pytest.mark.parametrize("batch_size", [0, -2, 3])
 def test_the_batch_size_must_suit_the_hosts(batch_size: int) -> None:
     with pytest.raises(UserError, match=f"batch size is {batch_size}"):
-        train_batches(LabelledRows(Numbered(20), AUGMENT, CROP), batch_size=batch_size, seed=0, hosts=2)
+        train_batches(ImageDataset(Numbered(20), AUGMENT, CROP), batch_size=batch_size, seed=0, hosts=2)
     with pytest.raises(UserError, match=f"batch size is {batch_size}"):
-        eval_batches(LabelledRows(Numbered(20), AUGMENT, CROP), batch_size=batch_size, hosts=2)
+        eval_batches(ImageDataset(Numbered(20), AUGMENT, CROP), batch_size=batch_size, hosts=2)
 
 
 def test_too_few_examples() -> None:
     with pytest.raises(UserError, match="there are only 3"):
-        train_batches(LabelledRows(Numbered(3), AUGMENT, CROP), batch_size=4, seed=0)
+        train_batches(ImageDataset(Numbered(3), AUGMENT, CROP), batch_size=4, seed=0)
     with pytest.raises(UserError, match="no examples"):
-        eval_batches(LabelledRows(Numbered(0), AUGMENT, CROP), batch_size=4)
+        eval_batches(ImageDataset(Numbered(0), AUGMENT, CROP), batch_size=4)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -165,7 +169,7 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path, workers: int) -> None:
     source = ImageFolder(photo_folder(tmp_path, {"cat": 2, "dog": 2}))
     (tmp_path / "dog" / "001.jpg").unlink()
     with (
-        train_batches(LabelledRows(source, AUGMENT, CROP), batch_size=4, seed=0, workers=workers) as batches,
+        train_batches(ImageDataset(source, AUGMENT, CROP), batch_size=4, seed=0, workers=workers) as batches,
         pytest.raises(UserError, match=r"'dog/001\.jpg' cannot be used: .*does not exist"),
     ):
         next(batches)
@@ -174,11 +178,14 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path, workers: int) -> None:
 SCRIPT = """
     import signal, sys, time
     from pathlib import Path
-    from jaxft.data import Augment, CenterCrop, ImageFolder, LabelledRows, train_batches
+    from jaxft.data.dataset import ImageDataset
+    from jaxft.data.folder import ImageFolder
+    from jaxft.data.loader import train_batches
+    from jaxft.data.transforms import Augment, CenterCrop
 
     if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
-        rows = LabelledRows(ImageFolder(Path(sys.argv[1])), Augment(size=8), CenterCrop(size=8, resize=8))
+        rows = ImageDataset(ImageFolder(Path(sys.argv[1])), Augment(size=8), CenterCrop(size=8, resize=8))
         batches = train_batches(rows, batch_size=4, seed=0, workers=2)
         kept = [next(batches) for _ in range(3)]
         print("ready", flush=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxft.data import Photo
+from jaxft.data.photo import Photo
 from jaxft.errors import UserError
 from tests.data.images import photo
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxft.data import Example, split_holdout
+from jaxft.data.source import Example, split_holdout
 from jaxft.errors import UserError
 
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import requests
 
-from jaxft.data import Augment, CenterCrop, LabelledRows, Tfds, train_batches
+from jaxft.data.dataset import ImageDataset
+from jaxft.data.loader import train_batches
+from jaxft.data.tfds import Tfds
+from jaxft.data.transforms import Augment, CenterCrop
 from jaxft.errors import UserError
 from tests.data.images import photo
 
@@ -67,7 +70,7 @@ def test_a_part_of_a_split(data_dir: Path) -> None:
 def test_batches(data_dir: Path, workers: int) -> None:
     source = Tfds("tiny_shapes", "train", data_dir)
     with train_batches(
-        LabelledRows(source, Augment(size=8), CenterCrop(size=8)), batch_size=4, seed=0, workers=workers
+        ImageDataset(source, Augment(size=8), CenterCrop(size=8)), batch_size=4, seed=0, workers=workers
     ) as batches:
         assert next(batches)["image"].shape == (4, 8, 8, 3)
 

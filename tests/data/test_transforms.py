@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxft.data import Augment, CenterCrop, normalize
-from jaxft.data.transforms import random_crop
+from jaxft.data.transforms import Augment, CenterCrop, normalize, random_crop
 from tests.data.images import photo
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -24,7 +24,7 @@ from jaxft.models import (
     abstract_model,
     class_layers,
     create_model,
-    materialise,
+    initialize_missing,
     with_head,
 )
 from jaxft.models.classifiers.efficientnet_lite import EfficientNetLite
@@ -140,9 +140,9 @@ def small_resnet() -> ResNet:
     return ResNet(BasicBlock, (1, 1, 1, 1), 3, rngs=nnx.Rngs(4))
 
 
-def test_materialise_draws_what_the_builder_draws() -> None:
+def test_initialize_missing_draws_what_the_builder_draws() -> None:
     model, expected = nnx.eval_shape(small_lite), small_lite()
-    materialise(model, small_lite)
+    initialize_missing(model, small_lite)
     arrays = values(model)
     assert all(np.array_equal(arrays[path], value) for path, value in values(expected).items())
     # The random streams of dropout and drop-path too, or training could not start.

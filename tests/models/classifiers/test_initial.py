@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from converters.rules import leaves
-from jaxft.models import materialise
+from jaxft.models import initialize_missing
 from tests.models.classifiers.shallow import CLASSES, NETS
 
 torch = pytest.importorskip("torch")
@@ -20,7 +20,7 @@ def test_initial_values_are_drawn_as_pytorch_draws_them(name: str) -> None:
     theirs = shallow_torch.NETS[name]()
     parameters = {name for name, _ in theirs.named_parameters()}
     ours = nnx.eval_shape(lambda: NETS[name].build(CLASSES))
-    materialise(ours, lambda: NETS[name].build(CLASSES))
+    initialize_missing(ours, lambda: NETS[name].build(CLASSES))
     arrays = {leaf.key: leaf.to_torch(np.asarray(leaf.variable[...])) for leaf in leaves(ours)}
     assert arrays.keys() == theirs.state_dict().keys()
     for key, tensor in theirs.state_dict().items():

@@ -11,7 +11,7 @@ from converters import load_pretrained, survey
 from converters.report import Report
 from converters.verify import compare, precision, verify
 from converters.verify_reference import perturb
-from jaxft.models import FAMILIES, class_layers, materialise
+from jaxft.models import FAMILIES, class_layers, initialize_missing
 from tests.models.classifiers import shallow
 
 torch = pytest.importorskip("torch")
@@ -68,7 +68,7 @@ def test_a_shallow_model_is_pytorchs(name: str, dtype: str) -> None:
     with precision(dtype):
         ours = nnx.eval_shape(lambda: net.build(shallow.CLASSES))
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: net.build(shallow.CLASSES))
+        initialize_missing(ours, lambda: net.build(shallow.CLASSES))
         heads = class_layers(lambda classes: nnx.eval_shape(lambda: net.build(classes)))
         report = compare("shallow", theirs, ours, heads, pixels, labels, dtype, time.perf_counter())
         check(report, dtype, SLACK.get((name, dtype), 1.0))

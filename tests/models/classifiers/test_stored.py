@@ -7,7 +7,7 @@ from flax import nnx
 
 from converters import load_pretrained, survey
 from converters.rules import leaves
-from jaxft.models import materialise
+from jaxft.models import initialize_missing
 from jaxft.models.layers import Buffer
 from tests.models.classifiers.shallow import CLASSES, NETS
 from tests.models.classifiers.stored import LOGITS, images, weights
@@ -21,7 +21,7 @@ def test_logits_are_those_that_pytorch_gave(name: str) -> None:
     tables = [leaf.key for leaf in leaves(model) if isinstance(leaf.variable, Buffer)]
     drawn = weights((leaf.key, leaf.source_shape) for leaf in leaves(model) if leaf.key not in tables)
     load_pretrained(model, drawn, skip=tables)
-    materialise(model, lambda: NETS[name].build(CLASSES))
+    initialize_missing(model, lambda: NETS[name].build(CLASSES))
     model.eval()
     logits = nnx.jit(lambda model, images: model(images))(model, jnp.asarray(images(NETS[name].size)))
     assert expected.shape == logits.shape

@@ -21,7 +21,7 @@ from converters import load_pretrained, to_torch
 from converters.report import difference, worst
 from converters.verify import as_torch, comes_back, precision, widened
 from converters.verify_reference import perturb, standardise
-from jaxft.models import materialise
+from jaxft.models import initialize_missing
 from jaxft.models.detectors.types import Detections, Targets
 from jaxft.models.paths import filled, values
 from jaxft.models.streams import QUICK, initial_rngs
@@ -194,7 +194,7 @@ def pair(
     with precision(dtype):
         ours = nnx.eval_shape(lambda: build(initial_rngs(0)))
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: build(initial_rngs(0)))
+        initialize_missing(ours, lambda: build(initial_rngs(0)))
         ours = widened(ours, dtype)
         theirs.to(getattr(torch, dtype))
         assert comes_back(theirs, to_torch(ours))

@@ -19,7 +19,7 @@ from converters.rules import leaves
 from converters.verify import as_torch, comes_back
 from converters.verify_reference import perturb
 from jaxft.detection.masks import paste
-from jaxft.models import BUILDERS, abstract_model, materialise
+from jaxft.models import BUILDERS, abstract_model, initialize_missing
 from jaxft.models.detectors.backbones.resnet import ResNet
 from jaxft.models.detectors.torchvision import PRESETS, parts, rcnn
 from jaxft.models.detectors.types import RandomSampler
@@ -142,7 +142,7 @@ def both_sides(name: str, *, full: bool) -> Any:
         build = partial(BUILDERS[name], parity.CLASSES)
         ours = nnx.eval_shape(lambda: build(rngs=initial_rngs(0)))
         load_pretrained(ours, {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
-        materialise(ours, lambda: build(rngs=initial_rngs(0)))
+        initialize_missing(ours, lambda: build(rngs=initial_rngs(0)))
     exported = to_torch(ours)
     assert comes_back(theirs, exported)
     return theirs, ours

@@ -1,4 +1,4 @@
-"""Photos with objects on canvases: rows, the order of batches, and the report."""
+"""Photos with objects as padded arrays, the order of batches, and the report."""
 
 from pathlib import Path
 from typing import Any
@@ -7,38 +7,43 @@ import numpy as np
 import pytest
 
 from jaxft.config import Detection
-from jaxft.data import Batch, eval_batches, steps_per_epoch, train_batches
-from jaxft.data.canvas import ObjectRows, draw_scale, evaluation_rows, needed_canvases, training_rows
-from jaxft.data.coco import read_coco
-from jaxft.data.loader import epoch_order
-from jaxft.data.objects import ObjectSource
+from jaxft.data.loader import Batch, epoch_order, eval_batches, steps_per_epoch, train_batches
 from jaxft.errors import UserError
+from jaxft.tasks.detection.coco import read_coco
+from jaxft.tasks.detection.dataset import (
+    ObjectDataset,
+    draw_scale,
+    evaluation_dataset,
+    needed_pad_shapes,
+    training_dataset,
+)
+from jaxft.tasks.detection.objects import ObjectSource
 from tests.scenes import write_coco
 
 COUNTS = (0, 1, 2, 3, 4, 1, 0, 6, 2, 2, 1)  # objects of each photo; photos 2, 5, 8 are portraits
-SMALL = Detection(scales=((64, 48),), test_scale=(64, 48), cap=4)
+SMALL = Detection(scales=((64, 48),), test_scale=(64, 48), max_objects=4)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> ObjectSource:
-    root = tmp_path_factory.mktemp("canvas")
+    root = tmp_path_factory.mktemp("padded")
     write_coco(root, COUNTS, "train")
     return read_coco(root / "annotations" / "instances_train.json", root / "photos", masks=True)
 
 
-def rows(source: ObjectSource, flip: float = 0.0, **options: Any) -> ObjectRows:
-    return training_rows(source, Detection(**({"scales": ((64, 48),), "cap": 4} | options)), flip)
+def padded(source: ObjectSource, flip: float = 0.0, **options: Any) -> ObjectDataset:
+    return training_dataset(source, Detection(**({"scales": ((64, 48),), "max_objects": 4, "flip": flip} | options)))
 
 
-def row(examples: ObjectRows, index: int, seed: int = 0) -> dict[str, Any]:
-    return examples.train(index, np.random.default_rng(seed))
+def row(examples: ObjectDataset, index: int, seed: int = 0) -> dict[str, Any]:
+    return examples.training(index, np.random.default_rng(seed))
 
 
 # Rows
 
 
-def test_a_photo_lies_in_the_corner_and_its_objects_in_the_first_rows(source: ObjectSource) -> None:
-    found = row(rows(source, divisor=32, masks=True), 3)
+def test_a_photo_lies_in_the_corner_and_its_objects_in_the_first_padded(source: ObjectSource) -> None:
+    found = row(padded(source, divisor=32, masks=True), 3)
     assert found["image"].shape == (64, 64, 3)
     assert found["size"].tolist() == [48, 64]
     np.testing.assert_array_equal(found["image"][:48], source[3].pixels())
@@ -59,41 +64,43 @@ def test_a_photo_lies_in_the_corner_and_its_objects_in_the_first_rows(source: Ob
 
 
 def test_every_box_count_gives_the_same_shapes(source: ObjectSource) -> None:
-    examples = rows(source, canvases=((64, 64),), masks=True)
+    examples = padded(source, pad_shapes=((64, 64),), masks=True)
     shapes = {tuple((name, array.shape) for name, array in row(examples, index).items()) for index in range(11)}
     assert len(shapes) == 1
     assert not row(examples, 0)["valid"].any()
 
 
-def test_the_cap_drops_crowds_first(source: ObjectSource) -> None:
-    found = row(rows(source, cap=5), 7)
+def test_the_limit_drops_crowds_first(source: ObjectSource) -> None:
+    found = row(padded(source, max_objects=5), 7)
     assert found["valid"].all()
     assert not found["ignored"].any()
     np.testing.assert_array_equal(found["boxes"], source[7].objects.boxes[:5])
 
 
 def test_boxes_follow_the_photo(source: ObjectSource) -> None:
-    plain, flipped = row(rows(source), 1), row(rows(source, flip=1.0), 1)
+    plain, flipped = row(padded(source), 1), row(padded(source, flip=1.0), 1)
     np.testing.assert_array_equal(flipped["image"][:48, :64], plain["image"][:48, :64][:, ::-1])
     np.testing.assert_array_equal(flipped["boxes"][0, [0, 2]], 64 - plain["boxes"][0, [2, 0]])
-    large = row(rows(source, scales=((128, 96),)), 1)
+    large = row(padded(source, scales=((128, 96),)), 1)
     np.testing.assert_allclose(large["boxes"], 2 * plain["boxes"])
     assert large["size"].tolist() == [96, 128]
 
 
 def test_crops_and_colours_change_the_photo(source: ObjectSource) -> None:
-    cropped = rows(source, crop=(32, 24), divisor=8)
-    assert cropped.canvases == ((24, 32),)
+    cropped = padded(source, crop=(32, 24), divisor=8)
+    assert cropped.pad_shapes == ((24, 32),)
     found = row(cropped, 7)
     assert found["image"].shape == (24, 32, 3)
     inside = found["boxes"][found["valid"]]
     assert (inside >= 0).all()
     assert (inside[:, 2:] <= [32, 24]).all()
-    assert (row(rows(source, distort=True), 1)["image"] != row(rows(source), 1)["image"]).any()
+    assert (row(padded(source, distort=True), 1)["image"] != row(padded(source), 1)["image"]).any()
 
 
 def test_a_row_depends_on_its_chance_alone(source: ObjectSource) -> None:
-    examples = rows(source, 0.5, scales=((64, 48), (32, 24)), distort=True, crop=(0.5, 0.5), crop_kind="relative_range")
+    examples = padded(
+        source, 0.5, scales=((64, 48), (32, 24)), distort=True, crop=(0.5, 0.5), crop_kind="relative_range"
+    )
     for index in range(3):
         first, second = row(examples, index), row(examples, index)
         for name in first:
@@ -125,52 +132,52 @@ def test_scales_are_drawn_from_a_list_or_a_range() -> None:
         ({"scales": ((1333, 800),), "crop": (384, 600), "crop_kind": "absolute_range"}, ((608, 608),)),
     ],
 )
-def test_canvases_have_room_for_the_largest_scale(options: dict[str, Any], expected: tuple) -> None:
+def test_pad_shapes_have_room_for_the_largest_scale(options: dict[str, Any], expected: tuple) -> None:
     settings = Detection(**options)
     scale = max(max(s) for s in settings.scales), max(min(s) for s in settings.scales)
-    assert needed_canvases(scale, settings, cropped=True) == expected
+    assert needed_pad_shapes(scale, settings, cropped=True) == expected
 
 
-def test_photos_go_to_the_smallest_canvas_that_holds_them(source: ObjectSource) -> None:
-    examples = rows(source, canvases=((128, 128), (64, 64), (48, 64)))
-    assert [examples.canvases[group] for group in examples.groups[:3]] == [(48, 64), (48, 64), (64, 64)]
-    with pytest.raises(UserError, match=r"train2\.png is up to 64 x 48 pixels .* canvases 48 x 64"):
-        rows(source, canvases=((48, 64),))
-    with pytest.raises(UserError, match="fits on none"):
-        evaluation_rows(source, Detection(test_scale=(64, 48), canvases=((32, 32),)))
+def test_photos_go_to_the_smallest_pad_shape_that_holds_them(source: ObjectSource) -> None:
+    examples = padded(source, pad_shapes=((128, 128), (64, 64), (48, 64)))
+    assert [examples.pad_shapes[bucket] for bucket in examples.buckets[:3]] == [(48, 64), (48, 64), (64, 64)]
+    with pytest.raises(UserError, match=r"train2\.png is up to 64 x 48 pixels .* pad shapes 48 x 64"):
+        padded(source, pad_shapes=((48, 64),))
+    with pytest.raises(UserError, match="fits into none"):
+        evaluation_dataset(source, Detection(test_scale=(64, 48), pad_shapes=((32, 32),)))
 
 
 # Batches
 
 
-def taken(examples: ObjectRows, count: int, **options: int) -> list[Batch]:
+def taken(examples: ObjectDataset, count: int, **options: int) -> list[Batch]:
     with train_batches(examples, **({"batch_size": 2, "seed": 3} | options)) as batches:
         return [next(batches) for _ in range(count)]
 
 
-def test_a_batch_has_one_canvas_and_an_epoch_every_photo(source: ObjectSource) -> None:
-    examples = rows(source, divisor=16)
-    assert [int((examples.groups == group).sum()) for group in (0, 1)] == [8, 3]
-    assert steps_per_epoch(examples.groups, 2) == 4 + 1
-    orders = [epoch_order(examples.groups, 2, 3, epoch).reshape(-1, 2) for epoch in range(20)]
+def test_a_batch_has_one_pad_shape_and_an_epoch_every_photo(source: ObjectSource) -> None:
+    examples = padded(source, divisor=16)
+    assert [int((examples.buckets == bucket).sum()) for bucket in (0, 1)] == [8, 3]
+    assert steps_per_epoch(examples.buckets, 2) == 4 + 1
+    orders = [epoch_order(examples.buckets, 2, 3, epoch).reshape(-1, 2) for epoch in range(20)]
     for order in orders:
-        assert all(len(set(examples.groups[batch])) == 1 for batch in order)
+        assert all(len(set(examples.buckets[batch])) == 1 for batch in order)
         assert len(set(order.ravel().tolist())) == 10
     assert set(np.concatenate(orders).ravel().tolist()) == set(range(11))
     assert len({tuple(order.ravel()) for order in orders}) == 20
     for batch, wanted in zip(taken(examples, 5), orders[0], strict=True):
-        assert batch["image"].shape[1:3] == examples.canvases[examples.groups[wanted[0]]]
+        assert batch["image"].shape[1:3] == examples.pad_shapes[examples.buckets[wanted[0]]]
 
 
-def test_a_group_that_is_smaller_than_a_batch_is_repeated() -> None:
-    groups = np.array([0, 0, 1, 0, 0, 0])
-    order = epoch_order(groups, 4, 0, 0).reshape(-1, 4)
-    assert len(order) == steps_per_epoch(groups, 4) == 2
+def test_a_bucket_that_is_smaller_than_a_batch_is_repeated() -> None:
+    buckets = np.array([0, 0, 1, 0, 0, 0])
+    order = epoch_order(buckets, 4, 0, 0).reshape(-1, 4)
+    assert len(order) == steps_per_epoch(buckets, 4) == 2
     assert [2, 2, 2, 2] in order.tolist()
 
 
 def test_order_depends_neither_on_hosts_nor_on_where_a_run_resumes(source: ObjectSource) -> None:
-    examples = rows(source, 0.5, divisor=16)
+    examples = padded(source, 0.5, divisor=16)
     whole = taken(examples, 7)
     late = taken(examples, 3, start_step=4)
     halves = [taken(examples, 7, hosts=2, host=host) for host in (0, 1)]
@@ -183,7 +190,7 @@ def test_order_depends_neither_on_hosts_nor_on_where_a_run_resumes(source: Objec
 
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_every_photo_is_evaluated_once(source: ObjectSource, hosts: int) -> None:
-    examples = evaluation_rows(source, SMALL)
+    examples = evaluation_dataset(source, SMALL)
     parts = [list(eval_batches(examples, batch_size=4, hosts=hosts, host=host)) for host in range(hosts)]
     assert {len(part) for part in parts} == {3}
     found = np.concatenate([batch["index"] for part in parts for batch in part])
@@ -200,14 +207,14 @@ def test_a_photo_that_vanishes_is_named(tmp_path: Path) -> None:
     gone = read_coco(tmp_path / "annotations" / "instances_train.json", tmp_path / "photos")
     (tmp_path / "photos" / "train1.png").unlink()
     with pytest.raises(UserError, match=r"'train1\.png' cannot be used: .* does not exist"):
-        row(rows(gone), 1)
+        row(padded(gone), 1)
 
 
 # The report
 
 
 def test_the_report_counts(source: ObjectSource) -> None:
-    text = rows(source, cap=3).report(4)
+    text = padded(source, max_objects=3).report(4)
     lines = [line.strip() for line in text.splitlines()]
     ignored = sum(count > 2 for count in COUNTS)
     assert lines[0].endswith(f"11 photos, 22 boxes, of which {ignored} are to be ignored (crowds, difficult objects)")
@@ -216,7 +223,7 @@ def test_the_report_counts(source: ObjectSource) -> None:
     assert any(line.startswith("0 boxes:      2 photos ##") for line in lines)
     assert any(line.startswith("2 to 4 boxes:      5 photos ##") for line in lines)
     assert any(line.startswith("5 to 9 boxes:      1 photos #") for line in lines)
-    assert "the cap of 3 drops 18.18% of the boxes: 4, in 2 photos (--detection.cap)" in text
+    assert "the limit of 3 objects a photo drops 18.18% of the boxes: 4, in 2 photos (--task.max-objects)" in text
     assert "0 boxes reached beyond their photo" in text
-    assert "canvas 64 x 64: 11 photos" in text or "canvas 48 x 64: 8 photos" in text
-    assert "3 photos (fewer than a batch: in training they are repeated)" in rows(source, divisor=16).report(4)
+    assert "padded to 64 x 64: 11 photos" in text or "padded to 48 x 64: 8 photos" in text
+    assert "3 photos (fewer than a batch: in training they are repeated)" in padded(source, divisor=16).report(4)

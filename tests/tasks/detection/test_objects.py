@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxft.data.coco import read_coco
-from jaxft.data.objects import split_objects
-from jaxft.data.scene import bitmaps
-from jaxft.data.voc import read_voc
 from jaxft.errors import UserError
+from jaxft.tasks.detection.coco import read_coco
+from jaxft.tasks.detection.objects import split_objects
+from jaxft.tasks.detection.scene import bitmaps
+from jaxft.tasks.detection.voc import read_voc
 from tests.scenes import CLASSES, IDS, run_lengths, write_coco, write_json, write_voc
 
 Content = dict[str, Any]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmcv before it is imported
-from jaxft.data.scene import (
+from jaxft.tasks.detection.scene import (
     Distortion,
     Scene,
     crop,

@@ -13,11 +13,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmcv before it is imported
-from jaxft.data.objects import Annotated, ObjectSource, gather
-from jaxft.detecting import on_photo, run_length_code
 from jaxft.models.detectors.types import Detections
-from jaxft.tasks.coco import Found, coco_metrics, written
 from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.found import Found, on_photo, run_length_code
+from jaxft.tasks.detection.metrics import coco_metrics, written
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
+from jaxft.tasks.detection.task import DetectionTask
 
 # isort: split
 from mmdet.models.data_preprocessors import DetDataPreprocessor
@@ -40,18 +41,19 @@ def test_images_are_those_of_mmdetection(bgr: bool) -> None:
     rng = np.random.default_rng(0)
     sizes = [(20, 32), (32, 17)]
     photos = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes]
-    canvas = np.full((2, 32, 32, 3), 9, np.uint8)  # what lies beyond a photo does not matter
-    for row, photo in zip(canvas, photos, strict=True):
+    padded = np.full((2, 32, 32, 3), 9, np.uint8)  # what lies beyond a photo does not matter
+    for row, photo in zip(padded, photos, strict=True):
         row[: photo.shape[0], : photo.shape[1]] = photo
     mean, std = (MEAN[::-1], (1.0, 1.0, 1.0)) if bgr else (MEAN, STD)
     preprocessor = DetDataPreprocessor(mean=mean, std=std, bgr_to_rgb=not bgr, pad_size_divisor=32)
     inputs = [torch.tensor(np.ascontiguousarray(photo[..., ::-1].transpose(2, 0, 1))) for photo in photos]
     samples = [DetDataSample(metainfo={"img_shape": size}) for size in sizes]
     expected = preprocessor({"inputs": inputs, "data_samples": samples}, training=False)["inputs"].numpy()
-    task = Detection(scaled(mean), scaled(std), bgr)
-    found = task.images(jnp.asarray(canvas), jnp.asarray(sizes))
+    fields = Detection(mean=scaled(mean), std=scaled(std), bgr=bgr)
+    task = DetectionTask(fields)
+    found = task.images(jnp.asarray(padded), jnp.asarray(sizes))
     np.testing.assert_allclose(found, expected.transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-4)
-    assert Detection(scaled(mean), scaled(std), dtype="bfloat16").images(canvas, np.array(sizes)).dtype == jnp.bfloat16
+    assert DetectionTask(fields, "bfloat16").images(padded, np.array(sizes)).dtype == jnp.bfloat16
 
 
 class Terms:
@@ -77,7 +79,7 @@ def batch(**more: Any) -> dict[str, Any]:
 
 def test_the_loss_is_the_sum_of_all_terms_that_are_called_so() -> None:
     model = Terms(**{"loss_cls": 1.0, "s0.loss_bbox": 2.0, "loss_mask": 4.0, "acc": 50.0})
-    value, metrics = Detection(scaled(MEAN), scaled(STD)).loss(model, batch())
+    value, metrics = DetectionTask(Detection()).loss(model, batch())
     assert float(value) == 7.0
     assert {name: float(term) for name, term in metrics.items()} == model.terms | {"loss": 7.0}
     _, sizes, targets = model.seen
@@ -85,18 +87,18 @@ def test_the_loss_is_the_sum_of_all_terms_that_are_called_so() -> None:
     assert bool(targets.ignored.all())
     assert targets.masks is None
     masks = jnp.ones((1, 3, 32, 4), jnp.uint8)
-    Detection(scaled(MEAN), scaled(STD)).loss(model, batch(masks=masks))
+    DetectionTask(Detection()).loss(model, batch(masks=masks))
     assert model.seen[2].masks is masks
 
 
-def test_predictions_keep_size_and_place() -> None:
-    task = Detection(scaled(MEAN), scaled(STD))
-    answer = task.predict(Terms(), batch(index=jnp.array([7])))
-    assert set(answer) == {"boxes", "scores", "labels", "valid", "size", "index"}
-    assert answer["index"].tolist() == [7]
+def test_predictions_keep_size() -> None:
+    task = DetectionTask(Detection())
+    answer = task.predict(Terms(), batch())
+    assert set(answer) == {"boxes", "scores", "labels", "valid", "size"}
+    assert answer["size"].tolist() == [[32, 20]]
 
 
-# From the canvas to the photo
+# From the padded array to the photo
 
 
 def photo(objects: list[tuple[list[float], int, bool, float]], shapes: Any = (), width: int = 200) -> Annotated:
@@ -218,7 +220,7 @@ def test_the_figures_are_those_of_pycocotools_own_summary(seed: int) -> None:
         judges.append(COCOeval(*arguments))
         return judges[0]
 
-    with mock.patch("jaxft.tasks.coco.COCOeval", judge):
+    with mock.patch("jaxft.tasks.detection.metrics.COCOeval", judge):
         figures = metrics(pairs)
     other = COCOeval(judges[0].cocoGt, judges[0].cocoDt, "bbox")
     other.evaluate()
@@ -250,7 +252,7 @@ def test_masks_are_judged_apart() -> None:
 
 
 def test_the_task_is_traced_once_for_all_box_counts() -> None:
-    task, traces = Detection(scaled(MEAN), scaled(STD)), []
+    task, traces = DetectionTask(Detection()), []
 
     @jax.jit
     def loss(examples: dict[str, Any]) -> Any:

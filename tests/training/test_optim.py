@@ -12,11 +12,13 @@ import pytest
 import torch
 from flax import nnx
 
-from jaxft.config import Optimizer, Phase, Rule, Schedule
+from jaxft.config import Config, Optimizer, Phase, Rule, Schedule
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import modules, values
-from jaxft.optim import Plan, plan, schedule, set_modes, transformation, warmup_steps
+from jaxft.training.optim import ParameterGroups, optimizer_numbers, parameter_groups, set_modes, transformation
+from jaxft.training.schedules import evaluated, schedule, warmup_steps
+from jaxft.training.stages import lay_out
 from tests.small import Small
 
 SHAPES = {
@@ -31,8 +33,8 @@ SHAPES = {
 }
 
 
-def made(*rules: Rule, optimizer: Optimizer | None = None, **phase: Any) -> Plan:
-    return plan(SHAPES, optimizer or Optimizer(), Phase(rules=rules, **phase), steps_per_epoch=4)
+def made(*rules: Rule, optimizer: Optimizer | None = None, **phase: Any) -> ParameterGroups:
+    return parameter_groups(SHAPES, optimizer or Optimizer(), Phase(rules=rules, **phase), steps_per_epoch=4)
 
 
 # Rules
@@ -40,9 +42,12 @@ def made(*rules: Rule, optimizer: Optimizer | None = None, **phase: Any) -> Plan
 
 def test_the_first_rule_that_matches_counts() -> None:
     groups = made(
-        Rule(pattern="fc.bias", rate=7), Rule(pattern="fc", rate=5), Rule(pattern="*.bn1", rate=3), Rule(pattern="*")
+        Rule(pattern="fc.bias", lr_scale=7),
+        Rule(pattern="fc", lr_scale=5),
+        Rule(pattern="*.bn1", lr_scale=3),
+        Rule(pattern="*"),
     )
-    rates = {path: float(groups.group(path).rate(0)) / 0.01 for path in SHAPES}
+    rates = {path: float(groups.group(path).lr(0)) / 0.01 for path in SHAPES}
     wanted = dict.fromkeys(SHAPES, 1.0) | {"fc.bias": 7.0, "fc.kernel": 5.0, "layer1.0.bn1.scale": 3.0}
     assert rates == pytest.approx(wanted)  # bn1 at the top has no dot before it, so `*.bn1` leaves it to `*`
 
@@ -73,7 +78,7 @@ def test_rules_that_do_not_fit_are_named(rules: tuple[Rule, ...], parts: list[st
 @pytest.mark.parametrize("spared", [True, False])
 def test_biases_and_norms_are_spared_the_decay_by_one_switch(spared: bool) -> None:
     settings = Optimizer(weight_decay=0.1, decay_bias_and_norm=not spared)
-    groups = made(Rule(pattern="fc", decay=2.0), Rule(pattern="*"), optimizer=settings)
+    groups = made(Rule(pattern="fc", weight_decay_scale=2.0), Rule(pattern="*"), optimizer=settings)
     for path, shape in SHAPES.items():
         full = 0.2 if path.startswith("fc") else 0.1
         assert groups.group(path).weight_decay == pytest.approx(0.0 if spared and len(shape) == 1 else full)
@@ -82,11 +87,13 @@ def test_biases_and_norms_are_spared_the_decay_by_one_switch(spared: bool) -> No
 def test_rates_multiply_and_a_rule_may_have_its_own_schedule() -> None:
     own = Schedule(decay="multistep", unit="step", milestones=(2,), gamma=0.5)
     groups = made(
-        Rule(pattern="fc", rate=10, schedule=own), Rule(pattern="*"), optimizer=Optimizer(learning_rate=0.2), rate=0.5
+        Rule(pattern="fc", lr_scale=10, schedule=own),
+        Rule(pattern="*"),
+        optimizer=Optimizer(learning_rate=0.2),
+        lr_scale=0.5,
     )
-    assert [float(groups.group("fc.kernel").rate(step)) for step in range(4)] == pytest.approx([1.0, 1.0, 0.5, 0.5])
-    assert [float(groups.group("conv1.kernel").rate(step)) for step in range(4)] == pytest.approx([0.1] * 4)
-    assert groups.highest_rate(3) == pytest.approx(0.5)
+    assert [float(groups.group("fc.kernel").lr(step)) for step in range(4)] == pytest.approx([1.0, 1.0, 0.5, 0.5])
+    assert [float(groups.group("conv1.kernel").lr(step)) for step in range(4)] == pytest.approx([0.1] * 4)
 
 
 # Schedules
@@ -174,10 +181,13 @@ def test_onecycle_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert np.all(np.diff(rates[12:]) < 0)
 
 
-def test_a_schedule_may_be_traced() -> None:
-    ours = schedule(Schedule(decay="multistep", unit="step", milestones=(3,), warmup=2), 0.1, 9, 3)
-    traced = jax.jit(ours)
-    assert [float(traced(step)) for step in range(9)] == pytest.approx([float(ours(step)) for step in range(9)])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_all_steps_of_a_schedule_at_once(name: str) -> None:
+    settings, _, steps = SCHEDULES[name]
+    ours = schedule(settings, 0.1, steps, 10)
+    with jax.enable_x64(True):
+        one_by_one = [float(ours(step)) for step in range(steps)]
+    np.testing.assert_allclose(evaluated(ours, steps), one_by_one, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("unit", "warmup", "steps"), [("step", 7, 7), ("epoch", 0.5, 5), ("epoch", 2, 20)])
@@ -210,7 +220,11 @@ OPTIMIZERS: dict[str, tuple[Optimizer, Any, dict[str, Any]]] = {
     "adam": (Optimizer(name="adam", betas=(0.8, 0.95), eps=1e-6), ADAM, {"betas": (0.8, 0.95), "eps": 1e-6}),
     "adamw": (Optimizer(name="adamw", betas=(0.8, 0.95), eps=1e-6), ADAMW, {"betas": (0.8, 0.95), "eps": 1e-6}),
 }
-RULES = (Rule(pattern="head", rate=10.0, decay=0.5), Rule(pattern="still", frozen=True), Rule(pattern="*"))
+RULES = (
+    Rule(pattern="head", lr_scale=10.0, weight_decay_scale=0.5),
+    Rule(pattern="still", frozen=True),
+    Rule(pattern="*"),
+)
 START = {"body.kernel": (3, 4), "body.bias": (4,), "still.kernel": (2, 2), "head.kernel": (4, 2), "head.bias": (2,)}
 
 
@@ -231,7 +245,7 @@ def test_five_steps_equal_pytorch(name: str, decay: float, spared: bool, clip: f
         base, learning_rate=0.02, weight_decay=decay, decay_bias_and_norm=not spared, clip_norm=clip
     )
     steps = 5
-    falling = Schedule(decay="multistep", unit="step", milestones=(3,))  # a warm-up would be float32 here
+    falling = Schedule(decay="multistep", unit="step", milestones=(3,))
     rng = np.random.default_rng(0)
     begin = {path: rng.normal(size=shape) for path, shape in START.items()}
     targets = rng.normal(size=(steps, 6, 3))
@@ -260,14 +274,15 @@ def test_five_steps_equal_pytorch(name: str, decay: float, spared: bool, clip: f
         scheduler.step()
 
     with jax.enable_x64(True):
-        groups = plan(START, settings, Phase(epochs=1, rules=RULES, schedule=falling), steps_per_epoch=steps)
-        ours = transformation(groups, settings)
+        config = Config(optimizer=settings, phases=(Phase(epochs=1, rules=RULES, schedule=falling),))
+        (stage,) = lay_out(config, START, steps_per_epoch=steps)
+        groups = stage.groups
         params = {path: jnp.asarray(value) for path, value in begin.items()}
         frozen = {path: params.pop(path) for path in list(params) if groups.group(path).frozen}
-        state = ours.init(params)
-        for target in targets:
+        state = stage.chain(stage.numbers(0)).init(params)
+        for step, target in enumerate(targets):
             grads = jax.grad(lambda params, target: loss(params | frozen, target))(params, target)
-            updates, state = ours.update(grads, state, params)
+            updates, state = stage.chain(stage.numbers(step)).update(grads, state, params)
             params = optax.apply_updates(params, updates)
         for path, value in params.items():
             assert value.dtype == jnp.float64
@@ -278,8 +293,9 @@ def test_five_steps_equal_pytorch(name: str, decay: float, spared: bool, clip: f
 
 def test_frozen_parts_get_zero_updates_and_no_state() -> None:
     settings = Optimizer(name="adam", learning_rate=0.1, weight_decay=0.1)
-    groups = plan(START, settings, Phase(rules=RULES), steps_per_epoch=3)
-    ours = transformation(groups, settings)
+    groups = parameter_groups(START, settings, Phase(rules=RULES), steps_per_epoch=3)
+    rates = {group.label: 0.1 for group in groups.trained_groups}
+    ours = transformation(groups.labels, settings, optimizer_numbers(groups, settings) | {"learning_rate": rates})
     params = {path: jnp.ones(shape) for path, shape in START.items()}
     state = ours.init(params)
     updates, _ = ours.update(jax.tree.map(jnp.ones_like, params), state, params)
@@ -309,7 +325,7 @@ def test_modes_of_batch_norm(rules: tuple[Rule, ...], batch_norm: str, running: 
     model = Small(3, rngs=nnx.Rngs(0))
     shapes = {path: value.shape for path, value in values(model, nnx.Param).items()}
     model.eval()
-    set_modes(model, plan(shapes, Optimizer(), Phase(rules=rules), 3), batch_norm)
+    set_modes(model, parameter_groups(shapes, Optimizer(), Phase(rules=rules), 3), batch_norm)
     assert not model.dropout.deterministic
     for again in (lambda: None, model.eval, model.train):
         again()

@@ -1,30 +1,33 @@
 """One step: what changes, what must not, and that it is compiled once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 from flax import nnx
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxft.config import Optimizer, Phase, Rule
-from jaxft.distributed import AXIS, device_mesh, global_batch, state_shardings
+from jaxft.config import Classification, Config, Optimizer, Phase, Rule
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm, Outputs
 from jaxft.models.paths import modules, values
-from jaxft.optim import Plan, plan, set_modes, transformation
-from jaxft.step import Compiled, RecompilationError, TrainState, eval_step, initial_state, reseed, train_step
-from jaxft.tasks.classification import Classification
+from jaxft.tasks.classification.task import ClassificationTask
+from jaxft.tasks.images import Images
+from jaxft.training.layout import AXIS, Layout, device_layout, one_device
+from jaxft.training.optim import set_modes
+from jaxft.training.stages import Stage, lay_out
+from jaxft.training.state import TrainState, initial_state
+from jaxft.training.step import Compiled, RecompilationError, StepInputs, key_data, predict_step, reseed, train_step
 from tests.small import Small
 
 ROWS, CLASSES = 8, 3
-TASK = Classification((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+FIELDS = Classification(images=Images(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)))
+TASK = ClassificationTask(FIELDS)
 MOMENTUM = Optimizer(learning_rate=0.1, momentum=0.9, weight_decay=0.01)
 HEAD = (Rule(pattern="fc"), Rule(pattern="*", frozen=True))
 ALL = (Rule(pattern="*"),)
@@ -51,14 +54,29 @@ def prepared(
     model: nnx.Module,
     rules: tuple[Rule, ...] = ALL,
     optimizer: Optimizer = MOMENTUM,
-    batch_norm: str = "batch",
-) -> tuple[TrainState, optax.GradientTransformation, Plan]:
-    """The state, the optimizer and the plan at the start of a phase."""
+    batch_norm: Any = "batch",
+    layout: Layout | None = None,
+    ema: bool = False,
+) -> tuple[TrainState, Stage]:
+    """The state and the stage at the start of a run of one phase."""
+    phase = Phase(rules=rules, batch_norm=batch_norm)
     shapes = {path: value.shape for path, value in values(model, nnx.Param).items()}
-    groups = plan(shapes, optimizer, Phase(rules=rules), steps_per_epoch=10)
-    set_modes(model, groups, batch_norm)
-    chain = transformation(groups, optimizer)
-    return initial_state(model, lambda path: groups.group(path).frozen, chain, 0), chain, groups
+    (stage,) = lay_out(Config(optimizer=optimizer, phases=(phase,)), shapes, steps_per_epoch=10)
+    set_modes(model, stage.groups, stage.batch_norm)
+    layout = layout or one_device()
+    params, stats = (
+        layout.place({path: np.asarray(value) for path, value in values(model, kind).items()})
+        for kind in (nnx.Param, nnx.BatchStat)
+    )
+    return initial_state(stage, params, stats, layout, ema=ema), stage
+
+
+def step_function(
+    model: nnx.Module, stage: Stage, task: Any = TASK, dtype: str = "float32"
+) -> Callable[[TrainState, Any, StepInputs], tuple[TrainState, dict[str, Array]]]:
+    return train_step(
+        model, task.loss, stage.groups.trained, stage.chain, parts=stage.optimizer.accumulate, dtype=dtype
+    )
 
 
 def stepped(
@@ -70,13 +88,14 @@ def stepped(
     task: Any = TASK,
     seed: int = 0,
     dtype: str = "float32",
+    ema_decay: float | None = None,
 ) -> tuple[TrainState, list[dict[str, Array]]]:
     """The state after one step a batch, and the metrics of each."""
-    state, chain, _ = prepared(model, rules, optimizer, batch_norm)
-    function = jax.jit(train_step(model, task, chain, seed=seed, dtype=dtype, parts=optimizer.accumulate))
+    state, stage = prepared(model, rules, optimizer, batch_norm, ema=ema_decay is not None)
+    function = jax.jit(step_function(model, stage, task, dtype))
     metrics = []
-    for one in batches:
-        state, measured = function(state, one)
+    for step, one in enumerate(batches):
+        state, measured = function(state, one, StepInputs(key_data(seed), stage.numbers(step), ema_decay or 0.0))
         metrics.append(measured)
     return state, metrics
 
@@ -111,14 +130,14 @@ def test_a_step_changes_every_parameter_and_statistic() -> None:
 def test_nothing_frozen_changes_bit_for_bit(again: bool) -> None:
     model = small()
     before = values(model)
-    state, chain, _ = prepared(model, HEAD)
+    state, stage = prepared(model, HEAD)
     if again:
         model.eval()
         model.train()
-    function = jax.jit(train_step(model, TASK, chain, seed=0))
+    function = jax.jit(step_function(model, stage))
     for seed in range(3):
-        state, _ = function(state, batch(seed))
-    assert set(state.params) == {"fc.kernel", "fc.bias"}
+        state, _ = function(state, batch(seed), StepInputs(key_data(0), stage.numbers(seed)))
+    assert stage.groups.trained == {"fc.kernel", "fc.bias"}
     kept = {path for path in before if not path.startswith("fc")}
     assert {"bn1.mean", "bn2.var", "bn1.num_batches_tracked"} <= kept
     assert_same({path: state.model[path] for path in kept}, {path: before[path] for path in kept})
@@ -134,10 +153,10 @@ def test_a_frozen_batch_norm_beside_one_that_is_not() -> None:
 
 
 def test_frozen_parameters_have_no_optimizer_state() -> None:
-    state, _, _ = prepared(small(), HEAD)
+    state, stage = prepared(small(), HEAD)
     shapes = {leaf.shape for leaf in jax.tree.leaves(state.opt_state)}
-    frozen = {value.shape for value in state.frozen.values()}
-    assert shapes == {(), (8, CLASSES), (CLASSES,)}
+    frozen = {value.shape for path, value in state.params.items() if path not in stage.groups.trained}
+    assert shapes == {(8, CLASSES), (CLASSES,)}
     assert not shapes & frozen
 
 
@@ -154,7 +173,7 @@ def test_batch_norm_running_trains_scales_and_keeps_statistics() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_is_pytorchs(smoothing: float) -> None:
-    task = Classification(TASK.mean, TASK.std, smoothing)
+    task = ClassificationTask(Classification(images=FIELDS.images, label_smoothing=smoothing))
     model = small()
     model.eval()
     data = batch()
@@ -178,17 +197,22 @@ def test_auxiliary_heads_add_their_losses_by_weight() -> None:
     assert float(metrics["accuracy"]) == pytest.approx((logits[0].argmax(-1) == data["label"]).mean())
 
 
-def test_masked_examples_do_not_count() -> None:
+def test_predictions_are_pytorchs() -> None:
     model = small()
     model.eval()
-    step = jax.jit(eval_step(model, TASK))
-    data = batch() | {"mask": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
-    other = dict(data, image=np.where(data["mask"][:, None, None, None] > 0, data["image"], 7).astype(np.uint8))
-    sums = step(values(model), data)
-    assert float(sums["count"]) == 5
-    assert_same(sums, step(values(model), other))
-    one_by_one = [step(values(model), dict(data, mask=np.eye(ROWS, dtype=np.float32)[row]))["loss"] for row in range(5)]
-    assert float(sums["loss"]) == pytest.approx(float(np.sum(one_by_one)), rel=1e-5)
+    data = batch()
+    found = jax.jit(predict_step(model, TASK.predict))(values(model), jax.tree.map(jnp.asarray, data))
+    logits = torch.tensor(np.asarray(TASK.logits(model, jnp.asarray(data["image"]))))
+    target = torch.tensor(data["label"], dtype=torch.int64)
+    losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    np.testing.assert_allclose(found["loss"], losses.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["probabilities"], torch.softmax(logits, 1).numpy(), rtol=1e-5, atol=1e-6)
+    evaluator = TASK.evaluator(None)  # type: ignore[arg-type]
+    for index in range(ROWS):
+        evaluator.add(index, {name: np.asarray(array)[index] for name, array in found.items()})
+    result = evaluator.result()
+    assert result["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert result["accuracy"] == pytest.approx(float((logits.argmax(1) == target).double().mean()))
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -209,7 +233,7 @@ def test_accumulation_tracks_statistics_part_by_part() -> None:
 
 
 def test_bfloat16_keeps_parameters_and_the_loss_near() -> None:
-    task = Classification(TASK.mean, TASK.std, dtype="bfloat16")
+    task = ClassificationTask(FIELDS, "bfloat16")
     wide, (metrics,) = stepped(small(), [batch()])
     state, (narrow,) = stepped(small(), [batch()], task=task, dtype="bfloat16")
     for path, value in state.model.items():
@@ -231,15 +255,16 @@ def poisoned(rows: int) -> dict[str, np.ndarray]:
 
 def test_after_a_nan_the_last_good_state_stays() -> None:
     model = small()
-    state, chain, _ = prepared(model)
-    step = train_step(model, TASK, chain, seed=0)
-    good, _ = jax.jit(step)(state, batch())
-    bad, metrics = jax.jit(step)(good, poisoned(ROWS))
-    assert bool(good.healthy)
+    state, stage = prepared(model, ema=True)
+    step, inputs = jax.jit(step_function(model, stage)), StepInputs(key_data(0), stage.numbers(0), 0.9)
+    good, _ = step(state, batch(), inputs)
+    bad, metrics = step(good, poisoned(ROWS), inputs)
+    assert bool(good.all_finite)
     assert not np.isfinite(float(metrics["loss"]))
-    later, _ = jax.jit(step)(bad, batch(1))
+    later, _ = step(bad, batch(1), inputs)
     for after in (bad, later):
-        assert not bool(after.healthy)
+        assert not bool(after.all_finite)
+        assert_same(after.ema or {}, good.ema or {})
         assert int(after.step) == 1
         assert_same(after.model, good.model)
         for one, other in zip(jax.tree.leaves(after.opt_state), jax.tree.leaves(good.opt_state), strict=True):
@@ -277,26 +302,26 @@ def test_a_step_with_dropout_depends_on_seed_and_step_alone() -> None:
 
 
 def test_a_step_is_compiled_once() -> None:
-    model = small()
-    state, chain, _ = prepared(model)
-    mesh = device_mesh(ROWS, 1)
-    state = jax.device_put(state, state_shardings(state, mesh, False))
-    compiled = Compiled(train_step(model, TASK, chain, seed=0), mesh, updates_state=True)
+    model, layout = small(), device_layout(ROWS)
+    state, stage = prepared(model, layout=layout)
+    compiled = Compiled(step_function(model, stage), updates_state=True)
     for seed in range(4):
-        state, _ = compiled(state, global_batch(batch(seed), mesh))
+        # Another key, rate, decay and momentum at each step: they are inputs.
+        numbers = jax.tree.map(lambda number, factor=seed + 1: number / factor, stage.numbers(seed))
+        state, _ = compiled(state, layout.batch(batch(seed)), StepInputs(key_data(seed), numbers))
+    inputs = StepInputs(key_data(0), stage.numbers(4))
     assert compiled.compilations == 1
     with pytest.raises(RecompilationError, match=r"compiled 1 time.*image \(8, 24, 16, 3\) uint8\. Pad"):
-        compiled(state, global_batch(batch() | {"image": np.zeros((ROWS, 24, 16, 3), np.uint8)}, mesh))
+        compiled(state, layout.batch(batch() | {"image": np.zeros((ROWS, 24, 16, 3), np.uint8)}), inputs)
     with pytest.raises(RecompilationError, match=r"label \(8,\) float32"):
-        compiled(state, global_batch(batch() | {"label": np.zeros(ROWS, np.float32)}, mesh))
-    state, _ = compiled(state, global_batch(batch(), mesh))
+        compiled(state, layout.batch(batch() | {"label": np.zeros(ROWS, np.float32)}), inputs)
+    state, _ = compiled(state, layout.batch(batch()), inputs)
     assert compiled.compilations == 1
     assert int(state.step) == 5
 
 
 def test_the_budget_allows_so_many_shapes() -> None:
-    mesh = device_mesh(ROWS, 1)
-    compiled = Compiled(lambda state, batch: state + batch["x"].sum(), mesh, budget=2)
+    compiled = Compiled(lambda state, batch: state + batch["x"].sum(), budget=2)
     zero = jnp.zeros(())
     assert float(compiled(zero, {"x": jnp.ones(3)})) == 3
     assert float(compiled(zero, {"x": jnp.ones(4)})) == 4
@@ -305,24 +330,23 @@ def test_the_budget_allows_so_many_shapes() -> None:
         compiled(zero, {"x": jnp.ones(5)})
 
 
-def on_mesh(mesh: Mesh, fsdp: bool, steps: int = 3) -> tuple[TrainState, list[float]]:
-    """The state and the losses after some steps on a mesh."""
+def laid_out(layout: Layout, steps: int = 3) -> tuple[TrainState, list[float]]:
+    """The state and the losses after some steps in a layout."""
     model = small(dropout=0.2)
-    state, chain, _ = prepared(model)
-    state = jax.device_put(state, state_shardings(state, mesh, fsdp))
-    compiled = Compiled(train_step(model, TASK, chain, seed=0), mesh, fsdp=fsdp, updates_state=True)
+    state, stage = prepared(model, layout=layout)
+    compiled = Compiled(step_function(model, stage), updates_state=True)
     losses = []
     for seed in range(steps):
-        state, metrics = compiled(state, global_batch(batch(seed, 16), mesh))
+        state, metrics = compiled(state, layout.batch(batch(seed, 16)), StepInputs(key_data(0), stage.numbers(seed)))
         losses.append(float(metrics["loss"]))
     return state, losses
 
 
 def test_one_device_two_devices_and_sharded_parameters_agree() -> None:
     assert len(jax.devices()) == 2
-    one, losses = on_mesh(Mesh(np.array(jax.devices()[:1]), (AXIS,)), fsdp=False)
+    one, losses = laid_out(one_device())
     for fsdp in (False, True):
-        two, others = on_mesh(device_mesh(16, 1), fsdp)
+        two, others = laid_out(device_layout(16, fsdp=fsdp))
         assert others == pytest.approx(losses, rel=1e-5)
         assert_close(two.model, one.model, 1e-5)
         kernel = two.params["conv2.kernel"]
@@ -334,10 +358,10 @@ def test_one_device_two_devices_and_sharded_parameters_agree() -> None:
 
 
 def test_a_batch_lies_on_all_devices() -> None:
-    mesh = device_mesh(ROWS, 1)
+    layout = device_layout(ROWS)
     data = batch()
-    for name, array in global_batch(data, mesh).items():
-        assert array.sharding == NamedSharding(mesh, PartitionSpec(AXIS))
+    for name, array in layout.batch(data).items():
+        assert array.sharding == NamedSharding(layout.mesh, PartitionSpec(AXIS))
         for index, shard in enumerate(array.addressable_shards):
             np.testing.assert_array_equal(shard.data, data[name][4 * index : 4 * index + 4])
 
@@ -345,4 +369,4 @@ def test_a_batch_lies_on_all_devices() -> None:
 @pytest.mark.parametrize(("rows", "parts", "multiple"), [(7, 1, 2), (6, 2, 4), (3, 3, 6)])
 def test_a_batch_that_cannot_be_cut_is_refused(rows: int, parts: int, multiple: int) -> None:
     with pytest.raises(UserError, match=rf"batch of {rows} .* 2 device.* multiple of {multiple}\."):
-        device_mesh(rows, parts)
+        device_layout(rows, parts)
