@@ -13,10 +13,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from converters.files import state_dict
 from converters.ledger import load_pretrained, to_torch
 from converters.report import STEPS, Report, difference, worst
 from converters.rules import leaves
+from converters.verify_state import state_dict
 from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS, abstract_model, class_layers, materialise

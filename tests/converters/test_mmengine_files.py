@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.files import BESIDE_WEIGHTS, Inert, read, read_classes
+from converters.files import read, read_classes
+from converters.pth_names import BESIDE_WEIGHTS, Inert
 from converters.sources import locate
 from jaxft.errors import UserError
 

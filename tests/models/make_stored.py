@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.files import state_dict
+from converters.verify_state import state_dict
 from tests.models import shallow, shallow_torch
 from tests.models.stored import LOGITS, images, weights
 
