@@ -90,18 +90,30 @@ def _read_shards(index: Path) -> State:
     return tensors
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """The names of the classes that a checkpoint of MMDetection was trained on, in order; empty where it has none.
+def read_metadata(path: Path) -> dict[Any, Any]:
+    """What a checkpoint says beside its weights: `meta` of a `.pth`, or what `write` put into a `.safetensors`.
+
+    It is empty where there is none; what is no plain value in it is an `Inert`.
 
     Raises:
-        UserError: the file is damaged or no PyTorch checkpoint.
+        UserError: the file is damaged or no checkpoint.
     """
-    if path.name.endswith((".safetensors", INDEX)):
-        return ()
+    if _holds_tensors_alone(path):
+        return {} if path.name.endswith(INDEX) else safetensors_reader.read_metadata(path)
     content = pth_reader.load(path).content
     meta = content.get("meta") if isinstance(content, dict) else None
-    if not isinstance(meta, dict):
-        return ()
+    return meta if isinstance(meta, dict) else {}
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The names of the classes that a checkpoint was trained on, in order; empty where it has none.
+
+    They are where MMDetection writes them: in `dataset_meta` of the metadata, or in that itself.
+
+    Raises:
+        UserError: the file is damaged or no checkpoint.
+    """
+    meta = read_metadata(path)
     places = [data for data in (meta.get("dataset_meta"), meta) if isinstance(data, dict)]
     found = next((data[key] for data in places for key in ("classes", "CLASSES") if data.get(key)), ())
     if isinstance(found, str):
@@ -173,27 +185,34 @@ def _without_prefixes(tensors: State) -> State:
     return tensors
 
 
-def write(state: Mapping[str, np.ndarray], path: Path) -> None:
+def write(state: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, Any] | None = None) -> None:
     """Writes tensors by name to `path`: safetensors where it ends so, a PyTorch state dict otherwise. Atomic.
 
     `torch.load(path, weights_only=True)` reads that, mapped into memory or not.
+
+    Args:
+        state: arrays by name, of any layout in memory.
+        path: where to; folders that are missing are made.
+        metadata: values that JSON has, which `read_metadata` gives back, tuples as lists. A `.pth` with some is
+            `{"meta": metadata, "state_dict": state}`, as MMDetection's.
 
     Raises:
         UserError: the disk cannot be written, or the format has no such dtype.
     """
     if path.suffix == ".safetensors":
-        _atomically(path, lambda temporary: _save_safetensors(state, temporary))
+        _atomically(path, lambda temporary: _save_safetensors(state, temporary, metadata))
     else:
-        _atomically(path, lambda temporary: pth_writer.save(state, temporary))
+        _atomically(path, lambda temporary: pth_writer.save(state, temporary, metadata))
 
 
-def _save_safetensors(state: Mapping[str, np.ndarray], path: Path) -> None:
+def _save_safetensors(state: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, Any] | None) -> None:
     for key, array in state.items():
         if array.dtype.name not in SAFETENSORS:
             raise UserError(f"{key} is {array.dtype.name}, which safetensors cannot hold; convert it, or write a .pth.")
     # safetensors takes the memory of an array as it lies there, whatever its strides.
     contiguous = {key: np.require(array, requirements="C") for key, array in state.items()}
-    safetensors.numpy.save_file(contiguous, path)
+    texts = None if metadata is None else {safetensors_reader.METADATA: json.dumps(metadata)}
+    safetensors.numpy.save_file(contiguous, path, texts)
 
 
 def _atomically(path: Path, save: Callable[[Path], None]) -> None:

@@ -20,6 +20,9 @@ NAMES = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
 }  # fmt: skip
 
+# The text in a header that holds what `files.write` was told beside the tensors, as JSON.
+METADATA = "jaxft"
+
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as the format does: the length of a header of JSON, and that."""
@@ -45,6 +48,22 @@ def read(path: Path) -> dict[str, np.ndarray]:
         kind = DTYPES[NAMES[dtype]]
         arrays[name] = np.ndarray(shape, kind, numbers[start:end]) if math.prod(shape) else np.empty(shape, kind)
     return arrays
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `files.write` put beside the tensors of a file; empty where there is nothing.
+
+    Raises:
+        UserError: the file or the metadata is damaged.
+    """
+    _, header, _ = _opened(path)
+    try:
+        metadata = json.loads(header.get("__metadata__", {}).get(METADATA, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: its metadata {METADATA!r} is no JSON ({error}). Copy or download it again."
+        ) from error
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _opened(path: Path) -> tuple[list[str], dict[str, Any], memoryview]:
