@@ -66,7 +66,11 @@ def _holds_tensors_alone(path: Path) -> bool:
         raise UserError(f"{path} is {'a directory' if path.is_dir() else 'missing'}; a checkpoint file was expected.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; a checkpoint file was expected. Copy or download it again.")
-    if safetensors_reader.is_safetensors(path) or path.name.endswith(INDEX):
+    try:
+        begins_so = safetensors_reader.is_safetensors(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}); a checkpoint file was expected.") from error
+    if begins_so or path.name.endswith(INDEX):
         return True
     pth_reader.refuse_other_files(path)
     return path.name.endswith(".safetensors")

@@ -179,6 +179,19 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path, suffix: str)
         read(path)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"weights{suffix}"
+    write(ARRAYS, path)
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(UserError, match=r"weights\.\w+ cannot be read .*Permission denied"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [([1, 2], "list"), ({"epoch": 3}, "dict"), ({}, "dict"), (torch.zeros(2), "Tensor"), ({"model": {}}, "dict")],
