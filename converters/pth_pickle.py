@@ -1,9 +1,10 @@
 """An interpreter of pickles that knows data and runs nothing.
 
 Python's `pickletools` takes a pickle apart into opcodes; what each does is below, for protocols 0 to 5. Nothing is
-imported, looked up, called or set on behalf of the file: names become what `pth_names.NAMES` says, or an `Inert`. Every
-opcode makes at most one small object beside the bytes that it carries itself, so that a pickle takes less than 130 bytes
-of memory for each of its own, however hostile it is (`tests/converters/test_pth_hostile.py`). No function calls itself.
+imported, looked up, called or set on behalf of the file: names become what `pth_names.NAMES` says, or an `Inert`.
+Every opcode makes at most one small object beside the bytes that it carries itself, so that a pickle takes less than
+130 bytes of memory for each of its own, however hostile it is (`tests/converters/test_pth_hostile.py`). No function
+calls itself.
 """
 
 import pickle
