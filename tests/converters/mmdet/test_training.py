@@ -12,10 +12,12 @@ from converters.mmdet.rules import read_rules
 from converters.mmdet.section import Section
 from converters.mmdet.training import is_mmdet, load_any, read_config
 from converters.rules import leaves
-from jaxft import config, optim
+from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import modules, walk
+from jaxft.training.optim import parameter_groups, set_modes
+from jaxft.training.schedules import schedule
 from tests import mmdet_live
 
 torch = pytest.importorskip("torch")
@@ -131,18 +133,18 @@ def test_every_parameter_gets_the_rate_and_decay_that_mmengine_gives_it(
     phase = config.Phase(rules=read_rules(model, Section(dict(paramwise), "paramwise_cfg")))
     shapes = {path: variable.shape for path, _, _, variable in walk(ours)}
     trained = {leaf.path: leaf.key for leaf in leaves(ours) if leaf.key in dict(theirs.named_parameters())}
-    plan = optim.plan(
+    groups_of_ours = parameter_groups(
         {path: shapes[path] for path in trained}, config.Optimizer(learning_rate=0.01, weight_decay=1e-4), phase, 10
     )
     named = dict(theirs.named_parameters())
     for path, key in trained.items():
-        group, wanted = plan.group(path), groups.get(id(named[key]))
+        group, wanted = groups_of_ours.group(path), groups.get(id(named[key]))
         assert group.frozen == (not named[key].requires_grad), path
         if named[key].requires_grad:
             assert wanted is not None
-            assert float(group.rate(0)) == pytest.approx(wanted["lr"]), path
+            assert float(group.lr(0)) == pytest.approx(wanted["lr"]), path
             assert group.weight_decay == pytest.approx(wanted["weight_decay"]), path
-    optim.set_modes(ours, plan, phase.batch_norm)
+    set_modes(ours, groups_of_ours, phase.batch_norm)
     layers = dict(theirs.named_modules())
     for path, module in modules(ours):
         if isinstance(module, BatchNorm):
@@ -158,7 +160,7 @@ def test_the_schedule_is_mmengines(name: str) -> None:
 
     settings = read_config(f"mmdet::{name}")
     steps = 60  # an epoch
-    ours = optim.schedule(settings.phases[0].schedule, 0.02, 12 * steps, steps)
+    ours = schedule(settings.phases[0].schedule, 0.02, 12 * steps, steps)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
     if "fcos" in name:
         warmup: Any = ConstantLR(optimizer, factor=1 / 3, by_epoch=False, begin=0, end=500)
