@@ -18,7 +18,7 @@ class Targets(NamedTuple):
         labels: `[N, G]` integers 0..C-1; 0 where not valid.
         valid: `[N, G]`; the objects to find.
         ignored: `[N, G]`; crowds, which are neither found nor counted as background. `valid` is False there.
-        masks: uint8 `[N, G, H, W / 8]`; the bits of each object's mask over the padded image, the most significant first.
+        masks: uint8 `[N, G, H, W / 8]`; the bits of each object's mask, the most significant bit first.
     """
 
     boxes: Array
@@ -61,7 +61,7 @@ class AnchorGenerator:
     """Boxes of several shapes around every cell of every level.
 
     Attributes:
-        strides: pixels between cells, a level each; None: the padded side divided by the map's, rounded down (torchvision).
+        strides: pixels between cells, a level each; None: padded side by map's, rounded down (torchvision).
         ratios: height by width.
         scales: edge lengths in units of the level's base size; or `octave_base_scale` and `scales_per_octave`.
         base_sizes: of each level; its stride where it is None.

@@ -75,7 +75,7 @@ def test_other_values_are_read(tmp_path: Path) -> None:
     assert (settings.precision, settings.optimizer.accumulate, settings.data.batch_size) == ("bfloat16", 4, 8)
     assert (settings.optimizer.learning_rate, settings.optimizer.clip_norm) == (0.02 * 8 / 16, 35)
     assert settings.data.classes == ("cat", "dog")
-    assert (settings.data.annotation_file, settings.data.train, settings.data.test) == (
+    assert (settings.data.annotation_file, settings.data.train, settings.data.validation) == (
         "a/{split}.json",
         "train",
         "val",
