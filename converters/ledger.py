@@ -19,11 +19,34 @@ from converters.torchvision import modern_key
 from jaxft.errors import UserError
 from jaxft.models.paths import matches
 
+LISTED = 10  # reasons in a message
 IF_ANY = "~"  # before a pattern that may match nothing
 
 
 class MismatchError(UserError):
-    """A checkpoint and a model do not fit; the message lists every reason at once."""
+    """A checkpoint and a model do not fit.
+
+    Args:
+        claim: what does not fit.
+        problems: every reason; the message lists ten of them, and says how many there are more.
+        more: where to see all of them.
+    """
+
+    def __init__(self, claim: str, problems: Sequence[str] = (), more: str = "") -> None:
+        self.claim, self.problems = claim, tuple(problems)
+        rest = len(problems) - LISTED
+        shown = [*problems[:LISTED], *([f"... and {rest} more{more}"] if rest > 0 else [])]
+        super().__init__(_listed(claim, shown))
+
+    def complete(self) -> "MismatchError":
+        """The same with every reason in its message."""
+        whole = MismatchError(self.claim)
+        whole.problems, whole.args = self.problems, (_listed(self.claim, self.problems),)
+        return whole
+
+
+def _listed(claim: str, lines: Sequence[str]) -> str:
+    return "\n".join([claim, *(f"  - {line}" for line in lines)])
 
 
 @dataclass(frozen=True)
@@ -122,7 +145,8 @@ def load_pretrained(
         elif key not in state:
             problems.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
     if problems:
-        raise MismatchError(_complaint(name, model, state, problems))
+        more = "" if isinstance(source, Mapping) else f"; python -m jaxft.inspect {name} --model NAME lists all of them"
+        raise MismatchError(_complaint(name, model, state, len(problems)), problems, more)
 
     for key, value in values.items():
         variable = targets[key].variable
@@ -216,7 +240,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f" (nearest: {near[0]})" if near else ""
 
 
-def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], problems: Sequence[str]) -> str:
+def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], count: int) -> str:
     hint = "Skip what is meant to differ by name."
     detector = hasattr(model, "feature_maps")  # there is no table of detectors to look it up in
     if not detector and (nearest := nearest_model(state)):
@@ -226,7 +250,5 @@ def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], 
             if fits
             else f"{hint} Of all models, {nearest[0]} has most of its keys and shapes ({nearest[1]:.0%})."
         )
-    count = f"{len(problems)} reason" + "s" * (len(problems) > 1)
-    return f"{source} does not fit this {type(model).__name__} ({count}); nothing was loaded. {hint}\n" + "\n".join(
-        f"  - {problem}" for problem in problems
-    )
+    reasons = f"{count} reason" + "s" * (count > 1)
+    return f"{source} does not fit this {type(model).__name__} ({reasons}); nothing was loaded. {hint}"

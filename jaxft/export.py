@@ -3,20 +3,19 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
-from jaxft.cli import run_command
+from jaxft.activity import doing
+from jaxft.cli import program, run_command
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.reporting.console import make_console
-
-if TYPE_CHECKING:
-    from jaxft.run import FinishedRun
+from jaxft.run import FinishedRun, RunDirectory, open_run
 
 
-def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None) -> bytes:
+def stablehlo(run: FinishedRun, pad_shape: HeightWidth | None = None) -> bytes:
     """A run's prediction as a StableHLO program, serialized by `jax.export`, weights included, for CPU, CUDA and TPU.
 
     What it maps to what is said by the task's `program`; it takes uint8 pixels, and normalization is inside. Load it
@@ -49,27 +48,28 @@ class Options:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options)
+    options = tyro.cli(Options, prog=program("export"))
     if options.output.exists():
         raise UserError(f"{options.output} exists already and is not overwritten; choose another --output.")
     if (options.output.suffix == ".safetensors") != (options.format == "safetensors"):
         raise UserError(f"The format {options.format} and the name {options.output.name} do not go together.")
     if options.pad_shape is not None and options.format != "stablehlo":
         raise UserError("--pad-shape is for detectors as StableHLO; leave it out.")
+    RunDirectory(options.run).check()
     from converters import to_torch
     from converters.files import write
-    from jaxft.run import open_run
+    from jaxft.reporting.screen import Screen
 
-    run = open_run(options.run, options.checkpoint)
-    if options.format == "stablehlo":
-        _write_bytes(stablehlo(run, options.pad_shape), options.output)
-    else:
-        # A prefix that was put before a whole checkpoint says that it was only a part of this model, a backbone.
-        rename = {theirs: ours for theirs, ours in run.config.pretrained.rename.items() if theirs}
-        write(to_torch(run.model, rename=rename), options.output)
-    make_console().print(
-        f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}", highlight=False
-    )
+    with Screen(make_console()) as screen, doing("opening the run"):
+        run = open_run(options.run, options.checkpoint)
+        with doing(f"exporting to {options.output}"):
+            if options.format == "stablehlo":
+                _write_bytes(stablehlo(run, options.pad_shape), options.output)
+            else:
+                # A prefix that was put before a whole checkpoint says that it was only a part of this model.
+                rename = {theirs: ours for theirs, ours in run.config.pretrained.rename.items() if theirs}
+                write(to_torch(run.model, rename=rename), options.output)
+        screen.say(f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}")
 
 
 def _write_bytes(data: bytes, output: Path) -> None:
@@ -80,6 +80,9 @@ def _write_bytes(data: bytes, output: Path) -> None:
         os.replace(temporary, output)
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error}); choose another --output.") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ class RunDirectory:
         """Whether there is anything at this place."""
         return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is a state to go on from."""
+        return any(entry.name.isdigit() for entry in self.checkpoints.glob("last/*"))
+
     def refuse_existing(self) -> None:
         """Raises a UserError where there is something at this place already."""
         if self.exists():
@@ -85,6 +89,20 @@ class RunDirectory:
     def save_config(self, settings: config.Config) -> None:
         """Writes the configuration, in the place of one that is there."""
         _write(self.config_file, config.to_json(settings).encode())
+
+    def check(self) -> config.Config:
+        """The resolved configuration of a run that can be opened, as far as its files say it.
+
+        Raises:
+            UserError: this is no whole run directory, or holds no checkpoint yet.
+        """
+        settings = self.config()
+        self.classes()
+        if not self.checkpoints.is_dir():
+            raise UserError(
+                f"{self.path} holds no checkpoint; was the run stopped before its first? Train it with --resume."
+            )
+        return settings
 
     def config(self) -> config.Config:
         """The resolved configuration.
@@ -156,9 +174,7 @@ def open_run(path: Path, which: str = "best", model: "nnx.Module | None" = None)
     from jaxft.training.model import ModelSource, abstract_for
 
     directory = RunDirectory(path)
-    settings, classes = directory.config(), directory.classes()
-    if not directory.checkpoints.is_dir():
-        raise UserError(f"{path} holds no checkpoint; was the run stopped before its first? Train it with --resume.")
+    settings, classes = directory.check(), directory.classes()
     source = ModelSource(settings, model)
     template = abstract_for(source, settings.task.task(settings.precision), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:

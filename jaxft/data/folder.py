@@ -2,11 +2,11 @@
 
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL.Image
 
+from jaxft.data.cores import on_all_cores
 from jaxft.data.photo import Photo
 from jaxft.data.source import Example
 from jaxft.errors import UserError
@@ -72,9 +72,11 @@ class ImageFolder:
         if self._checked:  # two parts of one folder are checked once
             return
         # The filter makes a too large picture an error here instead of a warning on the terminal.
-        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            bad = [reason for reason in pool.map(_why_unreadable, (self.root / name for name in self._files)) if reason]
+            files = [self.root / name for name in self._files]
+            reasons = on_all_cores(_why_unreadable, files, f"checking the photos in {self.root}")
+        bad = [reason for reason in reasons if reason]
         if bad:
             more = [f"... and {len(bad) - _NAMED_AT_MOST} more"] if len(bad) > _NAMED_AT_MOST else []
             listed = "\n  ".join(bad[:_NAMED_AT_MOST] + more)

@@ -1,6 +1,7 @@
 """What may differ when a run goes on, and what must not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from jaxft.config import Config
 from jaxft.errors import UserError
@@ -77,3 +78,14 @@ def _changes(split: str, before: Sequence[str], now: Sequence[str]) -> list[str]
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+@contextmanager
+def removed_if_interrupted(run: RunDirectory) -> Iterator[None]:
+    """Removes the directory of a run that Ctrl-C ends within, before there is a checkpoint to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run.exists() and not run.has_checkpoint():
+            run.remove()
+        raise

@@ -1,11 +1,12 @@
 """Ctrl-C and SIGTERM during a run: the first asks it to end in order, the second ends it at once."""
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 _POLL = 0.1  # seconds between two looks for a signal while something compiles
@@ -16,16 +17,22 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Whether a signal has asked the run to end: `number` is the signal's, or None."""
+    """Whether a signal has asked the run to end: `number` is the signal's, or None.
+
+    Attributes:
+        raises: whether the first signal raises `Interrupted` where the program is.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.raises = False
 
     def __bool__(self) -> bool:
         return self.number is not None
 
 
 _current = Stop()  # of the run in the main thread; one that nobody sets where there is none
+_at_work: list[threading.Thread] = []  # what `interruptible` no longer waits for
 
 
 @contextmanager
@@ -45,6 +52,8 @@ def stop_signals() -> Iterator[Stop]:
         if stop:
             raise KeyboardInterrupt
         stop.number = number
+        if stop.raises:
+            raise Interrupted
 
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     outer, _current = _current, stop
@@ -54,6 +63,23 @@ def stop_signals() -> Iterator[Stop]:
         _current = outer
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Within, Python code that takes long and whose result is not needed when a signal comes, such as tracing.
+
+    Raises:
+        Interrupted: a signal was received.
+    """
+    stop = _current
+    if stop:
+        raise Interrupted
+    stop.raises = threading.current_thread() is threading.main_thread()
+    try:
+        yield
+    finally:
+        stop.raises = False
 
 
 class _Outcome(Generic[T]):
@@ -66,7 +92,8 @@ def interruptible(work: Callable[[], T]) -> T:
     """Does what takes long outside Python, such as compiling, so that a signal ends the wait for it.
 
     Raises:
-        Interrupted: a signal was received; the work goes on in a thread that ends with the process.
+        Interrupted: a signal was received; the work goes on in a thread that ends with the process (see `leave`).
+        KeyboardInterrupt: Ctrl-C, where nothing receives signals; the same.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
@@ -80,10 +107,24 @@ def interruptible(work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
+    _at_work.append(thread)
     while thread.is_alive():
         thread.join(_POLL)
         if stop and thread.is_alive():
             raise Interrupted
+    _at_work.remove(thread)
     if outcome.error is not None:
         raise outcome.error
     return outcome.value  # type: ignore[return-value]
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process, even where a compilation that nobody waits for is under way.
+
+    Python would take its libraries down beneath it, and the process crash or hang.
+    """
+    if any(thread.is_alive() for thread in _at_work):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
