@@ -66,7 +66,7 @@ def execute(path: Path) -> ModuleType:
 def _configurations_are_found(folder: Path) -> Iterator[None]:
     """Within, `configs.NAME` is looked for around a folder, and afterwards forgotten: another file has others."""
     package = ModuleType("configs")
-    places = [folder, *(Path(entry or ".") / "configs" for entry in (folder.parent, *sys.path)), SHIPPED]
+    places = [folder, *(Path(entry or ".") / "configs" for entry in (str(folder.parent), *sys.path)), SHIPPED]
     package.__path__ = list(dict.fromkeys(str(place) for place in places if place.is_dir()))
     before = _loaded()
     for name in before:

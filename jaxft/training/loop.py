@@ -128,7 +128,7 @@ def fit(
         resume = resume and run.exists()
         saved = last_checkpoint(run) if resume else None
         if resume:
-            check_config(run, config, saved.phase if saved else 0)
+            check_config(run, config, saved)
         setup = set_up(config, own)
         if resume:
             check_examples(run, setup.classes, setup.examples)
@@ -140,8 +140,8 @@ def fit(
             screen.say(ledger.summary())
         stage = setup.stages[saved.phase if saved else 0]
         state = None if saved else setup.first_state(stage, ledger)
-        entered.enter_context(removed_if_interrupted(run))
         if jax.process_index() == 0:
+            entered.enter_context(removed_if_interrupted(run))
             run.save_config(config) if resume else run.create(config, setup.classes, setup.examples)
         multihost_utils.sync_global_devices("the run directory is there")
         with Checkpoints(run.checkpoints) as checkpoints:
@@ -295,7 +295,7 @@ class Loop:
 
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already."""
-        self.checkpoints.save(state, {"phase": stage.index})
+        self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""
