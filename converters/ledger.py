@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -124,15 +125,16 @@ def load_pretrained(
     # Files of before PyTorch 0.4.1, among them torchvision's own, have no such counters; PyTorch takes them as 0, too.
     counted = any(key.endswith(COUNTER) for key in state)
     rows, values = [], {}
+    homeless, odd, empty = list[str](), list[str](), list[str]()
     for key, tensor in state.items():
         leaf = targets.get(key)
         shape, dtype = tuple(tensor.shape), str(tensor.dtype)
         if skipped(key):
             rows.append(Row("skipped", key, "", shape, dtype))
         elif leaf is None:
-            problems.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
+            homeless.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
         elif objection := _objection(leaf, tensor):
-            problems.append(objection)
+            odd.append(objection)
         else:
             values[key] = leaf.from_torch(tensor)
             rows.append(Row("mapped", key, leaf.path, shape, dtype))
@@ -143,7 +145,9 @@ def load_pretrained(
             values[key] = np.zeros((), np.int32)
             rows.append(Row("new", "", leaf.path, (), str(leaf.variable.dtype)))
         elif key not in state:
-            problems.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
+            empty.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
+    # One of each kind in turn, so that the first ten show every kind.
+    problems += [reason for kinds in zip_longest(odd, homeless, empty) for reason in kinds if reason is not None]
     if problems:
         more = "" if isinstance(source, Mapping) else f"; python -m jaxft.inspect {name} --model NAME lists all of them"
         raise MismatchError(_complaint(name, model, state, len(problems)), problems, more)

@@ -19,7 +19,7 @@ from jaxft.config import Config, load
 from jaxft.config_file import find, run_name
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
-from jaxft.training.stopping import leave
+from jaxft.training.stopping import Interrupted, leave
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -41,7 +41,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     # XLA's alarms ("Very slow compile?") are about XLA, and the display says what takes long. Before JAX is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _sigterm_interrupts():
+        with _signals_interrupt():
             code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,12 +60,16 @@ def interrupted(interrupt: KeyboardInterrupt, kept: str = "nothing is kept") -> 
     """Says in one line what Ctrl-C or SIGTERM ended and what is kept; the exit code."""
     activity = interrupted_while(interrupt)
     print(f"Stopped{f' while {activity}' if activity else ''}; {kept}.", file=sys.stderr)
-    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+    return 128 + _number(interrupt)
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Within, SIGTERM raises `Terminated`, so that what is half done is cleared away."""
+def _signals_interrupt() -> Iterator[None]:
+    """Within, SIGTERM raises `Terminated`, so that what is half done is cleared away, and no interrupt is lost.
+
+    Python prints and forgets what is raised while it collects garbage, where JAX has a function of its own; then the
+    signal is sent again.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -73,11 +77,23 @@ def _sigterm_interrupts() -> Iterator[None]:
     def receive(number: int, frame: object) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, receive)
+    def resend(complaint: "sys.UnraisableHookArgs") -> None:
+        if isinstance(complaint.exc_value, KeyboardInterrupt):
+            threading.Timer(0.05, os.kill, (os.getpid(), _number(complaint.exc_value))).start()
+        elif not isinstance(complaint.exc_value, Interrupted):  # which is noticed without being raised
+            shown(complaint)
+
+    before, shown = signal.signal(signal.SIGTERM, receive), sys.unraisablehook
+    sys.unraisablehook = resend
     try:
         yield
     finally:
+        sys.unraisablehook = shown
         signal.signal(signal.SIGTERM, before)
+
+
+def _number(interrupt: KeyboardInterrupt) -> int:
+    return signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
 
 
 def start(*, distributed: bool = False) -> None:

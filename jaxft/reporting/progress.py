@@ -30,6 +30,7 @@ class Reporter:
     ) -> None:
         self._screen, self._total, self._steps_per_epoch = screen, total_steps, steps_per_epoch
         self._step, self._figures = start_step, ""
+        self._training = doing("training")
         self._metrics = folder / "metrics.jsonl"
         self._file: TextIO | None = None
         if jax.process_index() == 0:
@@ -39,14 +40,14 @@ class Reporter:
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
 
     def __enter__(self) -> Self:
-        self._screen.begin("training")
+        self._training.__enter__()
         self._show()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._screen.end()
+        self._training.__exit__(kind, error, traceback)
         if self._file is not None:
             self._file.close()
             self._events.close()

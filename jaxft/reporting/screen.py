@@ -61,7 +61,8 @@ class Screen:
         self._ended.set()
         if self._watch.is_alive():
             self._watch.join()
-        self._live.stop()
+        if self.console.is_terminal:
+            self._live.stop()
         self._entered.close()
 
     def begin(self, what: str) -> None:

@@ -16,6 +16,7 @@ from jaxft.run import FinishedRun
 from jaxft.tasks.task import Prediction, Task
 from jaxft.training.layout import Layout, device_layout, fetch
 from jaxft.training.step import Compiled, predict_step
+from jaxft.training.stopping import raise_if_stopped
 
 Arrays = Mapping[str, Array]
 """A model's parameters and statistics by dotted path."""
@@ -82,10 +83,15 @@ def evaluate(
 
     Args:
         counted: is told how many examples are done, and how many there are.
+
+    Raises:
+        Interrupted: a signal has asked the run to end, and no other process waits for this one.
     """
     evaluator, kept = task.evaluator(dataset), dict[int, Prediction]()
     for done, (index, prediction) in enumerate(predictor(arrays, dataset), 1):
         counted(done, len(dataset))
+        if jax.process_count() == 1:
+            raise_if_stopped()
         evaluator.add(index, prediction)
         if index in keep:
             kept[index] = prediction

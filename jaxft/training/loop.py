@@ -295,7 +295,8 @@ class Loop:
 
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already."""
-        self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
+        with self.reporter.doing("saving"):
+            self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""

@@ -13,7 +13,7 @@ _POLL = 0.1  # seconds between two looks for a signal while something compiles
 
 
 class Interrupted(Exception):
-    """A signal came while something compiled; nothing was computed and nothing changed."""
+    """A signal came while something compiled or was evaluated; nothing changed, and all of it can be done later."""
 
 
 class Stop:
@@ -65,6 +65,16 @@ def stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def raise_if_stopped() -> None:
+    """Ends what can be made up later.
+
+    Raises:
+        Interrupted: a signal was received.
+    """
+    if _current:
+        raise Interrupted
+
+
 @contextmanager
 def at_once() -> Iterator[None]:
     """Within, Python code that takes long and whose result is not needed when a signal comes, such as tracing.
@@ -72,9 +82,8 @@ def at_once() -> Iterator[None]:
     Raises:
         Interrupted: a signal was received.
     """
+    raise_if_stopped()
     stop = _current
-    if stop:
-        raise Interrupted
     stop.raises = threading.current_thread() is threading.main_thread()
     try:
         yield
@@ -82,10 +91,25 @@ def at_once() -> Iterator[None]:
         stop.raises = False
 
 
-class _Outcome(Generic[T]):
-    def __init__(self) -> None:
+class _Work(Generic[T]):
+    """What a thread does, and what came of it."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self.ended = False
         self.value: T | None = None
         self.error: BaseException | None = None
+
+    def __call__(self) -> None:
+        try:
+            self.value = self._work()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended = True
+
+
+_begun: list[_Work] = []  # what `interruptible` waits for, or no longer waits for
 
 
 def interruptible(work: Callable[[], T]) -> T:
@@ -97,25 +121,18 @@ def interruptible(work: Callable[[], T]) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
-    stop, outcome = _current, _Outcome[T]()
-
-    def run() -> None:
-        try:
-            outcome.value = work()
-        except BaseException as error:
-            outcome.error = error
-
-    thread = threading.Thread(target=run, daemon=True)
+    stop, begun = _current, _Work(work)
+    _begun.append(begun)
+    thread = threading.Thread(target=begun, daemon=True)
     thread.start()
-    _at_work.append(thread)
     while thread.is_alive():
         thread.join(_POLL)
         if stop and thread.is_alive():
             raise Interrupted
-    _at_work.remove(thread)
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value  # type: ignore[return-value]
+    _begun.remove(begun)
+    if begun.error is not None:
+        raise begun.error
+    return begun.value  # type: ignore[return-value]
 
 
 def leave(code: int) -> NoReturn:
@@ -123,7 +140,8 @@ def leave(code: int) -> NoReturn:
 
     Python would take its libraries down beneath it, and the process crash or hang.
     """
-    if any(thread.is_alive() for thread in _at_work):
+    exec("")  # Python 3.11 ends by SIGINT, whatever the code, where Ctrl-C came within an `exec`, until the next one
+    if any(not work.ended for work in _begun):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
