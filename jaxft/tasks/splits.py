@@ -6,9 +6,38 @@ from pathlib import Path
 from jaxft.config import Data
 from jaxft.data.csv_targets import TargetSource
 from jaxft.data.download import data_root
+from jaxft.data.source import Source
+from jaxft.errors import UserError
 
+OpenSplit = Callable[[str, tuple[str, ...]], Source]
+"""From the name of a split, and the classes that it is to have where they are known, to its source."""
+HoldOut = Callable[[Source, float, int], tuple[Source, Source]]
+"""`split_holdout` or `split_at_random` of `jaxft.data.source`."""
 Reader = Callable[[Path, Path, tuple[str, ...], bool], TargetSource]
 """`read_numbers` or `read_labels` of `jaxft.data.csv_targets`."""
+
+
+def open_splits(data: Data, seed: int, open_split: OpenSplit, hold_out: HoldOut) -> tuple[Source, Source]:
+    """The sources to train on and to evaluate on.
+
+    Raises:
+        UserError: data are missing, or of different classes in the two splits.
+    """
+    train = open_split(data.train, ())
+    if data.holdout:
+        return hold_out(train, data.holdout, seed)
+    validation = open_split(data.validation, train.classes)
+    if train.classes != validation.classes:
+        raise UserError(
+            f"The split {data.train!r} has the classes {train.classes}, {data.validation!r} has {validation.classes}."
+        )
+    return train, validation
+
+
+def check_classes(source: Source, classes: tuple[str, ...]) -> None:
+    """Raises a UserError where a source has other classes than those that a run was trained on."""
+    if source.classes != classes:
+        raise UserError(f"The data have the classes {source.classes}, the run was trained on {classes}.")
 
 
 def open_csv(data: Data, split: str, read: Reader, classes: tuple[str, ...]) -> TargetSource:
