@@ -70,7 +70,7 @@ from jaxft.config import Config, Data, Detection, Images, Model, Optimizer, Phas
 config = Config(
     model=Model(name={model!r}),
     data=Data(source="coco", root={root!r}, image_folder="photos", batch_size=4),
-    detection=Detection(scales=((64, 48), (56, 40)), test_scale=(64, 48), cap=5, divisor=16),
+    task=Detection(scales=((64, 48), (56, 40)), test_scale=(64, 48), max_objects=5, divisor=16),
     optimizer=Optimizer(learning_rate=0.05, momentum=0.9, clip_norm=10.0),
     phases=(Phase(epochs=2),),
     log_every=1,

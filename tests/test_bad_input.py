@@ -15,12 +15,12 @@ import orbax.checkpoint as ocp
 import pytest
 import torch
 from flax import nnx
-from jaxft.report import Reporter
 from PIL import Image
 
 from converters import to_torch
 from converters.files import write
 from jaxft import evaluate, export, predict, train
+from jaxft.reporting.progress import Reporter
 from tests.small import CLASSES, Small, call, execute, final, paint, user_error
 
 pytest_plugins = ("tests.runs",)
@@ -257,8 +257,8 @@ DAMAGES = ["no directory", "no config", "no classes", "no checkpoint"]
 
 @pytest.mark.parametrize(
     ("main", "arguments", "damage"),
-    # Training starts anew where only classes or checkpoints are missing; test_checkpoint.py covers that.
-    [(train.main, ("--resume",), damage) for damage in DAMAGES[:2]]
+    # Training starts anew where only checkpoints are missing; test_resume.py covers that.
+    [(train.main, ("--resume",), damage) for damage in DAMAGES[:3]]
     + [(main, arguments, damage) for main, arguments in FINISHED for damage in DAMAGES],
 )
 def test_a_directory_that_is_no_whole_run(

@@ -13,16 +13,15 @@ import safetensors.numpy
 import torch
 import torchvision
 from flax import nnx
-from jaxft.data.splits import center_crop, open_splits
-from jaxft.setup import task
 from PIL import Image
 
 from converters import to_torch
 from converters.files import write
 from jaxft import create_model, evaluate, export, predict, train
-from jaxft.config import from_json
+from jaxft.config import Classification, from_json
 from jaxft.models.paths import values, walk
 from jaxft.run import FinishedRun, open_run
+from jaxft.tasks.classification.task import ClassificationTask
 from tests.small import CLASSES, ROOT, TEST_EACH, call, lines, user_error
 
 pytest_plugins = ("tests.runs",)
@@ -33,7 +32,7 @@ pytest_plugins = ("tests.runs",)
 
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_evaluate_gives_the_figures_of_the_run(small_run: Path, which: str) -> None:
-    tests = [line for line in lines(small_run) if line["split"] == "test"]
+    tests = [line for line in lines(small_run) if line["split"] == "validation"]
     wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["accuracy"])
     result = call(evaluate.main, "--run", small_run, "--checkpoint", which)
     assert result.code == 0, result
@@ -74,8 +73,11 @@ def test_predict_agrees_with_the_model(small_run: Path, photos: Path, tmp_path: 
     call(predict.main, "--run", small_run, "--output", tmp_path, photos / "test" / "blue")
     entries = json.loads((tmp_path / "predictions.json").read_text())
     run = open_run(small_run)
-    pixels = np.stack([center_crop(run.config)(Path(entry["file"])) for entry in entries])
-    expected = jax.nn.softmax(task(run.config).logits(run.model, jnp.asarray(pixels)))
+    task = run.config.task.task()
+    dataset = task.photos([Path(entry["file"]) for entry in entries], run.classes)
+    examples = [dataset.evaluation(index) for index in range(len(dataset))]
+    batch = {name: jnp.stack([jnp.asarray(example[name]) for example in examples]) for name in examples[0]}
+    expected = task.predict(run.model, batch)["probabilities"]
     found = [[entry["probabilities"][name] for name in CLASSES] for entry in entries]
     np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
 
@@ -111,14 +113,15 @@ def finished(resnet_run: Path) -> FinishedRun:
 
 @pytest.fixture(scope="module")
 def pixels_of_test(finished: FinishedRun) -> np.ndarray:
-    _, rows = open_splits(finished.config)
-    source = rows.source  # type: ignore[attr-defined]
-    return np.stack([center_crop(finished.config)(source[index].image) for index in range(sum(TEST_EACH))])
+    _, validation = finished.config.task.task().datasets(finished.config.data, 0)
+    return np.stack([validation.evaluation(index)["image"] for index in range(sum(TEST_EACH))])
 
 
 @pytest.fixture(scope="module")
 def logits(finished: FinishedRun, pixels_of_test: np.ndarray) -> np.ndarray:
-    return np.asarray(task(finished.config).logits(finished.model, jnp.asarray(pixels_of_test)))
+    task = finished.config.task.task()
+    assert isinstance(task, ClassificationTask)
+    return np.asarray(task.logits(finished.model, jnp.asarray(pixels_of_test)))
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +142,11 @@ def test_torch_loads_the_export_strictly_and_agrees(
     network = torchvision.models.resnet18(num_classes=len(CLASSES))
     network.load_state_dict(torch.load(exported / "model.pth", weights_only=True), strict=True)
     network.eval()
-    images = finished.config.images
-    normalised = (pixels_of_test / 255 - np.array(images.mean)) / np.array(images.std)
+    assert isinstance(finished.config.task, Classification)
+    images = finished.config.task.images
+    normalized = (pixels_of_test / 255 - np.array(images.mean)) / np.array(images.std)
     with torch.no_grad():
-        theirs = network(torch.tensor(normalised.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
+        theirs = network(torch.tensor(normalized.transpose(0, 3, 1, 2), dtype=torch.float32)).numpy()
     assert np.abs(logits).max() > 0.01
     np.testing.assert_allclose(theirs, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
 

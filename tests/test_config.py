@@ -1,16 +1,19 @@
 """Configurations: files, inheritance, overrides, JSON, and what is said of mistakes."""
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from jaxft.command import parse
 
 from jaxft import config, train
+from jaxft.cli import parse
 from jaxft.config import Config, Data, Phase, Rule, differences, from_json, load, replace, to_json
 from jaxft.errors import UserError
+from jaxft.tasks import TaskFields
 from tests.small import ROOT, call
 
 HOTDOG = ROOT / "configs" / "hotdog.py"
@@ -42,7 +45,7 @@ def test_a_file_binds_its_configuration(tmp_path: Path) -> None:
 def test_a_configuration_inherits_by_import_and_replace() -> None:
     base, lite = load(HOTDOG), load(ROOT / "configs" / "hotdog_lite0.py")
     assert lite.data == base.data
-    assert lite.label_smoothing == base.label_smoothing
+    assert lite.task.label_smoothing == base.task.label_smoothing
     assert (base.model.name, lite.model.name) == ("resnet18", "efficientnet_lite0")
     assert lite.phases[0].batch_norm == "running"
     assert base.phases[0].batch_norm == "batch"
@@ -83,9 +86,9 @@ def test_a_missing_file_names_its_neighbour() -> None:
     [
         ("seed", 3),
         ("data.batch_size", 8),
-        ("images.scale", (0.5, 1.0)),
+        ("task.images.scale", (0.5, 1.0)),
         ("phases.0.epochs", 2),
-        ("phases.0.rules.1.rate", 0.5),
+        ("phases.0.rules.1.lr_scale", 0.5),
         ("phases.0.rules.1", Rule(pattern="*", frozen=True)),
         ("phases", (Phase(), Phase(epochs=1))),
         ("pretrained.skip", ()),
@@ -108,7 +111,7 @@ def test_replace_changes_one_field_and_no_other(path: str, value: object) -> Non
     ("path", "value", "message"),
     [
         ("optimizer.learning_rat", 1.0, r"optimizer\.learning_rat.*did you mean 'learning_rate'"),
-        ("xyzzy", 1, "the fields are model, "),
+        ("xyzzy", 1, "the fields are task, model, "),
         ("seed.more", 1, "seed.more: a plain value has no field 'more'"),
         ("phases.3.epochs", 1, "there are 1 elements, numbered from 0; '3'"),
         ("phases.first", 1, "'first' is none of them"),
@@ -123,23 +126,23 @@ def test_replace_refuses(path: str, value: object, message: str) -> None:
 
 
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
-    arguments = "--optimizer.learning-rate 0.005 --data.batch-size 64 --images.scale 0.5 1.0 --fsdp --seed 9"
+    arguments = "--optimizer.learning-rate 0.005 --data.batch-size 64 --task.images.scale 0.5 1.0 --fsdp --seed 9"
     options, run = parse(["--config", str(HOTDOG), "--workdir", str(tmp_path / "run"), *arguments.split()])
     changes = {
         "optimizer.learning_rate": 0.005,
         "data.batch_size": 64,
-        "images.scale": (0.5, 1.0),
+        "task.images.scale": (0.5, 1.0),
         "fsdp": True,
         "seed": 9,
     }
     assert options.settings == replace(load(HOTDOG), changes)
-    assert run.path == tmp_path / "run"
+    assert run == tmp_path / "run"
     assert not options.resume
 
 
 @pytest.mark.parametrize(
     ("argument", "value", "path"),
-    [("--phases.0.epochs", "1", "phases.0.epochs"), ("--phases.0.rules.0.rate", "3", "phases.0.rules.0.rate")],
+    [("--phases.0.epochs", "1", "phases.0.epochs"), ("--phases.0.rules.0.lr-scale", "3", "phases.0.rules.0.lr_scale")],
 )
 def test_the_command_line_reaches_into_phases(argument: str, value: str, path: str) -> None:
     options, _ = parse(["--config", str(HOTDOG), argument, value])
@@ -148,13 +151,13 @@ def test_the_command_line_reaches_into_phases(argument: str, value: str, path: s
 
 def test_the_run_directory_is_named_after_the_configuration() -> None:
     _, run = parse(["--config", str(HOTDOG)])
-    assert run.path == Path("runs/hotdog")
+    assert run == Path("runs/hotdog")
 
 
 def test_help_lists_every_field() -> None:
     result = call(train.main, "--help")
     assert result.code == 0
-    options = {name.replace("_", "-") for name, _ in flat(Config()) if name != "model.mmdet"} | {
+    options = {name.replace("_", "-") for name, _ in flat(Config()) if name not in ("model.mmdet", "task.kind")} | {
         "config",
         "workdir",
         "resume",
@@ -201,13 +204,15 @@ def test_damaged_json_is_refused_and_the_file_named(damage: str) -> None:
 
 def test_differences_name_each_field_and_both_values() -> None:
     one = Config(data=Data(batch_size=8))
-    assert differences(one, one) == []
-    other = replace(one, {"data.batch_size": 16, "phases.0.rules": (Rule(pattern="fc"), Rule(pattern="*", rate=0.5))})
+    assert differences(one, one) == {}
+    other = replace(
+        one, {"data.batch_size": 16, "phases.0.rules": (Rule(pattern="fc"), Rule(pattern="*", lr_scale=0.5))}
+    )
     found = differences(one, other)
-    assert "data.batch_size: 8 there, 16 here" in found
-    assert any(line.startswith("phases.0.rules.0.pattern: * there, fc here") for line in found)
-    assert any(line.startswith("phases.0.rules.1.rate: not there there, 0.5 here") for line in found)
-    assert all(line.startswith(("data.batch_size", "phases.0.rules")) for line in found)
+    assert found["data.batch_size"] == (8, 16)
+    assert found["phases.0.rules.0.pattern"] == ("*", "fc")
+    assert found["phases.0.rules.1.lr_scale"] == (None, 0.5)
+    assert all(path.startswith(("data.batch_size", "phases.0.rules")) for path in found)
 
 
 def test_fields_are_frozen() -> None:
@@ -216,7 +221,15 @@ def test_fields_are_frozen() -> None:
 
 
 def test_every_field_is_explained() -> None:
-    text = (ROOT / "jaxft" / "config.py").read_text()
-    for name in ("Model", "Pretrained", "Data", "Images", "Schedule", "Rule", "Phase", "Optimizer"):
-        for field in dataclasses.fields(getattr(config, name)):
-            assert text.count(f"    {field.name}: ") >= 1
+    for kind in (config.Model, config.Pretrained, config.Data, config.Schedule, config.Rule, config.Phase):
+        assert_explained(kind)
+    for kind in (config.Optimizer, config.Images, *get_args(TaskFields)):
+        assert_explained(kind)
+
+
+def assert_explained(kind: type) -> None:
+    """A docstring follows each field; a field that is a group of fields has those of the group."""
+    source = inspect.getsource(kind)
+    for field in dataclasses.fields(kind):
+        grouped = dataclasses.is_dataclass(field.type) or field.name == "kind"
+        assert grouped or re.search(rf'\n    {field.name}: .*\n    """', source), (kind, field.name)

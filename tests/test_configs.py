@@ -15,7 +15,7 @@ DETECTION = ("*rcnn*.py", "gfl*.py", "retinanet*.py")  # of test_detection_confi
 CONFIGS = sorted(
     path for path in (ROOT / "configs").glob("[!_]*.py") if not any(path.match(pattern) for pattern in DETECTION)
 )
-SHRUNK = ["--images.crop", "32", "--images.resize", "36", "--phases.0.epochs", "1", "--log-every", "1"]
+SHRUNK = ["--task.images.crop", "32", "--task.images.resize", "36", "--phases.0.epochs", "1", "--log-every", "1"]
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path
 
     entries = lines(run)
     assert [entry["step"] for entry in entries if entry["split"] == "train"] == list(range(1, steps + 1))
-    assert [entry["step"] for entry in entries if entry["split"] == "test"] == [steps]
+    assert [entry["step"] for entry in entries if entry["split"] == "validation"] == [steps]
     for entry in entries:
         assert {"step", "epoch", "split", "loss", "accuracy"} <= entry.keys()
         assert 0 <= entry["accuracy"] <= 1
@@ -73,7 +73,7 @@ def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path
     assert [path.name for path in (run / "checkpoints" / "best").iterdir()] == [str(steps)]
     assert {path.name for path in (run / "pictures").iterdir()} == {"learning_curves.png", "predictions.png"}
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
-    assert "test: " in result.out
+    assert "validation: " in result.out
 
 
 def test_there_are_configurations() -> None:

@@ -1,6 +1,5 @@
 """The detection files in configs/ run, shrunk: thin networks from weights of their own, on a few small photos."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from jaxft.config import Config, load, replace, to_json
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 from jaxft.train import train
-from tests.scenes import CLASSES, write_coco
+from tests.scenes import write_coco
 from tests.small import ROOT, execute, lines
 from tests.test_configs import DETECTION
 
@@ -63,14 +62,14 @@ def shrunk(name: str, root: Path, **changes: Any) -> Config:
     common = {
         "data.root": str(root),
         "data.train": "train",
-        "data.test": "test",
+        "data.validation": "test",
         "data.annotation_file": "annotations/instances_{split}.json",
         "data.image_folder": "photos",
         "data.classes": (),
         "data.batch_size": 2,
-        "detection.scales": ((SIDE, SIDE),),
-        "detection.test_scale": (SIDE, SIDE),
-        "detection.min_side": 0,
+        "task.scales": ((SIDE, SIDE),),
+        "task.test_scale": (SIDE, SIDE),
+        "task.min_side": 0,
         "phases.0.epochs": 1,
         "phases.0.schedule.warmup": 0.0,
         "log_every": 1,
@@ -78,12 +77,22 @@ def shrunk(name: str, root: Path, **changes: Any) -> Config:
     return replace(load(ROOT / "configs" / f"{name}.py"), common | changes)
 
 
+CONFIG = """
+from pathlib import Path
+
+from jaxft.config import from_json
+
+config = from_json(Path({file!r}).read_text(), Path("config.json"))
+"""
+
+
 def start(settings: Config, run: Path) -> list[dict[str, Any]]:
-    """Runs a configuration that is no file: as a run that ended before its first checkpoint."""
-    run.mkdir()
-    (run / "config.json").write_text(to_json(settings))
-    (run / "classes.json").write_text(json.dumps(CLASSES))
-    result = execute("jaxft.train", "--workdir", run, "--resume", JAX_NUM_CPU_DEVICES="1")
+    """Runs a configuration that is no file, by one that reads it."""
+    folder = run.with_name(f"{run.name}_config")
+    folder.mkdir()
+    (folder / "config.json").write_text(to_json(settings))
+    (folder / "config.py").write_text(CONFIG.format(file=str(folder / "config.json")))
+    result = execute("jaxft.train", "--config", folder / "config.py", "--workdir", run, JAX_NUM_CPU_DEVICES="1")
     assert result.code == 0, result
     entries = lines(run)
     assert {path.name for path in (run / "checkpoints" / "best").iterdir()} == {str(entries[-1]["step"])}

@@ -9,20 +9,19 @@ import jax
 import numpy as np
 import pytest
 import torch
-from jaxft.setup import task
 from PIL import Image
 from pycocotools.coco import COCO
-from tests.test_distributed import processes
 
 from jaxft import evaluate, export, predict, train
 from jaxft.run import open_run
 from tests.scenes import CLASSES, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
+from tests.training.test_processes import processes
 
 pytest_plugins = ("tests.runs",)
 
 TRAIN_COUNTS = (0, 1, 2, 3, 4, 1, 0, 7, 2, 2, 1, 5)  # objects of each photo; every third is a portrait
-STEPS = 2 + 1  # a landscape canvas with 8 photos, a portrait one with 4; four in a batch
+STEPS = 2 + 1  # a landscape shape with 8 photos, a portrait one with 4; four in a batch
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +47,14 @@ def detector_run(detector_config: Path, tmp_path_factory: pytest.TempPathFactory
     assert result.code == 0, result
     assert "12 photos, 28 boxes" in result.out
     assert "boxes of each class: disc" in result.out
-    assert "the cap of 5 drops" in result.out
+    assert "the limit of 5 objects a photo drops" in result.out
     return run
 
 
 def test_a_run_logs_every_loss_and_cocos_figures(detector_run: Path) -> None:
     entries = lines(detector_run)
     trained = [entry for entry in entries if entry["split"] == "train"]
-    tested = [entry for entry in entries if entry["split"] == "test"]
+    tested = [entry for entry in entries if entry["split"] == "validation"]
     assert [entry["step"] for entry in trained] == list(range(1, 2 * STEPS + 1))
     assert [entry["step"] for entry in tested] == [STEPS, 2 * STEPS]
     for entry in trained:
@@ -82,7 +81,7 @@ def test_resume_equals_an_undisturbed_run(detector_run: Path, detector_config: P
     interrupted(detector_config, run, at, "--checkpoint-every", 1)
     assert call(train.main, "--workdir", run, "--resume").code == 0
     assert_equal_runs(run, detector_run)
-    tests = [[line for line in lines(each) if line["split"] == "test"] for each in (run, detector_run)]
+    tests = [[line for line in lines(each) if line["split"] == "validation"] for each in (run, detector_run)]
     assert tests[0] == tests[1]
 
 
@@ -105,7 +104,7 @@ def test_two_processes_train_and_evaluate_as_one(detector_run: Path, detector_co
 
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_evaluate_gives_the_figures_of_the_run(detector_run: Path, which: str) -> None:
-    tests = [line for line in lines(detector_run) if line["split"] == "test"]
+    tests = [line for line in lines(detector_run) if line["split"] == "validation"]
     # The first of equals is the best.
     wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["bbox_mAP"])
     result = call(evaluate.main, "--run", detector_run, "--checkpoint", which)
@@ -160,18 +159,18 @@ def test_stablehlo_of_a_detector_finds_the_same(detector_run: Path, tmp_path: Pa
     random = np.random.default_rng(0)
     batch = {"image": random.integers(0, 256, shape, np.uint8), "size": np.array([[shape[1], 40]], np.int32)}
     found = program.call(batch["image"], batch["size"])
-    wanted = task(run.config).predict(run.model, batch | {"index": np.zeros(1, np.int32)})
+    wanted = run.config.task.task().predict(run.model, batch)
     assert found["valid"].any()
-    assert found.keys() == wanted.keys() - {"size", "index"}
+    assert found.keys() == wanted.keys() - {"size"}
     for name, value in found.items():
         np.testing.assert_allclose(value, wanted[name], rtol=1e-5, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["torch", "safetensors"])
-def test_a_canvas_is_for_stablehlo(detector_run: Path, tmp_path: Path, kind: str) -> None:
+def test_a_pad_shape_is_for_stablehlo(detector_run: Path, tmp_path: Path, kind: str) -> None:
     file = tmp_path / f"model.{'pth' if kind == 'torch' else kind}"
-    arguments = ("--run", detector_run, "--format", kind, "--output", file, "--canvas", 64, 64)
-    assert "--canvas is for detectors" in user_error(call(export.main, *arguments))
+    arguments = ("--run", detector_run, "--format", kind, "--output", file, "--pad-shape", 64, 64)
+    assert "--pad-shape is for detectors" in user_error(call(export.main, *arguments))
 
 
 def test_a_backbone_from_elsewhere_is_exported_as_a_part(detector_config: Path, tmp_path: Path) -> None:
@@ -222,21 +221,25 @@ CASES: dict[str, tuple[Callable[[Path], object], tuple[object, ...], list[str]]]
         ["instances_test.json has the classes ring, square", "disc, square are expected"],
     ),
     "no file": (lambda root: None, ("--data.train", "nowhere"), ["instances_nowhere.json"]),
-    "a photo larger than the canvas": (
+    "a photo larger than the pad shape": (
         lambda root: None,
-        ("--detection.canvases", 32, 32),
-        ["train0.png", "fits on none of the canvases 32 x 32"],
+        ("--task.pad-shapes", 32, 32),
+        ["train0.png", "fits into none of the pad shapes 32 x 32"],
     ),
     "nothing but photos without objects": (
         with_content(lambda c: c["annotations"].clear()),
-        ("--detection.no-keep-empty",),
+        ("--task.no-keep-empty",),
         ["has no photo to train on"],
     ),
-    "a classifier": (lambda root: None, ("--model.name", "small"), ["small is a classifier", "'coco'"]),
+    "a classifier": (
+        lambda root: None,
+        ("--model.name", "small"),
+        ["is a classifier (Small)", "the task is detection"],
+    ),
     "a batch larger than the data": (lambda root: None, ("--data.batch-size", 14), ["A batch of 14"]),
     "masks of VOC": (
         lambda root: None,
-        ("--data.source", "voc", "--detection.masks"),
+        ("--data.source", "voc", "--task.masks"),
         ["'voc' has no masks"],
     ),
     "a wrong class count": (lambda root: None, ("--model.num-classes", 80), ["is 80", "2 classes disc, square"]),
@@ -260,7 +263,7 @@ def test_a_wrong_start_is_explained_and_writes_nothing(
 
 def test_a_detector_wants_objects(config_file: Path, tmp_path: Path) -> None:
     arguments = ("--config", config_file, "--workdir", tmp_path / "run", "--model.name", "finder")
-    assert "finder is a detector" in user_error(call(train.main, *arguments))
+    assert "is a detector (Finder)" in user_error(call(train.main, *arguments))
 
 
 def test_data_that_have_other_classes_now(detector_run: Path, scenes: Path, tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from jaxft import train
-from jaxft.train import Trainer
+from jaxft.training.loop import Loop
+from jaxft.training.stages import Stage
+from jaxft.training.state import TrainState
 from tests.small import (
     Result,
     assert_equal_runs,
@@ -50,7 +53,7 @@ def assert_same_metrics(one: Path, other: Path) -> None:
         keys = [(line["step"], line["split"]) for line in lines(run)]
         assert len(set(keys)) == len(keys)
         assert [step for step, _ in keys] == sorted(step for step, _ in keys)
-    tests = [[line for line in lines(run) if line["split"] == "test"] for run in (one, other)]
+    tests = [[line for line in lines(run) if line["split"] == "validation"] for run in (one, other)]
     assert tests[0] == tests[1]
 
 
@@ -110,14 +113,14 @@ def test_the_first_phase_trains_the_head_alone(two_phases: Path, tmp_path: Path)
 def test_a_signal_saves_and_says_how_to_go_on(
     small_run: Path, config_file: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    run, real = tmp_path / "run", Trainer.log
+    run, real = tmp_path / "run", Loop.log
 
-    def log(trainer: Trainer, index: int, state: object, step: int, *rest: object) -> None:
-        real(trainer, index, state, step, *rest)  # type: ignore[arg-type]
+    def log(loop: Loop, stage: Stage, state: TrainState, step: int, *rest: Any) -> None:
+        real(loop, stage, state, step, *rest)
         if step == 2:
             os.kill(os.getpid(), number)
 
-    with mock.patch.object(Trainer, "log", log):
+    with mock.patch.object(Loop, "log", log):
         result = call(train.main, "--config", config_file, "--workdir", run)
     assert result.code == code, result
     assert f"python -m jaxft.train --workdir {run} --resume" in result.out
@@ -129,13 +132,13 @@ def test_a_signal_saves_and_says_how_to_go_on(
 
 
 def test_a_signal_at_the_end_of_a_phase_is_not_forgotten(phases_run: Path, two_phases: Path, tmp_path: Path) -> None:
-    run, real = tmp_path / "run", Trainer.draw
+    run, real = tmp_path / "run", Loop.evaluate
 
-    def draw(trainer: Trainer, state: object) -> None:
-        real(trainer, state)  # type: ignore[arg-type]
+    def evaluate(loop: Loop, *arguments: Any) -> None:
+        real(loop, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch.object(Trainer, "draw", draw):
+    with mock.patch.object(Loop, "evaluate", evaluate):
         result = call(train.main, "--config", two_phases, "--workdir", run)
     assert result.code == 143, result
     assert final(run)[0] == 3
@@ -144,16 +147,37 @@ def test_a_signal_at_the_end_of_a_phase_is_not_forgotten(phases_run: Path, two_p
 
 
 def test_a_signal_after_the_last_step_ends_a_whole_run(small_run: Path, config_file: Path, tmp_path: Path) -> None:
-    run, real = tmp_path / "run", Trainer.draw
+    run, real = tmp_path / "run", Loop.evaluate
 
-    def draw(trainer: Trainer, state: object) -> None:
-        real(trainer, state)  # type: ignore[arg-type]
-        if trainer.best == 1.0 and int(state.step) == 6:  # type: ignore[attr-defined]
+    def evaluate(loop: Loop, stage: Stage, state: TrainState, step: int) -> None:
+        real(loop, stage, state, step)
+        if step == 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch.object(Trainer, "draw", draw):
+    with mock.patch.object(Loop, "evaluate", evaluate):
         assert call(train.main, "--config", config_file, "--workdir", run).code == 0
     assert_equal_runs(run, small_run)
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_an_evaluation_that_a_signal_left_out_is_made_up(
+    small_run: Path, config_file: Path, tmp_path: Path, step: int
+) -> None:
+    run, real = tmp_path / "run", Loop.save
+
+    def save(loop: Loop, stage: Stage, state: TrainState) -> None:
+        real(loop, stage, state)
+        if int(state.step) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with mock.patch.object(Loop, "save", save):
+        assert call(train.main, "--config", config_file, "--workdir", run).code == 143
+    assert final(run)[0] == step
+    assert step not in [line["step"] for line in lines(run) if line["split"] == "validation"]
+    resume(run)
+    assert_equal_runs(run, small_run)
+    assert_same_metrics(run, small_run)
+    assert final(run, "best")[0] == final(small_run, "best")[0]
 
 
 def test_sigterm_to_a_real_process(photos: Path, tmp_path: Path) -> None:
@@ -319,7 +343,7 @@ def test_a_directory_of_something_else_is_refused_and_untouched(config_file: Pat
     ("arguments", "part"),
     [
         (("--optimizer.learning-rate", 0.5), "optimizer.learning_rate: 0.05 there, 0.5 here"),
-        (("--phases.0.epochs", 3), "phases.0.epochs: 2 there, 3 here"),
+        (("--phases.0.epochs", 1), "phases.0.epochs: 2 there, 1 here"),
         (("--seed", 1, "--data.batch-size", 4), "data.batch_size: 8 there, 4 here"),
     ],
 )

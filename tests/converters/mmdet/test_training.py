@@ -40,9 +40,9 @@ def test_the_classic_configuration_is_read_whole(tmp_path: Path) -> None:
     assert (data.source, data.root, data.batch_size) == ("coco", "data/coco", 2)
     assert (data.annotation_file, data.image_folder) == ("annotations/instances_{split}.json", "{split}")
     assert (data.train, data.test, data.classes) == ("train2017", "val2017", ())
-    np.testing.assert_allclose(settings.images.mean, (0.485, 0.456, 0.406), rtol=1e-6)
-    np.testing.assert_allclose(settings.images.std, (0.229, 0.224, 0.225), rtol=1e-6)
-    assert (settings.images.bgr, settings.images.flip) == (False, 0.5)
+    np.testing.assert_allclose(settings.task.mean, (0.485, 0.456, 0.406), rtol=1e-6)
+    np.testing.assert_allclose(settings.task.std, (0.229, 0.224, 0.225), rtol=1e-6)
+    assert (settings.task.bgr, settings.task.flip) == (False, 0.5)
     photos = settings.detection
     assert (photos.scales, photos.scale_draw, photos.test_scale) == (((1333, 800),), "choice", (1333, 800))
     assert (photos.divisor, photos.masks, photos.keep_empty, photos.min_side) == (32, False, False, 32)
@@ -78,18 +78,18 @@ def test_other_values_are_read(tmp_path: Path) -> None:
         "train",
         "val",
     )
-    assert settings.images.bgr
-    np.testing.assert_allclose(np.multiply(settings.images.mean, 255), (103.530, 116.280, 123.675), rtol=1e-6)
-    np.testing.assert_allclose(np.multiply(settings.images.std, 255), (1, 1, 1), rtol=1e-6)
-    assert len(settings.detection.scales) == 6
-    assert settings.detection.masks
+    assert settings.task.bgr
+    np.testing.assert_allclose(np.multiply(settings.task.mean, 255), (103.530, 116.280, 123.675), rtol=1e-6)
+    np.testing.assert_allclose(np.multiply(settings.task.std, 255), (1, 1, 1), rtol=1e-6)
+    assert len(settings.task.scales) == 6
+    assert settings.task.masks
 
 
 def test_repeated_data_makes_longer_epochs() -> None:
     settings = read_config("mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py")
     assert (settings.phases[0].epochs, settings.phases[0].schedule.milestones) == (64, (56.0,))
-    assert settings.detection.scale_draw == "range"
-    assert settings.detection.scales == ((2048, 800), (2048, 1024))
+    assert settings.task.scale_draw == "range"
+    assert settings.task.scales == ((2048, 800), (2048, 1024))
     assert (settings.data.image_folder, settings.data.train) == ("leftImg8bit/{split}", "train")
     assert settings.pretrained.source is not None
     assert settings.pretrained.source.startswith("https://")
