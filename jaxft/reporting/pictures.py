@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -42,6 +43,19 @@ def titled(images: Sequence[np.ndarray], titles: Sequence[Sequence[Line]], pictu
 def grid(drawings: Sequence[np.ndarray], names: Sequence[str], picture: Path) -> None:
     """Draws photos uint8 `[H, W, 3]` of any sizes in a grid, three in a row, each under its name."""
     _mosaic(drawings, [[Line(name)] for name in names], (5.0, 4.0), 3, picture)
+
+
+def scatter(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Predicted numbers over true ones, `[N]` each, with the line on which they are equal: uint8 `[H, W, 3]`."""
+    figure = Figure(figsize=(2.2, 2.2), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axes.plot(ends, ends, color="gray", linewidth=0.8)
+    axes.scatter(true, predicted, s=9)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _mosaic(

@@ -3,8 +3,9 @@
 Functions, not a class to inherit from: a task calls what it needs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import jax
@@ -55,6 +56,15 @@ def total_loss(outputs: Array | Outputs, losses: Callable[[Array], Array]) -> tu
     return loss, main
 
 
+def check_outputs(outputs: Array, targets: Array) -> None:
+    """Raises a UserError where a model does not put out a number for each target, `[N, targets]`."""
+    if outputs.shape != targets.shape:
+        raise UserError(
+            f"The model puts out an array of the shape {outputs.shape}, but a batch of {targets.shape[0]} images with "
+            f"{targets.shape[1]} target(s) each is {targets.shape}."
+        )
+
+
 def image_program(predict: Callable[[Array], Array], images: Images, pad_shape: tuple[int, int] | None) -> Program:
     """A function of uint8 `[N, crop, crop, 3]`, for any N, as it is exported.
 
@@ -80,10 +90,16 @@ def draw_titled(
     predictions: Predictions,
     title: "Callable[[Prediction], Sequence[Line]]",
     file: Path,
+    plots: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
-    """Draws examples as evaluation sees them, each under the lines that `title` makes of its prediction."""
-    from jaxft.reporting import pictures  # matplotlib takes a second to import
+    """Draws examples as evaluation sees them, each under the lines that `title` makes of its prediction.
+
+    Args:
+        plots: pictures to add, by what to write over them.
+    """
+    from jaxft.reporting.pictures import Line, titled  # matplotlib takes a second to import
 
     some = dict(list(predictions.items())[:SHOWN])
     images = [np.asarray(dataset.evaluation(index)["image"]) for index in some]
-    pictures.titled(images, [title(prediction) for prediction in some.values()], file)
+    titles = [*(title(prediction) for prediction in some.values()), *([Line(name)] for name in plots)]
+    titled([*images, *plots.values()], titles, file)

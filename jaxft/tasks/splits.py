@@ -53,3 +53,26 @@ def open_csv(data: Data, split: str, read: Reader, classes: tuple[str, ...]) -> 
     file = root / (data.annotation_file or "{split}.csv").replace("{split}", split)
     photos = root / data.image_folder.replace("{split}", split)
     return read(file, photos, classes or data.classes, not data.classes)
+
+
+def open_targets(
+    data: Data, split: str, classes: tuple[str, ...], task: str, read: Reader, generate: Callable[[str], Source]
+) -> Source:
+    """A split of images with several targets, or labels, each.
+
+    Args:
+        classes: the targets, where they are known; else empty.
+        task: its name, for messages.
+        read: what reads a CSV of them.
+        generate: what makes pictures of the data source `shapes` with them.
+
+    Raises:
+        UserError: the split is missing, something in it is wrong, or the source is not one of such images.
+    """
+    if data.source == "csv":
+        return open_csv(data, split, read, classes)
+    if data.source == "shapes":
+        return generate(split)
+    raise UserError(
+        f"The task is {task}, which takes the data sources csv and shapes; {data.source!r} is neither of them."
+    )
