@@ -56,7 +56,7 @@ def generate_shapes(split: str, seed: int = 0) -> GeneratedPictures:
         shown = rng.integers(0, 2, len(_CORNERS))
         quarters = rng.permutation(4)
         for corners, is_shown, quarter in zip(_CORNERS.values(), shown, quarters, strict=False):
-            radius = rng.uniform(8, SIDE / 4 - 2)
+            radius = rng.uniform(4, SIDE / 4 - 2)
             center = np.array(divmod(int(quarter), 2)) * SIDE / 2 + rng.uniform(radius, SIDE / 2 - radius, 2)
             if is_shown:
                 canvas = _paint(canvas, center, radius, corners, rng.uniform(0, 2 * np.pi), _color(ground, rng))

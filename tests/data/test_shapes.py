@@ -28,14 +28,23 @@ def test_discs_are_where_and_as_large_as_they_are_said_to_be() -> None:
         np.testing.assert_allclose(example.label, measured, atol=1)
 
 
-def test_a_picture_has_something_on_its_ground_where_it_has_labels() -> None:
+def test_shapes_are_those_of_the_labels() -> None:
     source = generate_shapes("test")
     assert source.classes == ("circle", "square", "triangle")
     assert 0.4 < source.targets.mean() < 0.6
     assert set(source.targets.sum(axis=1)) == {0, 1, 2, 3}
+    shares = np.array([1, 2 / np.pi, 3 * np.sqrt(3) / 4 / np.pi])  # of each shape in the circle through its corners
+    judged = np.zeros(3, int)
     for example in map(source.__getitem__, range(len(source))):
-        share = differing(example.image).mean()
-        assert share > 0.01 * example.label.sum() if example.label.any() else share < 0.002
+        inside = differing(example.image)
+        assert inside.mean() > 0.002 * example.label.sum() if example.label.any() else inside.mean() < 0.002
+        if example.label.sum() == 1 and inside.sum() > 150:
+            rows, columns = np.nonzero(inside)
+            reach = np.quantile(np.hypot(rows - rows.mean(), columns - columns.mean()), 0.99) + 0.5
+            found = np.abs(inside.sum() / (np.pi * reach**2) - shares).argmin()
+            assert found == example.label.argmax()
+            judged[found] += 1
+    assert judged.min() >= 5
 
 
 @pytest.mark.parametrize("generate", [generate_shapes, generate_discs])
