@@ -106,7 +106,7 @@ def check_names(
         raise UserError(
             f"{source} knows other classes than the data: class {index + 1} is {pair[0]} there and {pair[1]} here. "
             "Train a new head with --pretrained.skip @head, and take over what both know with "
-            "--pretrained.carry-classes."
+            "--pretrained.transfer-head-rows."
         )
 
 

@@ -1,70 +1,37 @@
-"""Reading and writing checkpoint files: `.pth` through PyTorch's data-only loader, and `.safetensors`, sharded or not.
+"""Reading and writing checkpoint files: `.pth`, and `.safetensors`, sharded or not.
 
-A checkpoint from a stranger is data. Nothing in it is ever executed: PyTorch's `weights_only` unpickler refuses
-everything that is not a tensor or a plain container, and safetensors holds nothing else. What MMEngine writes beside
-the weights (the history of its log, times, NumPy's numbers) is read as objects that do nothing.
+A checkpoint from a stranger is data. Nothing in it is ever executed: `pth_reader` knows the names of tensors and plain
+containers and refuses the others, and safetensors holds nothing else.
 """
 
-import argparse
 import json
 import os
-import pickle
 import tempfile
-import warnings
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from converters import pth_reader, pth_writer, safetensors_reader
+from converters.pth_names import Tensor, Unreadable
 from jaxft.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 State = dict[str, np.ndarray]
 WRAPPERS = ("state_dict", "model", "model_state_dict", "ema", "model_ema", "ema_state_dict", "state_dict_ema")
 # Of DataParallel and AveragedModel, torch.compile, and a Lightning module that holds its network as `model`.
 PREFIXES = ("module.", "_orig_mod.", "model.")
+MOST_PREFIXES = 10  # on one key, so that a hostile name is not looked at forever
 # How many updates an averaged model has seen: torch.optim.swa_utils.AveragedModel and MMEngine's.
 AVERAGED = {"n_averaged", "steps"}
 INDEX = ".safetensors.index.json"
-# What MMEngine's runner pickles beside the weights, by the names it has under NumPy 1 and 2.
-BESIDE_WEIGHTS = (
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "mmengine.logging.message_hub.MessageHub",
-    "builtins.getattr",
-    "datetime.datetime",
-    "datetime.timedelta",
-    "pathlib.PosixPath",
-    "numpy.ndarray",
-    "numpy.dtype",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-)
-
-
-class Inert:
-    """Stands for an object, or for the result of a call, that a checkpoint holds beside its weights. It does nothing.
-
-    So `getattr(HistoryBuffer, "min")`, which MMEngine pickles, looks nothing up.
-    """
-
-    def __new__(cls, *_: Any) -> "Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
+# What safetensors for NumPy writes.
+SAFETENSORS = {"bool", "float64", "float32", "float16", "bfloat16", "complex64"} | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 
 
 def read(path: Path, entry: str | None = None) -> State:
@@ -80,24 +47,33 @@ def read(path: Path, entry: str | None = None) -> State:
     Raises:
         UserError: the file is missing, empty, damaged, not a checkpoint, or holds code; or it has no such entry.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'missing'}; a checkpoint file was expected.")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty; a checkpoint file was expected. Copy or download it again.")
-    if path.name.endswith((".safetensors", INDEX)):
+    if _holds_tensors_alone(path):
         if entry is not None:
             raise UserError(f"{path} holds tensors alone and no entry {entry}; leave out #{entry}.")
-        tensors = _read_shards(path) if path.name.endswith(INDEX) else _read_safetensors(path)
+        tensors = _read_shards(path) if path.name.endswith(INDEX) else safetensors_reader.read(path)
     else:
         tensors = _read_torch(path, entry)
     return _without_prefixes(tensors)
 
 
-def _read_safetensors(path: Path) -> State:
+def _holds_tensors_alone(path: Path) -> bool:
+    """Whether a file is of safetensors, by its name or, whatever that is, by how it begins.
+
+    Raises:
+        UserError: it is missing, empty, or no checkpoint at all.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'missing'}; a checkpoint file was expected.")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; a checkpoint file was expected. Copy or download it again.")
     try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}). Copy or download it again.") from error
+        begins_so = safetensors_reader.is_safetensors(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}); a checkpoint file was expected.") from error
+    if begins_so or path.name.endswith(INDEX):
+        return True
+    pth_reader.refuse_other_files(path)
+    return path.name.endswith(".safetensors")
 
 
 def _read_shards(index: Path) -> State:
@@ -111,165 +87,136 @@ def _read_shards(index: Path) -> State:
         raise UserError(f"{index} is no index of sharded safetensors ({error}). Copy or download it again.") from error
     tensors: State = {}
     for name, keys in files.items():
-        shard = _read_safetensors(index.parent / name)
+        shard = safetensors_reader.read(index.parent / name)
         if odd := sorted(shard.keys() ^ keys):
             raise UserError(f"{name} does not hold the tensors that {index} says; the first that differs is {odd[0]}.")
         tensors |= shard
     return tensors
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """The names of the classes that a checkpoint of MMDetection was trained on, in order; empty where it has none.
+def read_metadata(path: Path) -> dict[Any, Any]:
+    """What a checkpoint says beside its weights: `meta` of a `.pth`, or what `write` put into a `.safetensors`.
+
+    It is empty where there is none; what is no plain value in it is an `Inert`.
 
     Raises:
-        UserError: the file is damaged or no PyTorch checkpoint.
+        UserError: the file is damaged or no checkpoint.
     """
-    if path.name.endswith((".safetensors", INDEX)):
-        return ()
-    content = _load(path)
-    meta = content.get("meta") if isinstance(content, Mapping) else None
-    if not isinstance(meta, Mapping):
-        return ()
-    places = [data for data in (meta.get("dataset_meta"), meta) if isinstance(data, Mapping)]
+    if _holds_tensors_alone(path):
+        return {} if path.name.endswith(INDEX) else safetensors_reader.read_metadata(path)
+    content = pth_reader.load(path).content
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return meta if isinstance(meta, dict) else {}
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The names of the classes that a checkpoint was trained on, in order; empty where it has none.
+
+    They are where MMDetection writes them: in `dataset_meta` of the metadata, or in that itself.
+
+    Raises:
+        UserError: the file is damaged or no checkpoint.
+    """
+    meta = read_metadata(path)
+    places = [data for data in (meta.get("dataset_meta"), meta) if isinstance(data, dict)]
     found = next((data[key] for data in places for key in ("classes", "CLASSES") if data.get(key)), ())
     if isinstance(found, str):
         return (found,)
-    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
+    if not isinstance(found, list | tuple) or not all(isinstance(name, str | int) for name in found):
+        return ()
+    return tuple(map(str, found))
 
 
 def _read_torch(path: Path, entry: str | None) -> State:
-    content = _load(path)
-    if entry is not None:
-        content = _entry(content, entry, path)
-    tensors = _unwrap(content)
+    checkpoint = pth_reader.load(path)
+    content = checkpoint.content if entry is None else _entry(checkpoint.content, entry, path)
+    tensors = _unwrapped(content)
     if not tensors:
-        raise UserError(
-            f"{path} holds no state dict: tensors by name were expected, a {type(content).__name__} was found."
-        )
-    return {key: _to_numpy(value) for key, value in tensors.items()}
+        inside = [] if entry else [key for key, value in _entries(content).items() if _unwrapped(value)]
+        raise UserError(_nothing_found(path, content, inside))
+    return checkpoint.arrays(tensors)
 
 
-def _load(path: Path) -> Any:
-    """What `torch.save` put into a file, as tensors, plain containers and `Inert`s."""
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"Reading {path} needs PyTorch, which is not installed: pip install 'jaxft[torch]', or save the checkpoint "
-            "as .safetensors."
-        ) from error
-    _refuse_a_bomb(path)
-    allowed: list[Any] = [argparse.Namespace, (dict, "mmengine.config.config.ConfigDict")]
-    allowed += [(Inert, name) for name in BESIDE_WEIGHTS]
-    try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            # PyTorch warns about its own storage classes when it reads files of before 2018.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, error)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError, IndexError) as error:
-        raise UserError(
-            f"{path} is damaged, truncated or no PyTorch checkpoint ({_first_line(error)}). Copy or download it again."
-        ) from error
-
-
-def _refuse_a_bomb(path: Path) -> None:
-    """PyTorch stores what it saves as it is: an archive that would unpack to more than it weighs is not its own."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        size = sum(record.file_size for record in zipfile.ZipFile(path).infolist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return  # PyTorch says what is wrong with it
-    if size > path.stat().st_size:
-        raise UserError(
-            f"{path} would unpack to {size / 2**20:,.0f} MB, more than its own size; PyTorch never writes such a file. "
-            "It is damaged or hostile, and was not opened."
-        )
+def _entries(content: Any) -> dict[str, Any]:
+    """The dictionaries directly inside what a training script saved."""
+    items = content.items() if isinstance(content, dict) else ()
+    return {str(key): value for key, value in items if isinstance(value, dict)}
 
 
 def _entry(content: Any, entry: str, path: Path) -> Any:
-    entries = {key: value for key, value in content.items() if isinstance(value, Mapping)} if content else {}
+    entries = _entries(content)
     if entry not in entries:
-        raise UserError(f"{path} has no entry {entry}; its entries are {', '.join(sorted(map(str, entries)))}.")
+        raise UserError(f"{path} has no entry {entry}; its entries are {', '.join(sorted(entries)) or 'none'}.")
     return entries[entry]
 
 
-def _refusal(path: Path, error: Exception) -> str:
-    text = str(error)
-    for mark in ("GLOBAL ", "Unsupported global: "):
-        if mark in text:
-            name = text.split(mark, 1)[1].split()[0]
-            return (
-                f"{path} holds more than tensors: it asks to import and run {name}. jaxft never runs code from a "
-                "checkpoint; save its state dict alone, with torch.save(model.state_dict(), ...)."
-            )
-    return f"{path} is damaged, hostile or not a PyTorch checkpoint; jaxft reads tensors and runs nothing from a file."
+def _nothing_found(path: Path, content: Any, inside: Sequence[str]) -> str:
+    if inside:
+        return (
+            f"{path} holds no state dict under a name that jaxft knows, but tensors in {_listed(inside)}; say which: "
+            f"{path}#{inside[0]}."
+        )
+    kind = type(content).__name__
+    there = f", with {_listed(content)}" if isinstance(content, dict) and content else ""
+    return f"{path} holds no state dict: tensors by name were expected, a {kind} was found{there}."
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["it ends early"])[0][:150]
+def _listed(names: Iterable[Any]) -> str:
+    """The first of the names, which may be of any kind, so that a sentence stays one."""
+    texts = [str(name)[:100] for name in islice(names, 9) if isinstance(name, str | int)]
+    return f"{', '.join(texts[:8])}{', ...' * (len(texts) > 8)}"
 
 
-def _unwrap(content: Any) -> "dict[str, torch.Tensor]":
-    """The mapping of names to tensors inside what a training script saved; empty where there is none."""
-    import torch
-
-    if not isinstance(content, Mapping):
-        return {}
-    for wrapper in WRAPPERS:
-        if isinstance(content.get(wrapper), Mapping):
-            return _unwrap(content[wrapper])
-    return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    import torch
-
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+def _unwrapped(content: Any) -> dict[str, Tensor | Unreadable]:
+    """The tensors by name inside what a training script saved; empty where there are none."""
+    seen = set()  # a hostile one may be inside itself
+    while isinstance(content, dict) and id(content) not in seen:
+        seen.add(id(content))
+        inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), None)
+        if inner is None:
+            return {str(key): value for key, value in content.items() if isinstance(value, Tensor | Unreadable)}
+        content = inner
+    return {}
 
 
 def _without_prefixes(tensors: State) -> State:
-    for prefix in PREFIXES:
+    for _ in range(MOST_PREFIXES):
         named = [key for key in tensors if key not in AVERAGED]
-        if named and all(key.startswith(prefix) for key in named):
-            return _without_prefixes({key.removeprefix(prefix): tensors[key] for key in named})
+        prefix = next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in named)), "")
+        if not named or not prefix:
+            break
+        tensors = {key.removeprefix(prefix): tensors[key] for key in named}
     return tensors
 
 
-def write(state: Mapping[str, np.ndarray], path: Path) -> None:
+def write(state: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, Any] | None = None) -> None:
     """Writes tensors by name to `path`: safetensors where it ends so, a PyTorch state dict otherwise. Atomic.
 
+    `torch.load(path, weights_only=True)` reads that, mapped into memory or not.
+
+    Args:
+        state: arrays by name, of any layout in memory.
+        path: where to; folders that are missing are made.
+        metadata: values that JSON has, which `read_metadata` gives back, tuples as lists. A `.pth` with some is
+            `{"meta": metadata, "state_dict": state}`, as MMDetection's.
+
     Raises:
-        UserError: PyTorch is needed and not installed, or the disk cannot be written.
+        UserError: the disk cannot be written, or the format has no such dtype.
     """
     if path.suffix == ".safetensors":
-        _atomically(path, lambda temporary: safetensors.numpy.save_file(dict(state), temporary))
-        return
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError("Writing .pth needs PyTorch: pip install 'jaxft[torch]', or choose safetensors.") from error
-    _atomically(path, lambda temporary: torch.save(state_dict(state), temporary))
+        _atomically(path, lambda temporary: _save_safetensors(state, temporary, metadata))
+    else:
+        _atomically(path, lambda temporary: pth_writer.save(state, temporary, metadata))
 
 
-def state_dict(state: Mapping[str, np.ndarray]) -> "OrderedDict[str, torch.Tensor]":
-    """Tensors by name as PyTorch's `load_state_dict` takes them, without a copy where the arrays allow it.
-
-    It says that it is of a network's second version, because torchvision's MNASNet accepts no state dict that says
-    nothing; the first versions had other keys and shapes, so that no network mistakes it.
-    """
-    import torch
-
-    tensors = OrderedDict(
-        (key, torch.from_numpy(np.require(value, requirements=["C", "W"]))) for key, value in state.items()
-    )
-    tensors._metadata = {"": {"version": 2}}  # type: ignore[attr-defined]
-    return tensors
+def _save_safetensors(state: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, Any] | None) -> None:
+    for key, array in state.items():
+        if array.dtype.name not in SAFETENSORS:
+            raise UserError(f"{key} is {array.dtype.name}, which safetensors cannot hold; convert it, or write a .pth.")
+    # safetensors takes the memory of an array as it lies there, whatever its strides.
+    contiguous = {key: np.require(array, requirements="C") for key, array in state.items()}
+    texts = None if metadata is None else {safetensors_reader.METADATA: json.dumps(metadata)}
+    safetensors.numpy.save_file(contiguous, path, texts)
 
 
 def _atomically(path: Path, save: Callable[[Path], None]) -> None:
@@ -279,17 +226,5 @@ def _atomically(path: Path, save: Callable[[Path], None]) -> None:
             temporary = Path(folder) / path.name
             save(temporary)
             os.replace(temporary, path)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} could not be written ({error}); choose another place with --output.") from error
-
-
-def installed_weights(model: str) -> dict[str, str]:
-    """The addresses of a model's weights, the default ones last, as an installed torchvision gives them."""
-    try:
-        from torchvision.models import get_model_weights
-
-        entries = get_model_weights(model)
-    except (ImportError, ValueError):
-        return {}
-    default_last = [*(entry for entry in entries if entry is not entries.DEFAULT), entries.DEFAULT]
-    return {entry.name: entry.url for entry in default_last}

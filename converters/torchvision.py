@@ -1,15 +1,13 @@
 """What torchvision publishes: the weights of its models by name; and how it spelled keys of old.
 
-An installed torchvision is asked itself. Where there is none, or it does not know the name, the list below serves, read
-from `torchvision.models.get_model_weights` of torchvision 0.29.1; a test compares the two. File names end in the first
-eight digits of the file's SHA-256.
+The lists were read from `torchvision.models.get_model_weights` of torchvision 0.29.1; a test compares them with the one
+that is installed. File names end in the first eight digits of the file's SHA-256.
 """
 
 import difflib
 import re
 from collections.abc import Callable, Collection
 
-from converters.files import installed_weights
 from jaxft.errors import UserError
 
 BASE = "https://download.pytorch.org/models/"
@@ -147,6 +145,42 @@ WEIGHTS = {
         "IMAGENET1K_V2": "wide_resnet50_2-9ba9bcbe.pth",
     },
 }
+# Those of models that jaxft has not: segmentation, video, optical flow, other detectors; not the quantized ones.
+OTHER_WEIGHTS = {
+    "deeplabv3_mobilenet_v3_large": {"COCO_WITH_VOC_LABELS_V1": "deeplabv3_mobilenet_v3_large-fc3c493d.pth"},
+    "deeplabv3_resnet101": {"COCO_WITH_VOC_LABELS_V1": "deeplabv3_resnet101_coco-586e9e4e.pth"},
+    "deeplabv3_resnet50": {"COCO_WITH_VOC_LABELS_V1": "deeplabv3_resnet50_coco-cd0a2569.pth"},
+    "fcn_resnet101": {"COCO_WITH_VOC_LABELS_V1": "fcn_resnet101_coco-7ecb50ca.pth"},
+    "fcn_resnet50": {"COCO_WITH_VOC_LABELS_V1": "fcn_resnet50_coco-1167a1af.pth"},
+    "keypointrcnn_resnet50_fpn": {
+        "COCO_LEGACY": "keypointrcnn_resnet50_fpn_coco-9f466800.pth",
+        "COCO_V1": "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+    },
+    "lraspp_mobilenet_v3_large": {"COCO_WITH_VOC_LABELS_V1": "lraspp_mobilenet_v3_large-d234d4ea.pth"},
+    "mc3_18": {"KINETICS400_V1": "mc3_18-a90a0ba3.pth"},
+    "mvit_v1_b": {"KINETICS400_V1": "mvit_v1_b-dbeb1030.pth"},
+    "mvit_v2_s": {"KINETICS400_V1": "mvit_v2_s-ae3be167.pth"},
+    "r2plus1d_18": {"KINETICS400_V1": "r2plus1d_18-91a641e6.pth"},
+    "r3d_18": {"KINETICS400_V1": "r3d_18-b3b3357e.pth"},
+    "raft_large": {
+        "C_T_V1": "raft_large_C_T_V1-22a6c225.pth",
+        "C_T_V2": "raft_large_C_T_V2-1bb1363a.pth",
+        "C_T_SKHT_V1": "raft_large_C_T_SKHT_V1-0b8c9e55.pth",
+        "C_T_SKHT_K_V1": "raft_large_C_T_SKHT_K_V1-4a6a5039.pth",
+        "C_T_SKHT_K_V2": "raft_large_C_T_SKHT_K_V2-b5c70766.pth",
+        "C_T_SKHT_V2": "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+    },
+    "raft_small": {"C_T_V1": "raft_small_C_T_V1-ad48884c.pth", "C_T_V2": "raft_small_C_T_V2-01064c6d.pth"},
+    "s3d": {"KINETICS400_V1": "s3d-d76dad2f.pth"},
+    "ssd300_vgg16": {"COCO_V1": "ssd300_vgg16_coco-b556d3b4.pth"},
+    "ssdlite320_mobilenet_v3_large": {"COCO_V1": "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"},
+    "swin3d_b": {
+        "KINETICS400_IMAGENET22K_V1": "swin3d_b_22k-7c6ae6fa.pth",
+        "KINETICS400_V1": "swin3d_b_1k-24f7c7c6.pth",
+    },
+    "swin3d_s": {"KINETICS400_V1": "swin3d_s-da41c237.pth"},
+    "swin3d_t": {"KINETICS400_V1": "swin3d_t-7615ae03.pth"},
+}
 
 
 # Keys of old, which torchvision itself still loads and many of its files hold -> what became of them.
@@ -178,7 +212,8 @@ def weights_url(name: str) -> str:
         UserError: torchvision publishes no such weights.
     """
     model, _, wanted = name.partition("/")
-    known = installed_weights(model) or {weights: BASE + file for weights, file in WEIGHTS.get(model, {}).items()}
+    files = WEIGHTS.get(model) or OTHER_WEIGHTS.get(model, {})
+    known = {weights: BASE + file for weights, file in files.items()}
     if not known:
         near = difflib.get_close_matches(model, WEIGHTS, n=3) or sorted(WEIGHTS)
         raise UserError(f"torchvision://{name}: no weights of {model!r} are known; the nearest are {', '.join(near)}.")

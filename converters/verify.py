@@ -14,11 +14,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from converters.files import state_dict
 from converters.ledger import load_pretrained, to_torch
 from converters.report import STEPS, Report, difference, worst
 from converters.rules import leaves
 from converters.verify_reference import away_from_kinks, perturb, reference
+from converters.verify_state import state_dict
 from jaxft import config
 from jaxft.models import BUILDERS, abstract_model, class_layers, initialize_missing
 from jaxft.models.paths import filled, modules, values

@@ -189,7 +189,7 @@ def build(model: str | Mapping[str, Any], change: Callable[[Any], None] | None =
 
 def samples(
     sizes: Sequence[tuple[int, int]],
-    canvas: tuple[int, int],
+    pad_shape: tuple[int, int],
     boxes: Sequence[np.ndarray] = (),
     labels: Sequence[np.ndarray] = (),
     masks: Sequence[np.ndarray] = (),
@@ -198,10 +198,10 @@ def samples(
     """What MMDetection's `loss` and `predict` take beside the images, one entry an image.
 
     Args:
-        sizes: height and width of each photo inside the canvas.
-        canvas: height and width of the batch's images.
+        sizes: height and width of each photo without its padding.
+        pad_shape: height and width of the batch's images.
         boxes, labels, ignored: per image `[G, 4]` xyxy, `[G]`, and `[I, 4]` for crowds.
-        masks: per image `[G, height, width]` of 0 and 1 on the canvas.
+        masks: per image `[G, height, width]` of 0 and 1 over the padded image.
     """
     result = []
     for index, size in enumerate(sizes):
@@ -209,8 +209,8 @@ def samples(
             metainfo={
                 "img_shape": size,
                 "ori_shape": size,
-                "pad_shape": canvas,
-                "batch_input_shape": canvas,
+                "pad_shape": pad_shape,
+                "batch_input_shape": pad_shape,
                 "scale_factor": (1.0, 1.0),
             }
         )
@@ -219,7 +219,7 @@ def samples(
             instances.bboxes = torch.from_numpy(np.asarray(boxes[index]).reshape(-1, 4))
             instances.labels = torch.from_numpy(np.asarray(labels[index]).astype(np.int64).reshape(-1))
         if masks:
-            instances.masks = BitmapMasks(np.asarray(masks[index]).reshape(-1, *canvas), *canvas)
+            instances.masks = BitmapMasks(np.asarray(masks[index]).reshape(-1, *pad_shape), *pad_shape)
         rows = ignored[index] if ignored else np.zeros((0, 4), np.float32)
         crowds.bboxes = torch.from_numpy(np.asarray(rows).reshape(-1, 4))
         sample.gt_instances, sample.ignored_instances = instances, crowds

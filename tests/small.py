@@ -166,12 +166,19 @@ def final(run: Path, which: str = "last") -> tuple[int, dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     for item in ("model", "ema", "optimizer"):
         if (folder / str(step) / item).is_dir():
-            with ocp.StandardCheckpointer() as reader:
-                found = reader.restore((folder / str(step) / item).resolve())
+            found = as_numpy((folder / str(step) / item).resolve())
             for path, leaf in jax.tree_util.tree_flatten_with_path(found)[0]:
                 name = path[0].key if item == "model" else f"{item}{jax.tree_util.keystr(path)}"
                 arrays[name] = np.asarray(leaf)
     return step, arrays
+
+
+def as_numpy(folder: Path) -> Any:
+    """The tree of arrays that Orbax saved in a folder, by whatever devices."""
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = reader.metadata(folder).item_metadata.tree
+        kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(folder, restore_args=kinds)
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:

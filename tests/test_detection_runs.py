@@ -67,7 +67,7 @@ def test_a_run_logs_every_loss_and_cocos_figures(detector_run: Path) -> None:
 
 
 def test_nothing_is_compiled_again_whatever_the_number_of_boxes(detector_config: Path, tmp_path: Path) -> None:
-    """Three epochs over photos with 0 to 7 objects, on two canvases."""
+    """Three epochs over photos with 0 to 7 objects, of two pad shapes."""
     run = tmp_path / "run"
     assert call(train.main, "--config", detector_config, "--workdir", run, "--phases.0.epochs", 3).code == 0
     trained = [entry for entry in lines(run) if entry["split"] == "train"]

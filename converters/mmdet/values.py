@@ -59,7 +59,7 @@ def norm(parent: Section, default: dict[str, Any] | None = None) -> Norm | None:
 
 
 def anchors(parent: Section, divisor: int | None) -> AnchorGenerator:
-    """`anchor_generator`; photos are padded to multiples of `divisor`, or to the whole canvas where it is None."""
+    """`anchor_generator`; photos are padded to multiples of `divisor`, or to the whole pad shape where it is None."""
     section = parent.section("anchor_generator")
     section.type(["AnchorGenerator"])
     section.only(centers=None, use_box_type=False)

@@ -71,7 +71,7 @@ def grid_points(map_size: tuple[int, int], stride: Stride, offset: float = 0.5) 
 def valid_flags(
     map_size: tuple[int, int], stride: Stride, size: Array, anchors_per_cell: int = 1, divisor: int = 1
 ) -> Array:
-    """Which anchors of a map lie in cells of the photo itself, not of the canvas beyond: bool `[h * w * A]`.
+    """Which anchors of a map lie in cells of the photo itself, not of the padding beyond: bool `[h * w * A]`.
 
     `size` `[2]` is the photo's (height, width), rounded up to `divisor` as MMDetection pads each image of a batch.
     """

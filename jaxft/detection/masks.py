@@ -30,8 +30,8 @@ def mask_targets(
     RoIAlign (adaptive sampling) of the bitmap of each roi's ground truth, at least a half -> 1, else 0.
 
     Args:
-        packed: uint8 `[G, H, W / 8]`, bits of each object's mask on the canvas (`np.packbits` on the last axis).
-        rois: `[R, 4]`; cut to the canvas first.
+        packed: uint8 `[G, H, W / 8]`, bits of each object's mask, padded (`np.packbits` on the last axis).
+        rois: `[R, 4]`; cut to the padded image first.
         index: int32 `[R]` into `packed`; rows of padding may hold anything.
         aligned: False is torchvision's RoIAlign.
         binary: False keeps the averages (torchvision).

@@ -124,7 +124,7 @@ def fit(
     resume = resume and run.exists()
     saved = last_checkpoint(run) if resume else None
     if resume:
-        check_config(run, config, saved.phase if saved else 0)
+        check_config(run, config, saved)
     else:
         run.refuse_existing()
     setup = set_up(config, own)
@@ -305,7 +305,7 @@ class Loop:
 
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already."""
-        self.checkpoints.save(state, {"phase": stage.index})
+        self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.files import BESIDE_WEIGHTS, Inert, read, read_classes
+from converters.files import read, read_classes, write
+from converters.pth_names import BESIDE_WEIGHTS, Inert
 from converters.sources import locate
 from jaxft.errors import UserError
 
@@ -76,6 +77,7 @@ def test_a_file_of_weights_alone_has_no_class_names(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({key: torch.from_numpy(value) for key, value in WEIGHTS.items()}, path)
     assert read_classes(path) == ()
+    write(WEIGHTS, tmp_path / "weights.safetensors")
     assert read_classes(tmp_path / "weights.safetensors") == ()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from converters.sources import hash_in_name, locate
-from converters.torchvision import WEIGHTS, weights_url
+from converters.torchvision import OTHER_WEIGHTS, WEIGHTS, weights_url
 from jaxft.errors import UserError
 from jaxft.models import list_models
 from jaxft.models.detectors.torchvision import PRESETS
@@ -68,10 +68,15 @@ def test_the_built_in_list_says_what_torchvision_says(monkeypatch: pytest.Monkey
     assert {model: addresses(model) for model in WEIGHTS} == asked
 
 
-def test_an_installed_torchvision_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torchvision")
-    monkeypatch.setitem(WEIGHTS, "resnet18", {"OLD": "old.pth"})
-    assert weights_url("resnet18").endswith("/resnet18-f37072fd.pth")
+def test_the_list_of_other_models_says_what_torchvision_says() -> None:
+    models = pytest.importorskip("torchvision.models")
+    readable = {name for name in models.list_models() if not name.startswith("quantized_")}
+    assert readable == WEIGHTS.keys() | OTHER_WEIGHTS.keys()
+    assert not WEIGHTS.keys() & OTHER_WEIGHTS.keys()
+    for model in OTHER_WEIGHTS:
+        weights = models.get_model_weights(model)
+        asked = {name: weights_url(f"{model}/{name}") for name in OTHER_WEIGHTS[model]} | {"": weights_url(model)}
+        assert asked == {entry.name: entry.url for entry in weights} | {"": weights.DEFAULT.url}
 
 
 @pytest.mark.usefixtures("no_torchvision")

@@ -19,7 +19,7 @@ Backbone = Callable[[Array], tuple[Array, ...]]
 Neck = Callable[[Sequence[Array]], tuple[Array, ...]]
 
 
-def canvas_of(images: Array) -> HeightWidth:
+def pad_shape_of(images: Array) -> HeightWidth:
     """(height, width) of images `[N, H, W, 3]`."""
     return images.shape[1], images.shape[2]
 
@@ -29,9 +29,11 @@ class DenseHead(Protocol):
 
     def __call__(self, maps: Sequence[Array]) -> DenseOutputs: ...
 
-    def loss(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth, targets: Targets) -> dict[str, Array]: ...
+    def loss(
+        self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets
+    ) -> dict[str, Array]: ...
 
-    def predict(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth) -> Detections: ...
+    def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections: ...
 
 
 class RoIHead(Protocol):
@@ -60,12 +62,12 @@ class SingleStage(nnx.Module):
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
         """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimised."""
         outputs = self.bbox_head(self.feature_maps(images))
-        return self.bbox_head.loss(outputs, sizes, canvas_of(images), targets)
+        return self.bbox_head.loss(outputs, sizes, pad_shape_of(images), targets)
 
     def predict(self, images: Array, sizes: Array) -> Detections:
-        """The objects found, in pixels of the canvas."""
+        """The objects found, in pixels of the padded image."""
         outputs = self.bbox_head(self.feature_maps(images))
-        return self.bbox_head.predict(outputs, sizes, canvas_of(images))
+        return self.bbox_head.predict(outputs, sizes, pad_shape_of(images))
 
 
 class TwoStage(nnx.Module):
@@ -97,14 +99,14 @@ class TwoStage(nnx.Module):
 
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
         """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimised."""
-        maps, canvas = self.feature_maps(images), canvas_of(images)
+        maps, pad_shape = self.feature_maps(images), pad_shape_of(images)
         outputs = self.rpn_head(maps)
-        terms = self.rpn_head.loss(outputs, sizes, canvas, targets)
-        proposals = self.rpn_head.predict(jax.lax.stop_gradient(outputs), sizes, canvas, self.rpn_proposal)
+        terms = self.rpn_head.loss(outputs, sizes, pad_shape, targets)
+        proposals = self.rpn_head.predict(jax.lax.stop_gradient(outputs), sizes, pad_shape, self.rpn_proposal)
         return terms | self.roi_head.loss(maps, proposals, sizes, targets)
 
     def predict(self, images: Array, sizes: Array) -> Detections:
-        """The objects found, in pixels of the canvas, with masks where there is a mask head."""
+        """The objects found, in pixels of the padded image, with masks where there is a mask head."""
         maps = self.feature_maps(images)
-        proposals = self.rpn_head.predict(self.rpn_head(maps), sizes, canvas_of(images))
+        proposals = self.rpn_head.predict(self.rpn_head(maps), sizes, pad_shape_of(images))
         return self.roi_head.predict(maps, proposals, sizes)

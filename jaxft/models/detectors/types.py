@@ -11,14 +11,14 @@ from jax import Array
 
 
 class Targets(NamedTuple):
-    """The objects of a batch of images, in pixels of the canvas; G rows an image, whatever the images hold.
+    """The objects of a batch of images, in pixels of the padded images; G rows an image, whatever the images hold.
 
     Attributes:
         boxes: `[N, G, 4]` xyxy.
         labels: `[N, G]` integers 0..C-1; 0 where not valid.
         valid: `[N, G]`; the objects to find.
         ignored: `[N, G]`; crowds, which are neither found nor counted as background. `valid` is False there.
-        masks: uint8 `[N, G, H, W / 8]`; the bits of each object's mask on the canvas, the most significant first.
+        masks: uint8 `[N, G, H, W / 8]`; the bits of each object's mask, the most significant bit first.
     """
 
     boxes: Array
@@ -32,7 +32,7 @@ class Detections(NamedTuple):
     """What a detector finds, best first; D rows an image, those that are not `valid` hold zeros.
 
     Attributes:
-        boxes: `[N, D, 4]` xyxy, in pixels of the canvas.
+        boxes: `[N, D, 4]` xyxy, in pixels of the padded image.
         scores: `[N, D]`.
         labels: `[N, D]` int32, 0..C-1.
         valid: `[N, D]` bool.
@@ -61,7 +61,7 @@ class AnchorGenerator:
     """Boxes of several shapes around every cell of every level.
 
     Attributes:
-        strides: pixels between cells, a level each; None: the canvas divided by the map, rounded down (torchvision).
+        strides: pixels between cells, a level each; None: padded side by map's, rounded down (torchvision).
         ratios: height by width.
         scales: edge lengths in units of the level's base size; or `octave_base_scale` and `scales_per_octave`.
         base_sizes: of each level; its stride where it is None.
@@ -70,7 +70,7 @@ class AnchorGenerator:
         center_offset: of the first anchor's centre, in units of the base size.
         round: corners of the base anchors to whole pixels (torchvision).
         divisor: the photo's own padded size is the next multiple of it. Cells outside of that have no anchors in
-            training; None: the whole canvas has (torchvision).
+            training; None: the whole padded image has (torchvision).
     """
 
     strides: tuple[int, ...] | None

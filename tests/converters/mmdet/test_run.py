@@ -69,7 +69,7 @@ def test_a_configuration_of_mmdetection_trains_and_its_export_goes_back(tmp_path
     other = call(train.main, *given, "--pretrained.source", tmp_path / "two.pth", "--workdir", tmp_path / "refused")
     assert "class 2 is dog there and square here. Train a new head with --pretrained.skip @head" in user_error(other)
     run = tmp_path / "run"
-    options = ["--pretrained.skip", "@head", "--pretrained.carry-classes", "--optimizer.learning-rate", 1e-9]
+    options = ["--pretrained.skip", "@head", "--pretrained.transfer-head-rows", "--optimizer.learning-rate", 1e-9]
     result = call(train.main, *given, *options, "--workdir", run)
     assert result.code == 0, result
     entries = [entry for entry in lines(run) if entry["split"] == "train"]

@@ -12,10 +12,12 @@ from converters.mmdet.rules import read_rules
 from converters.mmdet.section import Section
 from converters.mmdet.training import is_mmdet, load_any, read_config
 from converters.rules import leaves
-from jaxft import config, optim
+from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import modules, walk
+from jaxft.training.optim import parameter_groups, set_modes
+from jaxft.training.schedules import schedule
 from tests import mmdet_live
 
 torch = pytest.importorskip("torch")
@@ -39,7 +41,7 @@ def test_the_classic_configuration_is_read_whole(tmp_path: Path) -> None:
     data = settings.data
     assert (data.source, data.root, data.batch_size) == ("coco", "data/coco", 2)
     assert (data.annotation_file, data.image_folder) == ("annotations/instances_{split}.json", "{split}")
-    assert (data.train, data.test, data.classes) == ("train2017", "val2017", ())
+    assert (data.train, data.validation, data.classes) == ("train2017", "val2017", ())
     np.testing.assert_allclose(settings.task.mean, (0.485, 0.456, 0.406), rtol=1e-6)
     np.testing.assert_allclose(settings.task.std, (0.229, 0.224, 0.225), rtol=1e-6)
     assert (settings.task.bgr, settings.task.flip) == (False, 0.5)
@@ -73,7 +75,7 @@ def test_other_values_are_read(tmp_path: Path) -> None:
     assert (settings.precision, settings.optimizer.accumulate, settings.data.batch_size) == ("bfloat16", 4, 8)
     assert (settings.optimizer.learning_rate, settings.optimizer.clip_norm) == (0.02 * 8 / 16, 35)
     assert settings.data.classes == ("cat", "dog")
-    assert (settings.data.annotation_file, settings.data.train, settings.data.test) == (
+    assert (settings.data.annotation_file, settings.data.train, settings.data.validation) == (
         "a/{split}.json",
         "train",
         "val",
@@ -131,18 +133,18 @@ def test_every_parameter_gets_the_rate_and_decay_that_mmengine_gives_it(
     phase = config.Phase(rules=read_rules(model, Section(dict(paramwise), "paramwise_cfg")))
     shapes = {path: variable.shape for path, _, _, variable in walk(ours)}
     trained = {leaf.path: leaf.key for leaf in leaves(ours) if leaf.key in dict(theirs.named_parameters())}
-    plan = optim.plan(
+    groups_of_ours = parameter_groups(
         {path: shapes[path] for path in trained}, config.Optimizer(learning_rate=0.01, weight_decay=1e-4), phase, 10
     )
     named = dict(theirs.named_parameters())
     for path, key in trained.items():
-        group, wanted = plan.group(path), groups.get(id(named[key]))
+        group, wanted = groups_of_ours.group(path), groups.get(id(named[key]))
         assert group.frozen == (not named[key].requires_grad), path
         if named[key].requires_grad:
             assert wanted is not None
-            assert float(group.rate(0)) == pytest.approx(wanted["lr"]), path
+            assert float(group.lr(0)) == pytest.approx(wanted["lr"]), path
             assert group.weight_decay == pytest.approx(wanted["weight_decay"]), path
-    optim.set_modes(ours, plan, phase.batch_norm)
+    set_modes(ours, groups_of_ours, phase.batch_norm)
     layers = dict(theirs.named_modules())
     for path, module in modules(ours):
         if isinstance(module, BatchNorm):
@@ -158,7 +160,7 @@ def test_the_schedule_is_mmengines(name: str) -> None:
 
     settings = read_config(f"mmdet::{name}")
     steps = 60  # an epoch
-    ours = optim.schedule(settings.phases[0].schedule, 0.02, 12 * steps, steps)
+    ours = schedule(settings.phases[0].schedule, 0.02, 12 * steps, steps)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
     if "fcos" in name:
         warmup: Any = ConstantLR(optimizer, factor=1 / 3, by_epoch=False, begin=0, end=500)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.files import state_dict
+from converters.verify_state import state_dict
 from tests.models.classifiers import shallow, shallow_torch
 from tests.models.classifiers.stored import LOGITS, images, weights
 

@@ -87,7 +87,7 @@ def same_samples(dtype: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Two photos on a canvas with objects, or without any in the second, for both sides."""
+    """Two padded photos with objects, or without any in the second, for both sides."""
 
     images: np.ndarray
     sizes: tuple[tuple[int, int], ...]
@@ -296,7 +296,7 @@ def compare_losses(both: Pair, batch: Batch, *, with_masks: bool = False) -> dic
 
 
 def predictions(both: Pair, batch: Batch) -> tuple[list[dict[str, np.ndarray]], Detections]:
-    """The detections of each photo of theirs, in pixels of the canvas, and ours."""
+    """The detections of each photo of theirs, in pixels of the padded image, and ours."""
     both.theirs.eval()
     both.ours.eval()
     with torch.no_grad(), same_samples(both.dtype), mmdet_live.quiet():

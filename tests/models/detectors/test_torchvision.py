@@ -149,7 +149,7 @@ def both_sides(name: str, *, full: bool) -> Any:
 
 
 def photos_of(batch: Any) -> list[Any]:
-    """The photos without their canvas, as torchvision takes them."""
+    """The photos without their padding, as torchvision takes them."""
     return [
         torch.from_numpy(image[:height, :width]).permute(2, 0, 1)
         for image, (height, width) in zip(batch.images, batch.sizes, strict=True)

@@ -57,19 +57,19 @@ def anchors_per_cell(generator: AnchorGenerator) -> int:
 
 
 def level_strides(
-    generator: AnchorGenerator, map_sizes: Sequence[HeightWidth], canvas: HeightWidth
+    generator: AnchorGenerator, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth
 ) -> list[HeightWidth]:
     """(height, width) of a cell of each level, pixels."""
     if generator.strides is not None:
         return [(stride, stride) for stride in generator.strides]
-    return [(canvas[0] // height, canvas[1] // width) for height, width in map_sizes]
+    return [(pad_shape[0] // height, pad_shape[1] // width) for height, width in map_sizes]
 
 
 def level_anchors(
-    generator: AnchorGenerator, map_sizes: Sequence[HeightWidth], canvas: HeightWidth
+    generator: AnchorGenerator, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth
 ) -> list[np.ndarray]:
     """All anchors of each level `[h * w * A, 4]`, ordered by row, column, anchor."""
-    strides = level_strides(generator, map_sizes, canvas)
+    strides = level_strides(generator, map_sizes, pad_shape)
     return [
         geometry.grid_anchors(base, size, stride)
         for base, size, stride in zip(base_anchors(generator), map_sizes, strides, strict=True)
@@ -79,13 +79,13 @@ def level_anchors(
 def usable_anchors(
     generator: AnchorGenerator,
     map_sizes: Sequence[HeightWidth],
-    canvas: HeightWidth,
+    pad_shape: HeightWidth,
     sizes: Array,
     allowed_border: float,
 ) -> Array:
     """Which anchors take part in the training of each photo: bool `[N, A]`."""
-    anchors = jnp.asarray(np.concatenate(level_anchors(generator, map_sizes, canvas)))
-    strides, count = level_strides(generator, map_sizes, canvas), anchors_per_cell(generator)
+    anchors = jnp.asarray(np.concatenate(level_anchors(generator, map_sizes, pad_shape)))
+    strides, count = level_strides(generator, map_sizes, pad_shape), anchors_per_cell(generator)
 
     def one(size: Array) -> Array:
         inside = geometry.inside_flags(anchors, size, allowed_border)

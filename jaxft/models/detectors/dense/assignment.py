@@ -62,14 +62,14 @@ def dense_rows(
     train: DenseTrain,
     outputs: DenseOutputs,
     sizes: Array,
-    canvas: HeightWidth,
+    pad_shape: HeightWidth,
     targets: Targets,
 ) -> tuple[Array, Array, Rows]:
     """All anchors `[A, 4]`, the stride of each `[A]`, and the objects that they are given to."""
-    levels = level_anchors(generator, outputs.map_sizes, canvas)
+    levels = level_anchors(generator, outputs.map_sizes, pad_shape)
     counts = tuple(map(len, levels))
     wide = jnp.promote_types(outputs.boxes[0].dtype, jnp.float32)
     anchors = jnp.asarray(np.concatenate(levels), wide)
-    strides = np.repeat([stride for stride, _ in level_strides(generator, outputs.map_sizes, canvas)], counts)
-    usable = usable_anchors(generator, outputs.map_sizes, canvas, sizes, train.allowed_border)
+    strides = np.repeat([stride for stride, _ in level_strides(generator, outputs.map_sizes, pad_shape)], counts)
+    usable = usable_anchors(generator, outputs.map_sizes, pad_shape, sizes, train.allowed_border)
     return anchors, jnp.asarray(strides, wide), assigned_rows(train, anchors, usable, counts, targets, None)

@@ -90,12 +90,12 @@ class ATSSHead(nnx.Module):
             centerness.append(self.atss_centerness(x))
         return DenseOutputs(tuple(scores), tuple(boxes), tuple(centerness))
 
-    def loss(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth, targets: Targets) -> dict[str, Array]:
+    def loss(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets) -> dict[str, Array]:
         """`loss_cls`, `loss_bbox` and `loss_centerness`."""
         settings = self.settings
         logits = flat(outputs.scores, class_channels(settings.loss_cls, settings.num_classes))
         codes, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)[..., 0]
-        anchors, _, rows = dense_rows(settings.anchor_generator, settings.train_cfg, outputs, sizes, canvas, targets)
+        anchors, _, rows = dense_rows(settings.anchor_generator, settings.train_cfg, outputs, sizes, pad_shape, targets)
         labels = jnp.where(rows.positive, objectives.rows_of(targets.labels, rows.truth), settings.num_classes)
         truth = objectives.rows_of(targets.boxes.astype(codes.dtype), rows.truth)
         truth = jnp.where(rows.positive[..., None], truth, anchors[None])
@@ -114,7 +114,7 @@ class ATSSHead(nnx.Module):
             "loss_centerness": objectives.average(loss_centerness, rows.positive.astype(codes.dtype), count),
         }
 
-    def predict(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth) -> Detections:
+    def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections:
         """The best boxes of all levels, after non-maximum suppression in each class."""
-        boxes = anchor_candidates(outputs, self.settings, sizes, canvas, self.test_cfg)
+        boxes = anchor_candidates(outputs, self.settings, sizes, pad_shape, self.test_cfg)
         return final_detections(boxes, self.test_cfg)

@@ -44,7 +44,7 @@ class FCOSHead(nnx.Module):
         centerness_on_reg: whether the centre-ness is read off the boxes' stack.
         conv_bias: whether convolutions of the stacks have biases; None: where there is no normalisation.
         offset: of a cell's centre, in strides; 0 in torchvision.
-        divided_grid: cells are the canvas divided by the map apart, not the stride (torchvision).
+        divided_grid: cells are the padded side divided by the map's apart, not the stride (torchvision).
         with_scales: a learned factor a level; False in torchvision.
         open_ranges: a distance at the end of a range is outside of it (torchvision).
         weighted_boxes: the box loss is weighted by the centre-ness; False in torchvision.
@@ -112,18 +112,18 @@ class FCOSHead(nnx.Module):
             boxes.append(clamp(distances, 0.0, None) if self.norm_on_bbox else jnp.exp(distances))
         return DenseOutputs(tuple(scores), tuple(boxes), tuple(centerness))
 
-    def points(self, map_sizes: Sequence[HeightWidth], canvas: HeightWidth) -> list[np.ndarray]:
+    def points(self, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[np.ndarray]:
         """The centres of the cells of each level, `[h * w, 2]` x, y."""
         steps = [(stride, stride) for stride in self.strides]
         if self.divided_grid:
-            steps = [(canvas[0] // height, canvas[1] // width) for height, width in map_sizes]
+            steps = [(pad_shape[0] // height, pad_shape[1] // width) for height, width in map_sizes]
         return [grid_points(size, step, self.offset) for size, step in zip(map_sizes, steps, strict=True)]
 
-    def loss(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth, targets: Targets) -> dict[str, Array]:
+    def loss(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets) -> dict[str, Array]:
         """`loss_cls`, `loss_bbox` and `loss_centerness`."""
         logits = flat(outputs.scores, class_channels(self.loss_cls, self.num_classes))
         distances, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)[..., 0]
-        levels = self.points(outputs.map_sizes, canvas)
+        levels = self.points(outputs.map_sizes, pad_shape)
         counts = [len(points) for points in levels]
         points = jnp.asarray(np.concatenate(levels), distances.dtype)
         strides, ranges = np.repeat(self.strides, counts), np.repeat(np.array(self.regress_ranges), counts, 0)
@@ -160,10 +160,10 @@ class FCOSHead(nnx.Module):
             "loss_centerness": objectives.average(loss_centerness, positive.astype(logits.dtype), count),
         }
 
-    def predict(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth) -> Detections:
+    def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections:
         """The best boxes of all levels, after non-maximum suppression in each class."""
         levels = []
-        for level, points in enumerate(self.points(outputs.map_sizes, canvas)):
+        for level, points in enumerate(self.points(outputs.map_sizes, pad_shape)):
             logits = flat([outputs.scores[level]], class_channels(self.loss_cls, self.num_classes))
             scores = objectives.probabilities(self.loss_cls, logits)
             nearness = jax.nn.sigmoid(flat([outputs.centerness[level]], 1))

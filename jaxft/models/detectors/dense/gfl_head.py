@@ -96,11 +96,11 @@ class GFLHead(nnx.Module):
             tuple(scale(self.gfl_reg(self.reg_convs(x))) for scale, x in zip(self.scales, maps, strict=True)),
         )
 
-    def loss(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth, targets: Targets) -> dict[str, Array]:
+    def loss(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets) -> dict[str, Array]:
         """`loss_cls`, `loss_bbox` and `loss_dfl`."""
         logits = flat(outputs.scores, class_channels(self.loss_cls, self.num_classes))
         edges = flat(outputs.boxes, 4 * (self.reg_max + 1))
-        anchors, strides, rows = dense_rows(self.anchor_generator, self.train_cfg, outputs, sizes, canvas, targets)
+        anchors, strides, rows = dense_rows(self.anchor_generator, self.train_cfg, outputs, sizes, pad_shape, targets)
         positive = rows.positive
         labels = jnp.where(positive, objectives.rows_of(targets.labels, rows.truth), self.num_classes)
         truth = objectives.rows_of(targets.boxes.astype(edges.dtype), rows.truth)
@@ -122,11 +122,11 @@ class GFLHead(nnx.Module):
             "loss_dfl": self.loss_dfl_weight * objectives.average(loss_dfl, weights, 4 * one) / total,
         }
 
-    def predict(self, outputs: DenseOutputs, sizes: Array, canvas: HeightWidth) -> Detections:
+    def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections:
         """The best boxes of all levels, after non-maximum suppression in each class."""
         levels = []
-        all_anchors = level_anchors(self.anchor_generator, outputs.map_sizes, canvas)
-        strides = level_strides(self.anchor_generator, outputs.map_sizes, canvas)
+        all_anchors = level_anchors(self.anchor_generator, outputs.map_sizes, pad_shape)
+        strides = level_strides(self.anchor_generator, outputs.map_sizes, pad_shape)
         for level, anchors in enumerate(all_anchors):
             logits = flat([outputs.scores[level]], class_channels(self.loss_cls, self.num_classes))
             scores = objectives.probabilities(self.loss_cls, logits)

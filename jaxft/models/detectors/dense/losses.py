@@ -34,22 +34,22 @@ def anchor_losses(
     outputs: DenseOutputs,
     settings: AnchorSettings,
     sizes: Array,
-    canvas: HeightWidth,
+    pad_shape: HeightWidth,
     targets: Targets,
     stream: nnx.RngStream | None,
 ) -> tuple[Array, Array]:
     """The losses of classes and of boxes of a head with anchors, over all levels.
 
     Args:
-        sizes: `[N, 2]` height, width of the photos inside the canvas.
+        sizes: `[N, 2]` height, width of the photos without their padding.
         stream: draws samples, where `train_cfg` has a sampler.
     """
     train, generator, map_sizes = settings.train_cfg, settings.anchor_generator, outputs.map_sizes
     logits = flat(outputs.scores, class_channels(settings.loss_cls, settings.num_classes))
     codes = flat(outputs.boxes, 4)
-    levels = level_anchors(generator, map_sizes, canvas)
+    levels = level_anchors(generator, map_sizes, pad_shape)
     anchors = jnp.asarray(np.concatenate(levels), codes.dtype)
-    usable = usable_anchors(generator, map_sizes, canvas, sizes, train.allowed_border)
+    usable = usable_anchors(generator, map_sizes, pad_shape, sizes, train.allowed_border)
     rows = assigned_rows(train, anchors, usable, tuple(map(len, levels)), targets, stream)
     boxes = jnp.broadcast_to(anchors[None], codes.shape)
     if rows.place is not None:

@@ -81,12 +81,14 @@ class RetinaHead(nnx.Module):
             tuple(self.retina_reg(self.reg_convs(x)) for x in maps),
         )
 
-    def loss(self, outputs: DenseOutputs, sizes: Array, canvas: tuple[int, int], targets: Targets) -> dict[str, Array]:
+    def loss(
+        self, outputs: DenseOutputs, sizes: Array, pad_shape: tuple[int, int], targets: Targets
+    ) -> dict[str, Array]:
         """`loss_cls` and `loss_bbox`."""
-        loss_cls, loss_bbox = anchor_losses(outputs, self.settings, sizes, canvas, targets, self.rngs)
+        loss_cls, loss_bbox = anchor_losses(outputs, self.settings, sizes, pad_shape, targets, self.rngs)
         return {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
 
-    def predict(self, outputs: DenseOutputs, sizes: Array, canvas: tuple[int, int]) -> Detections:
+    def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: tuple[int, int]) -> Detections:
         """The best boxes of all levels, after non-maximum suppression in each class."""
-        boxes = anchor_candidates(outputs, self.settings, sizes, canvas, self.test_cfg)
+        boxes = anchor_candidates(outputs, self.settings, sizes, pad_shape, self.test_cfg)
         return final_detections(boxes, self.test_cfg)

@@ -81,15 +81,17 @@ class RPNHead(nnx.Module):
         features = [nnx.relu(self.rpn_conv(x)) for x in maps]
         return DenseOutputs(tuple(self.rpn_cls(x) for x in features), tuple(self.rpn_reg(x) for x in features))
 
-    def loss(self, outputs: DenseOutputs, sizes: Array, canvas: tuple[int, int], targets: Targets) -> dict[str, Array]:
+    def loss(
+        self, outputs: DenseOutputs, sizes: Array, pad_shape: tuple[int, int], targets: Targets
+    ) -> dict[str, Array]:
         """`loss_rpn_cls` and `loss_rpn_bbox`; every object counts as one of a single class."""
         targets = targets._replace(labels=0 * targets.labels)
-        loss_cls, loss_bbox = anchor_losses(outputs, self.settings, sizes, canvas, targets, self.rngs)
+        loss_cls, loss_bbox = anchor_losses(outputs, self.settings, sizes, pad_shape, targets, self.rngs)
         return {"loss_rpn_cls": loss_cls, "loss_rpn_bbox": loss_bbox}
 
     def predict(
-        self, outputs: DenseOutputs, sizes: Array, canvas: tuple[int, int], selection: Selection | None = None
+        self, outputs: DenseOutputs, sizes: Array, pad_shape: tuple[int, int], selection: Selection | None = None
     ) -> Detections:
         """The proposals, all of label 0; `selection` in the place of `test_cfg` if given."""
-        boxes = anchor_candidates(outputs, self.settings, sizes, canvas, selection or self.test_cfg)
+        boxes = anchor_candidates(outputs, self.settings, sizes, pad_shape, selection or self.test_cfg)
         return final_proposals(boxes, selection or self.test_cfg)

@@ -41,11 +41,11 @@ def best_of_level(scores: Array, selection: Selection) -> tuple[Array, Array, Ar
 
 
 def anchor_candidates(
-    outputs: DenseOutputs, settings: AnchorSettings, sizes: Array, canvas: HeightWidth, selection: Selection
+    outputs: DenseOutputs, settings: AnchorSettings, sizes: Array, pad_shape: HeightWidth, selection: Selection
 ) -> Candidates:
     """The best boxes of each level of a head with anchors, decoded and cut to the photo."""
     levels = []
-    all_anchors = level_anchors(settings.anchor_generator, outputs.map_sizes, canvas)
+    all_anchors = level_anchors(settings.anchor_generator, outputs.map_sizes, pad_shape)
     for level, (score_map, box_map, anchors) in enumerate(zip(outputs.scores, outputs.boxes, all_anchors, strict=True)):
         logits = flat([score_map], class_channels(settings.loss_cls, settings.num_classes))
         scores = objectives.probabilities(settings.loss_cls, logits)
