@@ -32,7 +32,8 @@ def check_root(data: Data) -> None:
         UserError: it is not.
     """
     root = Path(data.root).expanduser()
-    if data.source in READ_FOLDERS and data.url is None and not root.is_dir():
+    read = data.source in READ_FOLDERS and not Path(data.annotation_file).is_absolute()
+    if read and data.url is None and not root.is_dir():
         raise UserError(f"There is no folder {root} with the data; name the right one with --data.root.")
 
 

@@ -32,12 +32,12 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._folder = folder.resolve()
-        if read_only:
-            options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-        else:
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
         try:
             with _quiet():
+                if read_only:
+                    options = ocp.CheckpointManagerOptions(read_only=True)
+                else:
+                    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
                 self._managers = {
                     which: ocp.CheckpointManager(self._folder / which, options=options)
                     for which in ("last", "best")
