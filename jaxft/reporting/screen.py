@@ -8,7 +8,17 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from jaxft.activity import shown_by
 
@@ -23,21 +33,31 @@ class _Activity:
     count: str = ""
 
 
+class _Seconds(ProgressColumn):
+    """The time that is left, or that has gone by where that is not known."""
+
+    max_refresh = 0.5
+    _left, _gone = TimeRemainingColumn(), TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        return self._gone.render(task) if task.total is None else self._left.render(task)
+
+
 class Screen:
     """Shows the activities of a program (see `jaxft.activity`), and prints lines that stay.
 
-    On a terminal each activity has a live line while it lasts. Elsewhere a plain line says what is being done whenever
-    nothing was printed for `QUIET` seconds, even while all else waits for a compilation.
+    On a terminal the innermost activity has a live line, and so has each around it that counts. Elsewhere a plain line
+    says what is being done whenever nothing was printed for `QUIET` seconds, even while all else waits for a
+    compilation.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[line]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Seconds(),
             console=console,
             transient=True,
         )
@@ -67,6 +87,7 @@ class Screen:
 
     def begin(self, what: str) -> None:
         """An activity begins, within those that have begun and not ended."""
+        self._show_innermost(False)
         task = self._live.add_task(what, total=None, line="") if self.console.is_terminal else None
         self._activities.append(_Activity(what, task))
 
@@ -87,6 +108,13 @@ class Screen:
         activity = self._activities.pop()
         if activity.task is not None:
             self._live.remove_task(activity.task)
+        self._show_innermost(True)
+
+    def _show_innermost(self, shown: bool) -> None:
+        """Shows or hides the live line of the innermost activity, unless it has a count to show, such as training."""
+        for activity in self._activities[-1:]:
+            if activity.task is not None and not activity.count:
+                self._live.update(activity.task, visible=shown)
 
     def say(self, text: str) -> None:
         """Prints a line that stays."""

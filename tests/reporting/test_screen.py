@@ -146,16 +146,27 @@ def test_another_process_than_the_first_shows_nothing(quick: None) -> None:
     assert output.getvalue() == ""
 
 
-def test_a_terminal_has_a_live_line_for_each_activity() -> None:
+def test_a_terminal_has_a_live_line_for_what_is_done_and_for_what_counts() -> None:
     output = io.StringIO()
-    with Screen(Console(file=output, force_terminal=True, width=100)), doing("training"):
+
+    def shows(present: str, absent: str = "nothing") -> Callable[[], bool]:
+        """From now on; the display repeats itself ten times a second."""
+        output.truncate(0)
+        return lambda: present in output.getvalue() and absent not in output.getvalue().split(present)[-1]
+
+    with Screen(Console(file=output, force_terminal=True, width=100)) as shown, doing("starting"):
+        wait_for(shows("starting"))
         with doing("checking [photos]") as counted:
             counted(3, 10)
-            wait_for(lambda: "checking [photos]" in output.getvalue() and "3 of 10" in output.getvalue())
-            assert "training" in output.getvalue()
-        output.truncate(0)
-        wait_for(lambda: "training" in output.getvalue())
-        wait_for(lambda: "checking" not in output.getvalue().split("training")[-1])
+            wait_for(shows("checking [photos]", absent="starting"))
+            assert "3 of 10" in output.getvalue()
+        wait_for(shows("starting", absent="checking"))
+        with doing("training"):
+            shown.progress("training epoch 2, steps", 5, 8, "loss 0.25")
+            wait_for(shows("5 of 8  loss 0.25", absent="starting"))
+            with doing("compiling"):
+                wait_for(shows("compiling"))
+                assert "training epoch 2" in output.getvalue()
 
 
 # A run
