@@ -32,7 +32,7 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
 
 
 def _check_writable(run: RunDirectory) -> None:
-    parent = next(folder for folder in (run.path, *run.path.resolve().parents) if folder.exists())
+    parent = next(folder for folder in (run.path, *run.path.resolve().parents) if os.path.exists(folder))
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         reason = "cannot be written" if parent.is_dir() else "is no folder"
         raise UserError(
