@@ -63,7 +63,10 @@ class Inspect:
         for key, tensor in state.items():
             table.add_row(key, "x".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype))
         console.print(table)
-        console.print(f"{len(state)} tensors; fits: {', '.join(fitting_models(state)) or 'no model of jaxft'}")
+        fits = ", ".join(fitting_models(state)) or "no model of jaxft by name"
+        if "bbox_head" in {part for key in state for part in key.split(".")} and "by name" in fits:
+            fits += "; if it is MMDetection's, give its configuration with --model"
+        console.print(f"{len(state)} tensors; fits: {fits}")
 
 
 @dataclass(frozen=True, kw_only=True)

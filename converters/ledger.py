@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +13,11 @@ from rich.table import Table
 
 from converters.mmdet.spelling import modern_keys
 from converters.recognition import fitting_models, nearest_model
-from converters.rules import COUNTER, Leaf, leaves
-from converters.sources import load
+from converters.rules import COUNTER, TRACKED_MEAN, Leaf, leaves
+from converters.sources import TORCHVISION, load
 from converters.torchvision import modern_key
 from jaxft.errors import UserError
+from jaxft.models import HEAD, MADE, head_of, made
 from jaxft.models.paths import matches
 
 IF_ANY = "~"  # before a pattern that may match nothing
@@ -74,13 +75,16 @@ def load_pretrained(
 ) -> Ledger:
     """Fills `model` in place from a PyTorch checkpoint, all of it or nothing.
 
+    The count of batches of a BatchNorm that has none in the model, since it is frozen or Flax's, is skipped.
+
     Args:
         model: concrete or abstract (`jaxft.models.abstract_model`), where the leaves that are skipped stay abstract.
         source: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]` (see
             `converters.sources`), or a state dict. Where it counts no batches for any BatchNorm, all counts are 0.
         skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves
             of ours keep their initial values. The only way to leave anything out. A pattern must match something,
-            unless it starts with `~`.
+            unless it starts with `~`. `@head` stands for the layers that put out the classes of a model that
+            `jaxft.create_model` made.
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
         sha256: the expected hash of the file, or its first digits.
 
@@ -88,6 +92,7 @@ def load_pretrained(
         MismatchError: anything is missing, left over, of another shape or kind, or not finite; nothing is changed then.
         UserError: the source cannot be reached or read.
     """
+    skip = [name for pattern in skip for name in (head_of(model) if pattern == HEAD else (pattern,))]
     targets = {leaf.key: leaf for leaf in leaves(model)}
     name, state, problems = read_source(targets, source, rename, sha256)
     names = [*state, *targets, *(leaf.path for leaf in targets.values())]
@@ -104,8 +109,10 @@ def load_pretrained(
     for key, tensor in state.items():
         leaf = targets.get(key)
         shape, dtype = tuple(tensor.shape), str(tensor.dtype)
-        if skipped(key):
+        if skipped(key) or _counts_for_none(key, targets):
             rows.append(Row("skipped", key, "", shape, dtype))
+        elif leaf is not None and leaf.nameless:
+            continue  # named below
         elif leaf is None:
             problems.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
         elif objection := _objection(leaf, tensor):
@@ -116,6 +123,8 @@ def load_pretrained(
     for key, leaf in targets.items():
         if skipped(key):
             rows.append(Row("new", "", leaf.path, leaf.source_shape, str(leaf.variable.dtype)))
+        elif leaf.nameless:
+            problems.append(leaf.nameless)
         elif key.endswith(COUNTER) and not counted:
             values[key] = np.zeros((), np.int32)
             rows.append(Row("new", "", leaf.path, (), str(leaf.variable.dtype)))
@@ -124,6 +133,7 @@ def load_pretrained(
     if problems:
         raise MismatchError(_complaint(name, model, state, problems))
 
+    _remember(model, name)
     for key, value in values.items():
         variable = targets[key].variable
         variable.set_value(jnp.array(value, variable.dtype))
@@ -152,11 +162,21 @@ def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> d
 
     `rename` is the one given to `load_pretrained`, applied backwards by the longest prefix of ours that fits. A prefix
     that was taken off goes back onto every name, so name those that never had it: `{"backbone.": "", "fc.": "fc."}`.
+
+    Raises:
+        MismatchError: leaves have no certain name and axes in PyTorch; all are named.
+        UserError: two leaves would get one name.
     """
-    state = {}
-    for leaf in leaves(model):
+    state: dict[str, np.ndarray] = {}
+    backwards = {ours: theirs for theirs, ours in (rename or {}).items()}
+    targets = list(leaves(model))
+    if nameless := [leaf.nameless for leaf in targets if leaf.nameless]:
+        raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {'; '.join(nameless)}.")
+    for leaf in targets:
+        key = _replace_prefix(leaf.key, backwards)
+        if key in state:
+            raise UserError(f"{leaf.path} would be called {key} in PyTorch, as another leaf is; rename it otherwise.")
         array = leaf.to_torch(np.asarray(leaf.variable[...]))
-        key = _replace_prefix(leaf.key, {ours: theirs for theirs, ours in (rename or {}).items()})
         state[key] = array.astype(np.int64) if array.dtype == np.int32 else array
     return state
 
@@ -216,16 +236,28 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f" (nearest: {near[0]})" if near else ""
 
 
+def _counts_for_none(key: str, targets: Collection[str]) -> bool:
+    """Whether a source key counts the batches of a BatchNorm of ours that counts none."""
+    return key.endswith(COUNTER) and key not in targets and key.removesuffix(COUNTER) + TRACKED_MEAN in targets
+
+
+def _remember(model: nnx.Module, source: str) -> None:
+    """Notes in a model that was made by name which of its published weights it has; see `preprocessing`."""
+    if (how := made(model)) is not None:
+        published = source.removeprefix(TORCHVISION) if source.startswith(TORCHVISION) else ""
+        setattr(model, MADE, replace(how, weights=published))
+
+
 def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], problems: Sequence[str]) -> str:
-    hint = "Skip what is meant to differ by name."
-    detector = hasattr(model, "feature_maps")  # there is no table of detectors to look it up in
-    if not detector and (nearest := nearest_model(state)):
+    hint, how = "Skip what is meant to differ by name.", made(model)
+    if nearest := nearest_model(state):
         fits = fitting_models(state)
-        hint = (
-            f"Its keys and shapes are those of {' or '.join(fits)}."
-            if fits
-            else f"{hint} Of all models, {nearest[0]} has most of its keys and shapes ({nearest[1]:.0%})."
-        )
+        if how is not None and how.name in fits:
+            hint = f"It is {how.name} with another number of classes: make the model for as many, or skip {HEAD}."
+        elif fits:
+            hint = f"Its keys and shapes are those of {' or '.join(fits)}."
+        else:
+            hint += f" Of all models, {nearest[0]} has most of its keys and shapes ({nearest[1]:.0%})."
     count = f"{len(problems)} reason" + "s" * (len(problems) > 1)
     return f"{source} does not fit this {type(model).__name__} ({count}); nothing was loaded. {hint}\n" + "\n".join(
         f"  - {problem}" for problem in problems

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from jaxft import evaluate, export, predict, train
+from jaxft import export, train
+from jaxft.evaluate import main as evaluate_main
+from jaxft.predict import main as predict_main
 from jaxft.run import open_run
 from tests.scenes import CLASSES, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
@@ -107,7 +109,7 @@ def test_evaluate_gives_the_figures_of_the_run(detector_run: Path, which: str) -
     tests = [line for line in lines(detector_run) if line["split"] == "validation"]
     # The first of equals is the best.
     wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["bbox_mAP"])
-    result = call(evaluate.main, "--run", detector_run, "--checkpoint", which)
+    result = call(evaluate_main, "--run", detector_run, "--checkpoint", which)
     assert result.code == 0, result
     assert f"{which} checkpoint (step {wanted['step']}), 5 examples" in result.out
     for name in ("bbox_mAP", "bbox_mAP_50", "bbox_mAP/square"):
@@ -115,14 +117,14 @@ def test_evaluate_gives_the_figures_of_the_run(detector_run: Path, which: str) -
 
 
 def test_evaluate_another_split(detector_run: Path) -> None:
-    result = call(evaluate.main, "--run", detector_run, "--split", "train")
+    result = call(evaluate_main, "--run", detector_run, "--split", "train")
     assert "12 examples" in result.out
 
 
 def test_predict_writes_drawings_and_cocos_json(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
     files = [scenes / "photos" / f"test{number}.png" for number in (0, 2)]
     output = tmp_path / "out"
-    result = call(predict.main, "--run", detector_run, "--output", output, *files)
+    result = call(predict_main, "--run", detector_run, "--output", output, *files)
     assert result.code == 0, result
     assert all(str(file) in result.out for file in files)
     content = json.loads((output / "predictions.json").read_text())
@@ -270,7 +272,7 @@ def test_data_that_have_other_classes_now(detector_run: Path, scenes: Path, tmp_
     root = copied(scenes, tmp_path)
     for split in ("train", "test"):
         with_content(lambda content: content["categories"][1].update(name="ring"), split)(root)
-    message = user_error(call(evaluate.main, "--run", detector_run, "--root", root, "--split", "test"))
+    message = user_error(call(evaluate_main, "--run", detector_run, "--root", root, "--split", "test"))
     assert "disc, ring" in message
     assert "disc, square are expected" in message
     run = tmp_path / "run"

@@ -5,10 +5,9 @@ compiled step, again and again; in between a line of metrics, a checkpoint, an e
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -18,83 +17,25 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 
 from jaxft.config import Config
+from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Batches, train_batches
 from jaxft.errors import UserError
-from jaxft.models import initialize_missing
-from jaxft.models.paths import filled
 from jaxft.reporting.console import make_console
 from jaxft.reporting.pictures import learning_curves
 from jaxft.reporting.progress import Reporter
 from jaxft.run import RunDirectory
 from jaxft.training.checkpoint import Checkpoints, last_checkpoint
 from jaxft.training.evaluation import Predictor, evaluate, spread
+from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.optim import set_modes
 from jaxft.training.resuming import check_config, check_examples
-from jaxft.training.setup import NOTHING_OWN, Own, Setup, set_up
+from jaxft.training.setup import Loss, Own, Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter, initial_state
 from jaxft.training.step import Compiled, StepInputs, key_data, train_step
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
 
 DRAWN = 24  # validation examples in the picture of predictions
-
-
-class Event(NamedTuple):
-    """What a callback is told: after each step, or after each evaluation of the validation split.
-
-    Attributes:
-        kind: which of the two.
-        step, epoch: so many of them are done.
-        metrics: of the batch (arrays, which may not be computed yet), or of the split.
-        state: of the run; the next step takes its memory, so copy what is to be kept.
-    """
-
-    kind: Literal["step", "evaluation"]
-    step: int
-    epoch: int
-    metrics: Mapping[str, Array | float]
-    state: TrainState
-
-
-Callback = Callable[[Event], bool | None]
-"""Where it returns True the run stops in order, and can be resumed."""
-
-
-@dataclass
-class Fitted:
-    """A run that has come to its end, or to where it was told to stop.
-
-    Attributes:
-        state: parameters, statistics, the moving average and the optimizer's state.
-        best: the best value so far of the task's primary metric; None before the first evaluation.
-        complete: whether the run has come to its end, and its last epoch was evaluated.
-        signal: the number of the signal that ended the run, or None.
-    """
-
-    path: Path
-    setup: Setup
-    state: TrainState
-    best: float | None
-    complete: bool
-    signal: int | None
-
-    @property
-    def step(self) -> int:
-        """The steps that were taken."""
-        return int(self.state.step)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the model's outputs."""
-        return self.setup.classes
-
-    @property
-    def model(self) -> nnx.Module:
-        """The model as it is now, in evaluation mode; with averaged parameters where an average is kept."""
-        model = filled(self.setup.model, self.state.evaluated)
-        initialize_missing(model, lambda: self.setup.source.build(len(self.classes)))
-        model.eval()
-        return model
 
 
 def fit(
@@ -104,7 +45,9 @@ def fit(
     resume: bool = False,
     stop_after: int | None = None,
     callbacks: Sequence[Callback] = (),
-    own: Own = NOTHING_OWN,
+    model: nnx.Module | None = None,
+    datasets: tuple[Dataset, Dataset] | None = None,
+    loss: Loss | None = None,
     console: Console | None = None,
 ) -> Fitted:
     """Trains a model, or goes on with a run.
@@ -114,17 +57,19 @@ def fit(
         resume: go on with the run in it, from its last checkpoint; start one where there is none.
         stop_after: end in order after so many steps of the whole run, as a signal would.
         callbacks: called after each step and each evaluation. Where one raises, the state is saved first.
-        own: a model, datasets or a loss in the place of the configured ones; the same ones when the run goes on.
+        model: one of your own with its values, in the place of the configured one; the same when the run goes on.
+        datasets: the training and the validation split, in the place of those that the configuration names.
+        loss: (model, batch) -> the loss, or (the loss, metrics), in the place of the task's.
         console: where to print; the terminal by default.
 
     Raises:
         UserError: something outside the program is wrong; what the run directory holds stays whole.
     """
     console, run = console or make_console(quiet=jax.process_index() != 0), RunDirectory(Path(workdir))
-    resume = resume and run.exists()
+    own, resume = Own(model, datasets, loss), resume and run.exists()
     saved = last_checkpoint(run) if resume else None
     if resume:
-        check_config(run, config, saved.phase if saved else 0)
+        check_config(run, config, saved.phase if saved else 0, own.names)
     else:
         run.refuse_existing()
     setup = set_up(config, own)
@@ -137,7 +82,7 @@ def fit(
     if ledger is not None:
         console.print(ledger.summary(), highlight=False)
     if jax.process_index() == 0:
-        run.save_config(config) if resume else run.create(config, setup.classes, setup.examples)
+        run.save_config(config) if resume else run.create(config, setup.classes, setup.examples, own.names)
     multihost_utils.sync_global_devices("the run directory is there")
     with Checkpoints(run.checkpoints) as checkpoints:
         stage = setup.stages[saved.phase if saved else 0]

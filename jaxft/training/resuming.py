@@ -1,6 +1,6 @@
 """What may differ when a run goes on, and what must not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxft.config import Config
 from jaxft.errors import UserError
@@ -12,11 +12,12 @@ MAY_CHANGE = ("data.root", "data.url", "data.sha1", "data.workers", "log_every",
 NAMED = 5  # examples of a list in a message
 
 
-def check_config(run: RunDirectory, config: Config, phase: int) -> None:
+def check_config(run: RunDirectory, config: Config, phase: int, own: Mapping[str, str]) -> None:
     """Compares the configuration of a run with the one that it is to go on with.
 
     Args:
         phase: the one that the run is in, from 0.
+        own: what is the user's and not the configuration's, by its name.
 
     Raises:
         UserError: fields differ that may not change; all are named.
@@ -32,6 +33,13 @@ def check_config(run: RunDirectory, config: Config, phase: int) -> None:
             "without --config, or start another run with --workdir. What may change is "
             f"{', '.join(MAY_CHANGE)}, phases.N.epochs of a phase that has not ended (more of them), and "
             "optimizer.learning_rate (a lower one)."
+        )
+    before = run.own()
+    if changed := [name for name in {**before, **own} if before.get(name) != own.get(name)]:
+        pairs = [f"{name}: {before.get(name, 'none')} there, {own.get(name, 'none')} here" for name in changed]
+        raise UserError(
+            f"{run.path} was started with something else of your own ({'; '.join(pairs)}); jaxft.fit wants the same "
+            "model, datasets and loss when a run goes on."
         )
 
 

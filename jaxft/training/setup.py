@@ -1,10 +1,12 @@
 """Everything that a run knows before its first array: data, abstract model, layout, stages; and the cheap checks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from converters import Ledger
 from jaxft.config import Config
@@ -18,7 +20,10 @@ from jaxft.training.layout import ArrayDict, Layout, device_layout
 from jaxft.training.model import ModelSource, abstract_for, first_values, head_named, load_weights
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state
-from jaxft.training.step import LossFunction
+from jaxft.training.step import Batch, LossFunction
+
+Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
+"""A user's loss of a batch: a scalar, alone or with metrics of the batch."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,42 @@ class Own:
     Attributes:
         model: with its first values.
         datasets: the training and the validation split.
-        loss: (model, batch) -> (loss, metrics).
     """
 
     model: nnx.Module | None = None
     datasets: tuple[Dataset, Dataset] | None = None
-    loss: LossFunction | None = None
+    loss: Loss | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What each is called, to be compared when a run goes on; what is not the user's is not there."""
+        names = {}
+        if self.model is not None:
+            names["model"] = type(self.model).__qualname__
+        if self.datasets is not None:
+            names["datasets"] = " and ".join(type(dataset).__qualname__ for dataset in self.datasets)
+        if self.loss is not None:
+            names["loss"] = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
+        return names
 
 
 NOTHING_OWN = Own()
+
+
+def with_metrics(loss: Loss) -> LossFunction:
+    """A user's loss as a step wants it: with metrics, `loss` among them.
+
+    The function raises a UserError where the loss is no scalar.
+    """
+
+    def function(model: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        found = loss(model, batch)
+        value, metrics = found if isinstance(found, tuple) else (found, {})
+        if jnp.shape(value) != ():
+            raise UserError(f"The loss of a batch is a scalar, yours has the shape {jnp.shape(value)}; take its mean.")
+        return value, {**metrics, "loss": value}
+
+    return function
 
 
 @dataclass(frozen=True)
@@ -45,7 +77,7 @@ class Setup:
 
     Attributes:
         written: the configuration as it is saved; `config` has the paths of the head in the place of `@head`.
-        model: abstract, but for what `load` has filled.
+        model: abstract, but for what `load_weights` has filled, and a user's own.
     """
 
     written: Config
@@ -120,4 +152,5 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     steps = steps_per_epoch(train.buckets, config.data.batch_size)
     shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
     stages = lay_out(named, shapes, steps)
-    return Setup(config, named, task, own.loss or task.loss, train, validation, source, model, stages, layout, steps)
+    loss = task.loss if own.loss is None else with_metrics(own.loss)
+    return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)

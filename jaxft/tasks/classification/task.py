@@ -14,6 +14,7 @@ from rich.table import Table
 
 from jaxft.config import Data
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
@@ -59,6 +60,9 @@ class ClassificationTask:
 
     # The model
 
+    def preprocessing(self) -> Preprocessing:
+        return self.fields.images.preprocessing()
+
     def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
         check_model(model, "classification")
 
@@ -98,7 +102,7 @@ class ClassificationTask:
     # Results
 
     def evaluator(self, dataset: Dataset) -> "Accuracy":
-        return Accuracy()
+        return Accuracy(len(dataset.classes))
 
     def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         from jaxft.reporting import pictures  # matplotlib takes a second to import
@@ -118,9 +122,9 @@ class ClassificationTask:
             )
         return table
 
-    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+    def entries(self, dataset: Dataset, predictions: Predictions) -> list[dict[str, Any]]:
         names = dataset.names()
-        entries: list[dict[str, Any]] = [
+        return [
             {
                 "file": names[index].partition("\t")[0],
                 "class": dataset.classes[prediction["probabilities"].argmax()],
@@ -128,7 +132,10 @@ class ClassificationTask:
             }
             for index, prediction in predictions.items()
         ]
-        (folder / "predictions.json").write_text(json.dumps(entries, ensure_ascii=False, indent=2), encoding="utf-8")
+
+    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+        text = json.dumps(self.entries(dataset, predictions), ensure_ascii=False, indent=2)
+        (folder / "predictions.json").write_text(text, encoding="utf-8")
         self.draw(dataset, predictions, folder / "predictions.png")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
@@ -145,14 +152,25 @@ class ClassificationTask:
 
 
 class Accuracy:
-    """Mean loss and accuracy (0..1)."""
+    """Mean loss and accuracy (0..1) over so many classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
         self._losses: list[float] = []
         self._right: list[bool] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Takes what `ClassificationTask.predict` says of one example."""
+        """Takes what `ClassificationTask.predict` says of one example.
+
+        Raises:
+            UserError: the model puts out another number of classes than the data have.
+        """
+        found = prediction["probabilities"].shape
+        if found != (self._classes,):
+            raise UserError(
+                f"The model puts out an array of the shape {found} for an image, but the data have {self._classes} "
+                "classes."
+            )
         self._losses.append(float(prediction["loss"]))
         self._right.append(bool(prediction["probabilities"].argmax() == prediction["label"]))
 
