@@ -238,7 +238,9 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 def _counts_for_none(key: str, targets: Collection[str]) -> bool:
     """Whether a source key counts the batches of a BatchNorm of ours that counts none."""
-    return key.endswith(COUNTER) and key not in targets and key.removesuffix(COUNTER) + TRACKED_MEAN in targets
+    path = f".{key}"
+    mean = (path.removesuffix(COUNTER) + TRACKED_MEAN).removeprefix(".")
+    return path.endswith(COUNTER) and key not in targets and mean in targets
 
 
 def _remember(model: nnx.Module, source: str) -> None:
