@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -165,11 +166,16 @@ def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> d
 
     Raises:
         MismatchError: leaves have no certain name and axes in PyTorch; all are named.
-        UserError: two leaves would get one name.
+        UserError: two leaves would get one name, or the model is abstract.
     """
     state: dict[str, np.ndarray] = {}
     backwards = {ours: theirs for theirs, ours in (rename or {}).items()}
     targets = list(leaves(model))
+    if empty := [leaf.path for leaf in targets if isinstance(leaf.variable.get_value(), jax.ShapeDtypeStruct)]:
+        count, kind = len(empty), type(model).__name__
+        raise UserError(
+            f"{count} leaves of this {kind} are shapes without values, {empty[0]} the first; load or draw them first."
+        )
     if nameless := [leaf.nameless for leaf in targets if leaf.nameless]:
         raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {'; '.join(nameless)}.")
     for leaf in targets:

@@ -79,9 +79,7 @@ LAYERS: dict[str, tuple[Callable[[], nnx.Module], Callable[[], torch.nn.Module],
     "Embed": (lambda: nnx.Embed(5, 6, rngs=RNGS), lambda: torch.nn.Embedding(5, 6), (3,)),
     "Sequential": (
         lambda: nnx.Sequential(nnx.Linear(6, 8, rngs=RNGS), nnx.relu, nnx.Sequential(nnx.Linear(8, 3, rngs=RNGS))),
-        lambda: torch.nn.Sequential(
-            torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Sequential(torch.nn.Linear(8, 3))
-        ),
+        lambda: torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Sequential(torch.nn.Linear(8, 3))),
         (2, 6),
     ),
 }
@@ -119,7 +117,9 @@ def test_a_model_of_torchvisions_edited_alike_on_both_sides() -> None:
     theirs = torchvision.models.resnet18(weights=None)
     theirs.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
     theirs.bn1 = counted_of(64)
-    theirs.fc = torch.nn.Sequential(torch.nn.Linear(512, 16), torch.nn.LayerNorm(16), torch.nn.GELU(), torch.nn.Linear(16, 5))
+    theirs.fc = torch.nn.Sequential(
+        torch.nn.Linear(512, 16), torch.nn.LayerNorm(16), torch.nn.GELU(), torch.nn.Linear(16, 5)
+    )
     perturbed(theirs.fc)
     theirs.eval()
     ours = jaxft.create_model("resnet18")
@@ -154,7 +154,9 @@ def test_a_head_of_flaxs_on_a_model_by_name_is_transposed() -> None:
     (weight,) = (leaf for leaf in leaves(model) if leaf.key == "_fc.weight")
     assert weight.path == "_fc.kernel"
     assert weight.source_shape == (7, 1280)
-    np.testing.assert_array_equal(weight.to_torch(np.asarray(model._fc.kernel[...])), np.asarray(model._fc.kernel[...]).T)
+    np.testing.assert_array_equal(
+        weight.to_torch(np.asarray(model._fc.kernel[...])), np.asarray(model._fc.kernel[...]).T
+    )
 
 
 class Temperature(nnx.Module):
@@ -244,7 +246,8 @@ def test_two_leaves_never_get_one_name() -> None:
     setattr(model.fc, "0", Linear(6, 2, rngs=RNGS))
     for use in (lambda: to_torch(model), lambda: load_pretrained(model, to_torch(tiny()))):
         with pytest.raises(
-            UserError, match=r"fc\.layers\.0\.kernel and fc\.0\.kernel of the Tiny would both be called fc\.0\.weight in"
+            UserError,
+            match=r"fc\.layers\.0\.kernel and fc\.0\.kernel of the Tiny would both be called fc\.0\.weight in",
         ):
             use()
     with pytest.raises(UserError, match=r"would be called bn1\.weight in PyTorch, as another leaf is"):
