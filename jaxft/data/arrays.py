@@ -106,11 +106,17 @@ def _arrays(example: Any, index: int) -> Arrays:
             f"Example {index} is a {type(example).__name__}; a mapping of names to arrays was expected, such as "
             '{"image": ..., "label": ...}.'
         )
-    arrays = {str(name): np.asarray(value) for name, value in example.items()}
-    odd = next((name for name, array in arrays.items() if array.dtype.kind not in "biuf"), None)
-    if odd is not None:
-        raise UserError(f"Example {index}: {odd} is {arrays[odd].dtype}; an array of numbers was expected.")
-    return {name: array.astype(NARROW.get(array.dtype.name, array.dtype), copy=False) for name, array in arrays.items()}
+    return {str(name): _array(value, str(name), index) for name, value in example.items()}
+
+
+def _array(value: Any, name: str, index: int) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise UserError(f"Example {index}: {name} is no array ({error}).") from error
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"Example {index}: {name} is {array.dtype}; an array of numbers was expected.")
+    return array.astype(NARROW.get(array.dtype.name, array.dtype), copy=False)
 
 
 def _shapes_of(example: Arrays) -> Shapes:

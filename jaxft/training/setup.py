@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -20,7 +22,7 @@ from jaxft.training.layout import ArrayDict, Layout, device_layout
 from jaxft.training.model import ModelSource, abstract_for, first_values, head_named, load_weights
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state
-from jaxft.training.step import Batch, LossFunction
+from jaxft.training.step import Batch, LossFunction, predict_step
 
 Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
 """A user's loss of a batch: a scalar, alone or with metrics of the batch."""
@@ -152,5 +154,16 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     steps = steps_per_epoch(train.buckets, config.data.batch_size)
     shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
     stages = lay_out(named, shapes, steps)
+    if own.model is not None:
+        _try_out(task, model, validation, config.precision)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
     return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)
+
+
+def _try_out(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> None:
+    """Lets the task judge the shapes of what a user's model says of an example, before anything is compiled."""
+    evaluated = nnx.clone(model)
+    evaluated.eval()
+    batch = {name: np.asarray(array)[None] for name, array in dataset.evaluation(0).items()}
+    shapes = jax.eval_shape(predict_step(evaluated, task.predict, dtype), values(evaluated), batch)
+    task.evaluator(dataset).add(0, {name: np.ones(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()})
