@@ -12,7 +12,7 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.errors import UserError
 from jaxft.models import made
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 
 
 def export(

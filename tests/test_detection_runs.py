@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+import jaxft
 from jaxft import export, train
 from jaxft.evaluate import main as evaluate_main
 from jaxft.predict import main as predict_main
@@ -283,3 +284,26 @@ def test_data_that_have_other_classes_now(detector_run: Path, scenes: Path, tmp_
     message = user_error(call(train.main, "--workdir", run, "--resume"))
     assert "ring" in message
     assert "square" in message
+
+
+def test_predicting_from_python_gives_objects_in_pixels_of_the_photo(detector_run: Path, scenes: Path) -> None:
+    files = [scenes / "photos" / f"test{number}.png" for number in (0, 2)]
+    run = jaxft.load_run(detector_run)
+    entries = jaxft.predict(run, files)
+    assert [entry["file"] for entry in entries] == [str(file) for file in files]
+    assert run.preprocessing.size is None
+    dataset = run.config.task.task().photos(files, run.classes)
+    for index, entry in enumerate(entries):
+        example = dataset.evaluation(index)
+        batch = {name: np.asarray(array)[None] for name, array in example.items()}
+        found = run.config.task.task().predict(run.model, batch)
+        order = np.argsort(-np.asarray(found["scores"][0])[np.asarray(found["valid"][0])], kind="stable")
+        boxes = np.asarray(found["boxes"][0])[np.asarray(found["valid"][0])][order]
+        with Image.open(files[index]) as picture:
+            stretch = np.array([picture.width / example["size"][1], picture.height / example["size"][0]] * 2)
+        assert len(entry["objects"]) == len(boxes) > 0
+        np.testing.assert_allclose([one["box"] for one in entry["objects"]], boxes * stretch, rtol=1e-3, atol=1e-2)
+        scores = [one["score"] for one in entry["objects"]]
+        assert scores == sorted(scores, reverse=True)
+        assert {one["class"] for one in entry["objects"]} <= set(CLASSES)
+    assert json.loads(json.dumps(entries)) == entries

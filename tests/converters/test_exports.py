@@ -106,7 +106,7 @@ def test_damaged_facts_are_named_and_the_weights_are_read(tmp_path: Path, text: 
 
 
 def test_another_suffix_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"m\.npz ends in none of \.pth, \.pt, \.safetensors"):
+    with pytest.raises(UserError, match=r"m\.npz ends in none of \.pth, \.pt, "):
         jaxft.save(tiny(), tmp_path / "m.npz")
     with pytest.raises(UserError, match=r"^15 leaves of this Tiny are shapes without values, \w+\.\w+ the first"):
         jaxft.save(abstract_tiny(), tmp_path / "m.pth")
