@@ -50,8 +50,8 @@ def boxes(count: int, seed: int = 0) -> np.ndarray:
     side = np.exp(random.uniform(np.log(16), np.log(300), count))
     stretch = np.exp(random.normal(size=count) * 0.5)
     half = np.stack([side * stretch, side / stretch], 1) / 2
-    centre = random.uniform(0, 1, (count, 2)) * (WIDTH, HEIGHT)
-    return np.concatenate([centre - half, centre + half], 1).clip(0, [WIDTH, HEIGHT] * 2).astype(np.float32)
+    center = random.uniform(0, 1, (count, 2)) * (WIDTH, HEIGHT)
+    return np.concatenate([center - half, center + half], 1).clip(0, [WIDTH, HEIGHT] * 2).astype(np.float32)
 
 
 def clusters(count: int) -> np.ndarray:

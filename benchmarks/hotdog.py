@@ -106,9 +106,9 @@ def with_pytorch(file: Path, options: Options, seed: int) -> Result:
     )
     tensor = [T.ToTensor(), T.Normalize(images.mean, images.std)]
     augment = T.Compose([T.RandomResizedCrop(images.crop, scale=images.scale), T.RandomHorizontalFlip(), *tensor])
-    centre = T.Compose([T.Resize(images.resize), T.CenterCrop(images.crop), *tensor])
+    center = T.Compose([T.Resize(images.resize), T.CenterCrop(images.crop), *tensor])
     train = ImageFolder(f"{options.root}/train", augment)
-    test = ImageFolder(f"{options.root}/test", centre)
+    test = ImageFolder(f"{options.root}/test", center)
     batches = DataLoader(train, settings.data.batch_size, shuffle=True, drop_last=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * len(batches))
     accuracies = []

@@ -2,8 +2,8 @@
 
     python benchmarks/input_pipeline.py --root FOLDER_WITH_ONE_SUBFOLDER_A_CLASS
 
-Both read the same files, crop at random to 224 x 224, flip, and give batches. PyTorch's are normalised float32, jaxft's
-are uint8, because jaxft normalises on the device. Starting workers is not counted. "A CPU second" divides by the
+Both read the same files, crop at random to 224 x 224, flip, and give batches. PyTorch's are normalized float32, jaxft's
+are uint8, because jaxft normalizes on the device. Starting workers is not counted. "A CPU second" divides by the
 processor time of all threads where everything runs in one process; it hardly depends on what else the machine does.
 """
 

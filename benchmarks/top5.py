@@ -2,7 +2,7 @@
 
     python -m benchmarks.top5 --root ../shared/data/hotdog/test
 
-No training: the check that weights, names, padding and normalisation are what they were where the weights come from.
+No training: the check that weights, names, padding and normalization are what they were where the weights come from.
 """
 
 from dataclasses import dataclass

@@ -189,7 +189,7 @@ OLD_SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
     # ViT's layers had names of their own before they became an MLP; its published files still have them.
     (r"(encoder_layer_\d+\.mlp)\.linear_([12])\.", lambda found: f"{found[1]}.{3 * int(found[2]) - 3}."),
-    # Detectors' convolutions became pairs with their normalisation and activation.
+    # Detectors' convolutions became pairs with their normalization and activation.
     (r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
     (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),
     (r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.", lambda found: f"{found[1]}.{int(found[2]) - 1}.0."),

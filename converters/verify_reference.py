@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def reference(name: str, num_classes: int, image_size: int | None = None) -> "torch.nn.Module":
-    """PyTorch's own model of that name, freshly initialised; some must know the size of their images.
+    """PyTorch's own model of that name, freshly initialized; some must know the size of their images.
 
     Raises:
         UserError: the package that has it is not installed.
@@ -58,11 +58,11 @@ def perturb(model: "torch.nn.Module", seed: int) -> None:
             assert module.running_mean is not None
             assert module.running_var is not None
             shape = module.running_mean.shape
-            centre = 1.5 * torch.ones(shape) if depthwise else 2.3 * (1 - 2 * (torch.arange(*shape) % 2))
+            center = 1.5 * torch.ones(shape) if depthwise else 2.3 * (1 - 2 * (torch.arange(*shape) % 2))
             module.running_mean.copy_(0.1 * torch.randn(shape, generator=random))
             module.running_var.copy_(0.5 + torch.rand(shape, generator=random))
             module.weight.data.copy_(0.4 + 0.2 * torch.rand(shape, generator=random))
-            module.bias.data.copy_(centre + 0.25 * centre.sign() * torch.rand(shape, generator=random))
+            module.bias.data.copy_(center + 0.25 * center.sign() * torch.rand(shape, generator=random))
     for parameter in model.parameters():
         if parameter.min() == parameter.max():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
@@ -71,7 +71,7 @@ def perturb(model: "torch.nn.Module", seed: int) -> None:
 def away_from_kinks(model: "torch.nn.Module", images: np.ndarray) -> None:
     """What the biases of BatchNorm are for in `perturb`, in networks of ReLUs that have no BatchNorm (VGG, SqueezeNet).
 
-    `standardise` on these images, `[N, H, W, 3]`. (With PyTorch's first values some ReLU of a VGG-19 sits so near its
+    `standardize` on these images, `[N, H, W, 3]`. (With PyTorch's first values some ReLU of a VGG-19 sits so near its
     kink that its gradients differ by 6 %.)
     """
     import torch
@@ -82,10 +82,10 @@ def away_from_kinks(model: "torch.nn.Module", images: np.ndarray) -> None:
 
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
     model.eval()
-    standardise(layers, lambda: model(torch.from_numpy(images).permute(0, 3, 1, 2)))
+    standardize(layers, lambda: model(torch.from_numpy(images).permute(0, 3, 1, 2)))
 
 
-def standardise(layers: Iterable["torch.nn.Module"], run: Callable[[], object]) -> None:
+def standardize(layers: Iterable["torch.nn.Module"], run: Callable[[], object]) -> None:
     """Scales and shifts linear layers and convolutions so that each puts out +-1/4 in even and odd channels.
 
     Their deviation is 1/16. Both hold for the first time that a layer is called in `run()`.

@@ -83,15 +83,17 @@ class Data:
     source: str = "folder"
     """Classification: folder (a folder a class, root/train/CLASS/*.jpg), tfds (TensorFlow Datasets) or digits
     (scikit-learn's). Detection: coco (COCO JSON) or voc (PASCAL VOC: root/Annotations, root/ImageSets/Main,
-    root/JPEGImages)."""
+    root/JPEGImages). Regression and multi-label classification: csv (a CSV file of photos and targets) or shapes
+    (generated pictures)."""
     root: str = "data"
-    """The folder with the splits (folder) or with everything (coco, voc), or TFDS' data_dir (tfds)."""
-    annotation_file: str = "annotations/instances_{split}.json"
-    """coco: the JSON file of a split, below root."""
+    """The folder with the splits (folder) or with everything (coco, voc, csv), or TFDS' data_dir (tfds)."""
+    annotation_file: str = ""
+    """coco, csv: the JSON or CSV file of a split, below root; empty for annotations/instances_{split}.json (coco) or
+    {split}.csv (csv)."""
     image_folder: str = "{split}"
-    """coco: the folder of a split's photos, below root."""
+    """coco, csv: the folder of a split's photos, below root."""
     classes: tuple[str, ...] = ()
-    """coco, voc: the classes to find, in this order; empty for all that the annotations name."""
+    """coco, voc, csv: the classes or targets to learn, in this order; empty for all that the annotations name."""
     single_class: str | None = None
     """coco, voc: the name of one class that objects of all `classes` count as; what an RPN alone needs."""
     url: str | None = None

@@ -192,6 +192,8 @@ def open_run(path: Path, which: str = "best", model: "nnx.Module | None" = None)
     Raises:
         UserError: the directory is no run, is damaged, or holds no checkpoint yet.
     """
+    from flax import nnx
+
     from jaxft.models import initialize_missing
     from jaxft.models.paths import filled, values
     from jaxft.training.checkpoint import Checkpoints
@@ -210,7 +212,8 @@ def open_run(path: Path, which: str = "best", model: "nnx.Module | None" = None)
     template = abstract_for(source, settings.task.task(settings.precision), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
         step = checkpoints.step(which)
-        arrays = checkpoints.model(values(template), which, ema=settings.ema_decay is not None)
+        averaged = () if settings.ema_decay is None else values(template, nnx.Param).keys()
+        arrays = checkpoints.model(values(template), which, averaged=averaged)
     opened = filled(template, arrays)
     initialize_missing(opened, lambda: source.build(len(classes)))
     opened.eval()

@@ -1,4 +1,4 @@
-"""Small photos with coloured rectangles in COCO's and VOC's layout, and a small detector: for the tests of detection.
+"""Small photos with colored rectangles in COCO's and VOC's layout, and a small detector: for the tests of detection.
 
 `python -m tests.scenes ARGUMENTS` is `python -m jaxft.train` that also knows the small detector.
 """

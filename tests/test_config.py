@@ -76,7 +76,7 @@ def test_a_wrong_file_is_explained(tmp_path: Path, text: str, parts: list[str]) 
     assert all(part in str(error.value) for part in [str(file), *parts])
 
 
-def test_a_missing_file_names_its_neighbour() -> None:
+def test_a_missing_file_names_its_neighbor() -> None:
     with pytest.raises(UserError, match=r"no configuration file .*hotdgo\.py; did you mean .*hotdog\.py"):
         load(HOTDOG.with_name("hotdgo.py"))
 

@@ -1,4 +1,4 @@
-"""Every file in configs/ makes a plan, and runs, shrunk; those of detection in test_detection_configs.py."""
+"""Every file in configs/ of classification makes a plan, and runs, shrunk; the others are tested elsewhere."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from tests.small import CLASSES, ROOT, call, execute, lines
 
 pytest_plugins = ("tests.runs",)
 
-DETECTION = ("*rcnn*.py", "gfl*.py", "retinanet*.py")  # of test_detection_configs.py
+ELSEWHERE = ("*rcnn*.py", "gfl*.py", "retinanet*.py", "shapes*.py")  # in test_{detection,shapes}_configs.py
 CONFIGS = sorted(
-    path for path in (ROOT / "configs").glob("[!_]*.py") if not any(path.match(pattern) for pattern in DETECTION)
+    path for path in (ROOT / "configs").glob("[!_]*.py") if not any(path.match(pattern) for pattern in ELSEWHERE)
 )
 SHRUNK = ["--task.images.crop", "32", "--task.images.resize", "36", "--phases.0.epochs", "1", "--log-every", "1"]
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from converters.mmdet import values
-from converters.mmdet.section import ConfigError, Part, Section, flag, standardised, text, whole, wholes
+from converters.mmdet.section import ConfigError, Part, Section, flag, standardized, text, whole, wholes
 from jaxft.models.detectors.backbones.hrnet import BLOCKS, HRNet, Stage
 from jaxft.models.detectors.backbones.regnet import ARCHITECTURES, RegNet
 from jaxft.models.detectors.backbones.resnet import ResNet
@@ -74,10 +74,10 @@ def backbone(parent: Section) -> Part:
     kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet", "HRNet"])
     section.ignore("frozen_stages", "norm_eval", "init_cfg", "pretrained", "with_cp", "stage_with_dcn")
     section.only(dcn=None, plugins=None)
-    even = section.standardises()
+    even = section.standardizes()
     if kind in ("RegNet", "HRNet"):
         other = regnet(section) if kind == "RegNet" else hrnet(section)
-        return standardised(other) if even else other
+        return standardized(other) if even else other
     options: dict[str, Any] = {
         "depth": section.take("depth", whole),
         "in_channels": section.take("in_channels", whole, 3),
@@ -97,4 +97,4 @@ def backbone(parent: Section) -> Part:
         options |= {"groups": section.take("groups", whole, 1), "base_width": section.take("base_width", whole, 4)}
     section.done()
     made = partial(ResNet, **options)
-    return standardised(made) if even else made
+    return standardized(made) if even else made

@@ -30,7 +30,7 @@ TWO_STAGE = ("FasterRCNN", "MaskRCNN", "CascadeRCNN")
 def create_model(
     config: str | Path | Mapping[str, Any], *, num_classes: int | None = None, rngs: nnx.Rngs | None = None
 ) -> nnx.Module:
-    """The detector that an MMDetection configuration describes, under MMDetection's names, freshly initialised.
+    """The detector that an MMDetection configuration describes, under MMDetection's names, freshly initialized.
 
     Args:
         config: a configuration file, `mmdet::NAME` for one of the installed package, or its `model` dict.

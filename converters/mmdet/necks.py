@@ -3,7 +3,7 @@
 from functools import partial
 
 from converters.mmdet import values
-from converters.mmdet.section import ConfigError, Part, Section, flag, standardised, whole, wholes
+from converters.mmdet.section import ConfigError, Part, Section, flag, standardized, whole, wholes
 from jaxft.models.detectors.necks.fpn import FPN
 from jaxft.models.detectors.necks.hrfpn import HRFPN
 
@@ -37,7 +37,7 @@ def neck(parent: Section) -> Part | None:
     if kind == "HRFPN":
         return hrfpn(section)
     section.only(act_cfg=None, upsample_cfg={"mode": "nearest"})
-    even = section.standardises()
+    even = section.standardizes()
     extra = section.values.pop("add_extra_convs", False)
     channels, outs = section.take("in_channels", wholes), section.take("num_outs", whole)
     start, end = section.take("start_level", whole, 0), section.take("end_level", whole, -1)
@@ -55,7 +55,7 @@ def neck(parent: Section) -> Part | None:
         norm_cfg=values.norm(section),
     )
     section.done()
-    return standardised(made) if even else made
+    return standardized(made) if even else made
 
 
 def _check_outs(section: Section, num_outs: int, maps: int, start: int, end: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from converters.mmdet import values
-from converters.mmdet.section import ConfigError, Part, Section, flag, number, numbers, standardised, whole
+from converters.mmdet.section import ConfigError, Part, Section, flag, number, numbers, standardized, whole
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.cascade_roi_head import CascadeRoIHead
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
@@ -71,7 +71,7 @@ def _bbox_head(section: Section) -> Part:
         reg_predictor_cfg={"type": "Linear"},
         cls_predictor_cfg={"type": "Linear"},
     )
-    even = section.standardises()
+    even = section.standardizes()
     layers: dict[str, Any] = {name: section.take(name, whole, LAYERS[kind].get(name, 0)) for name in COUNTS}
     loss = values.class_loss(section, {"type": "CrossEntropyLoss"})
     if loss.use_sigmoid:
@@ -93,14 +93,14 @@ def _bbox_head(section: Section) -> Part:
         **layers,
     )
     section.done()
-    return standardised(made) if even else made
+    return standardized(made) if even else made
 
 
 def _mask_head(section: Section) -> Part:
     section.type(["FCNMaskHead"])
     section.ignore("init_cfg", "roi_feat_size")
     section.only(predictor_cfg={"type": "Conv"})
-    even = section.standardises()
+    even = section.standardizes()
     upsample = section.section("upsample_cfg", {"type": "deconv", "scale_factor": 2})
     if upsample.has("type"):
         upsample.type(["deconv"])
@@ -127,4 +127,4 @@ def _mask_head(section: Section) -> Part:
     )
     loss.done()
     section.done()
-    return standardised(made, below="convs") if even else made
+    return standardized(made, below="convs") if even else made

@@ -18,7 +18,7 @@ from jaxft.models.paths import matches, walk
 from jaxft.models.streams import initial_rngs
 
 NORM_LAYERS = (BatchNorm, GroupNorm, LayerNorm)
-# What normalisation is called in the models that are built from configurations.
+# What normalization is called in the models that are built from configurations.
 NORM_NAMES = (".bn", ".bn[0-9]", ".gn", ".gn[0-9]", ".downsample.[12]", ".stem.[147]")
 
 
@@ -47,7 +47,7 @@ class Paramwise:
     def __init__(self, model: Mapping[str, Any], section: Section) -> None:
         self.bias_rate = section.take("bias_lr_mult", number, 1.0)
         self.bias_decay = section.take("bias_decay_mult", number, 1.0)
-        # Where normalisation has no factor of its own, its bias decays as others do.
+        # Where normalization has no factor of its own, its bias decays as others do.
         given = section.has("norm_decay_mult")
         self.norm_decay = section.take("norm_decay_mult", number, 1.0) if given else 1.0
         self.norm_bias_decay = self.norm_decay if given else self.bias_decay

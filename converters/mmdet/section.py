@@ -89,8 +89,8 @@ class Section:
         for name in names:
             self.values.pop(name, None)
 
-    def standardises(self) -> bool:
-        """Whether `conv_cfg` asks for weight standardisation; an error where it asks for anything but plain layers."""
+    def standardizes(self) -> bool:
+        """Whether `conv_cfg` asks for weight standardization; an error where it asks for anything but plain layers."""
         if self.has("conv_cfg") and _kind(self.values["conv_cfg"]) in ("ConvWS", "Conv", "Conv2d"):
             return _kind(self.values.pop("conv_cfg")) == "ConvWS"
         self.only(conv_cfg=None)
@@ -118,14 +118,14 @@ def _kind(value: Any) -> Any:
     return value.get("type") if isinstance(value, Mapping) and len(value) == 1 else value
 
 
-def standardised(part: Callable[..., Any], *, below: str = "*") -> Callable[..., Any]:
-    """A constructor whose convolutions at paths of the pattern `below` have standardised kernels."""
+def standardized(part: Callable[..., Any], *, below: str = "*") -> Callable[..., Any]:
+    """A constructor whose convolutions at paths of the pattern `below` have standardized kernels."""
 
     def make(*, rngs: nnx.Rngs) -> Any:
         made = part(rngs=rngs)
         for path, module in modules(made):
             if isinstance(module, Conv) and matches(below, path):
-                module.standardised = True
+                module.standardized = True
         return made
 
     return make

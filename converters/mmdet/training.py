@@ -158,7 +158,7 @@ def _pretrained(config: Mapping[str, Any], model: Mapping[str, Any]) -> Pretrain
     others = [name for name in ("neck", "rpn_head", "roi_head", "bbox_head") if model.get(name)]
     if model.get("type") == "RPN":
         others = ["bbox_head" if name == "rpn_head" else name for name in others]
-    # A classifier's own head has no place here, nor a bias that Caffe's stem has beside its normalisation.
+    # A classifier's own head has no place here, nor a bias that Caffe's stem has beside its normalization.
     beside = ["~head", "~neck"] if prefix else ["~backbone.fc", "~backbone.conv1.bias", "~backbone.head"]
     rename = {prefix: "backbone."} if prefix else {"": "backbone."}
     return Pretrained(source=source, skip=tuple(dict.fromkeys([*others, *beside])), rename=rename)

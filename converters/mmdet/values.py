@@ -1,4 +1,4 @@
-"""Groups of plain values in an MMDetection configuration: normalisation, anchors, coders, losses, assigners, limits.
+"""Groups of plain values in an MMDetection configuration: normalization, anchors, coders, losses, assigners, limits.
 
 Defaults are those of MMDetection 3's classes. What these values mean is told in `jaxft.models.detectors.types`.
 """
@@ -22,7 +22,7 @@ from jaxft.models.detectors.types import (
     Selection,
 )
 
-# Under one device, and in evaluation everywhere, the synchronised ones are plain batch norm.
+# Under one device, and in evaluation everywhere, the synchronized ones are plain batch norm.
 NORMS: dict[str, Literal["BN", "GN"]] = {"BN": "BN", "BN2d": "BN", "SyncBN": "BN", "MMSyncBN": "BN", "GN": "GN"}
 BOX_LOSSES: dict[str, Literal["l1", "smooth_l1", "iou", "giou", "diou", "ciou"]] = {
     "L1Loss": "l1",

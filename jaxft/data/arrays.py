@@ -88,14 +88,12 @@ class ArrayDataset:
         return tuple(f"{index}\t{_checksum(self.evaluation(index)):08x}" for index in range(len(self)))
 
     def _checked_label(self, example: Arrays, index: int) -> Arrays:
-        labels = np.asarray(example.get(LABEL, 0.0))
-        if np.issubdtype(labels.dtype, np.integer) and labels.size:
-            odd = labels[(labels < 0) | (labels >= len(self.classes))]
-            if odd.size:
-                raise UserError(
-                    f"Example {index} has the label {odd.flat[0]}, but there are {len(self.classes)} classes, so that "
-                    f"labels are 0 to {len(self.classes) - 1}."
-                )
+        label = np.asarray(example.get(LABEL, 0.0))
+        if label.shape == () and np.issubdtype(label.dtype, np.integer) and not 0 <= label < len(self.classes):
+            raise UserError(
+                f"Example {index} has the label {label}, but there are {len(self.classes)} classes, so that labels are 0 "
+                f"to {len(self.classes) - 1}."
+            )
         return example
 
 

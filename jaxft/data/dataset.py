@@ -1,6 +1,6 @@
 """What a dataset is: the examples of a split as arrays of fixed shapes. What the loader needs to know, and no more."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -65,16 +65,25 @@ class FixedTransform(Protocol):
     def __call__(self, image: ImageData, /) -> np.ndarray: ...
 
 
+def count_classes(source: Source) -> str:
+    """The report of a source of classes."""
+    return f"{len(source):,} images of {len(source.classes)} classes"
+
+
 @dataclass(frozen=True)
 class ImageDataset:
     """Images with a label each: `{"image": uint8 [H, W, 3], "label": int32 or float32 [T]}`.
 
     When an image cannot be read, an example raises a UserError that names it.
+
+    Attributes:
+        describe: what a person should know of the source; a function of a module, since worker processes get it, too.
     """
 
     source: Source
     augment: Augmentation
     fixed: FixedTransform
+    describe: Callable[[Source], str] = count_classes
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,7 +118,7 @@ class ImageDataset:
         self.source.check()
 
     def report(self, batch_size: int) -> str:
-        return f"{len(self):,} images of {len(self.classes)} classes"
+        return self.describe(self.source)
 
 
 def label_array(label: int | np.ndarray) -> np.ndarray:

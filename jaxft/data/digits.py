@@ -10,7 +10,7 @@ _SPLIT_SEED = 0
 
 
 class Digits:
-    """1,797 grey images of 8 x 8 pixels in ten classes; a fixed fifth of every class is the test split.
+    """1,797 gray images of 8 x 8 pixels in ten classes; a fixed fifth of every class is the test split.
 
     Attributes:
         classes: "0" to "9".
@@ -50,8 +50,8 @@ class _AllDigits:
                 "The digits come with scikit-learn, which is not installed; run `pip install jaxft[demo]`."
             ) from error
         digits = load_digits()
-        grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # scikit-learn counts from 0 to 16
-        self._images = np.repeat(grey[..., None], 3, axis=-1)
+        gray = np.round(digits.images * (255 / 16)).astype(np.uint8)  # scikit-learn counts from 0 to 16
+        self._images = np.repeat(gray[..., None], 3, axis=-1)
         self._labels = digits.target.tolist()
         self.classes = tuple(str(name) for name in digits.target_names)
 

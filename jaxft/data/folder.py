@@ -1,19 +1,14 @@
 """A folder of images, one sub-folder a class."""
 
 import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import PIL.Image
-
-from jaxft.data.photo import Photo
+from jaxft.data.problems import check_photos
 from jaxft.data.source import Example
 from jaxft.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
 _SPLITS = {"train", "val", "valid", "validation", "test"}
-_NAMED_AT_MOST = 20
 
 
 class ImageFolder:
@@ -64,21 +59,14 @@ class ImageFolder:
         return Example(self.root / name, self._labels[index], name)
 
     def check(self) -> None:
-        """Decode every file once, on all cores, so that a bad one is found before training and not in the middle of it.
+        """Decode every file once, so that a bad one is found before training.
 
         Raises:
             UserError: some files are empty, truncated, corrupt, too large, or no images; up to 20 are named.
         """
         if self._checked:  # two parts of one folder are checked once
             return
-        # The filter makes a too large picture an error here instead of a warning on the terminal.
-        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            bad = [reason for reason in pool.map(_why_unreadable, (self.root / name for name in self._files)) if reason]
-        if bad:
-            more = [f"... and {len(bad) - _NAMED_AT_MOST} more"] if len(bad) > _NAMED_AT_MOST else []
-            listed = "\n  ".join(bad[:_NAMED_AT_MOST] + more)
-            raise UserError(f"{len(bad)} of the {len(self)} images in {self.root} cannot be used:\n  {listed}")
+        check_photos([self.root / name for name in self._files], self.root)
         self._checked = True
 
 
@@ -103,11 +91,3 @@ def _find_images(folder: Path) -> list[str]:
         for name in sorted(names)
         if name.lower().endswith(SUFFIXES)
     ]
-
-
-def _why_unreadable(path: Path) -> str | None:
-    try:
-        Photo(path).rgb()
-    except UserError as error:
-        return str(error)
-    return None

@@ -39,9 +39,9 @@ _JPEG_SHRINK = {
 class Photo:
     """An image whose header is read and whose pixels are not.
 
-    Colours follow `PIL.Image.convert("RGB")`, as torchvision's `ImageFolder` does: grey is repeated, palettes are
+    Colors follow `PIL.Image.convert("RGB")`, as torchvision's `ImageFolder` does: gray is repeated, palettes are
     looked up, CMYK is converted, transparency is dropped. Two things are done better than there. The EXIF orientation
-    is applied, so a photo taken with the phone on its side is seen upright. 16-bit grey is scaled to 8 bit, where
+    is applied, so a photo taken with the phone on its side is seen upright. 16-bit gray is scaled to 8 bit, where
     `convert` would turn all above 255 white.
 
     Attributes:
@@ -137,12 +137,12 @@ def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
     if picture.mode == "F":
         raise ValueError("its pixels are floating-point numbers, and their range is not known")
     if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("its grey values are wider than 16 bits")
-        picture = PIL.Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
+        gray = np.asarray(picture).astype(np.int64)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise ValueError("its gray values are wider than 16 bits")
+        picture = PIL.Image.fromarray(((gray * 255 + 32767) // 65535).astype(np.uint8))
     if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # straight to RGB gives the same colours, but also a warning
+        picture = picture.convert("RGBA")  # straight to RGB gives the same colors, but also a warning
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 

@@ -74,8 +74,7 @@ def split_holdout(source: Source, fraction: float, seed: int) -> tuple[Subset, S
     Raises:
         UserError: the fraction is out of range, or a class has fewer than two examples.
     """
-    if not 0 < fraction < 1:
-        raise UserError(f"The held-out fraction is {fraction}; it must lie between 0 and 1, for example 0.2.")
+    _check_fraction(fraction)
     labels = np.array([source[index].label for index in range(len(source))])
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
@@ -88,4 +87,33 @@ def split_holdout(source: Source, fraction: float, seed: int) -> tuple[Subset, S
             )
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held_out[rng.permutation(members)[:count]] = True
+    return _cut(source, held_out)
+
+
+def split_at_random(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """Split `source` in two at random: `split_holdout` for targets, which have no classes to keep in proportion.
+
+    Raises:
+        UserError: the fraction is out of range, or there are fewer than two examples.
+    """
+    _check_fraction(fraction)
+    if len(source) < 2:
+        raise UserError(f"There is {len(source)} example, but to hold a part out at least 2 are needed; add images.")
+    return _cut(source, random_part(len(source), fraction, seed))
+
+
+def random_part(count: int, fraction: float, seed: int) -> np.ndarray:
+    """bool `[count]`: a random part to hold out, rounded, but at least one on either side."""
+    size = min(max(round(fraction * count), 1), count - 1)
+    chosen = np.zeros(count, bool)
+    chosen[np.random.default_rng(seed).permutation(count)[:size]] = True
+    return chosen
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise UserError(f"The held-out fraction is {fraction}; it must lie between 0 and 1, for example 0.2.")
+
+
+def _cut(source: Source, held_out: np.ndarray) -> tuple[Subset, Subset]:
     return Subset(source, np.flatnonzero(~held_out).tolist()), Subset(source, np.flatnonzero(held_out).tolist())

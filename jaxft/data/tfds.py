@@ -39,7 +39,7 @@ class Tfds:
             skip = {image_key: tfds.decode.SkipDecoding()}
             self._records = builder.as_data_source(split=split, decoders=skip)
         except tfds.core.DatasetNotFoundError as error:
-            raise UserError(f"TFDS knows no data set {name!r}; check its name in the catalogue.") from error
+            raise UserError(f"TFDS knows no data set {name!r}; check its name in the catalog.") from error
         except ImportError as error:
             raise UserError(
                 f"To prepare {name!r}, TFDS needs another package, which it does not install: {error}."

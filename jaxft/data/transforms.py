@@ -1,4 +1,4 @@
-"""From an image to the network's input: random crops for training, a centre crop for evaluation, normalisation."""
+"""From an image to the network's input: random crops for training, a center crop for evaluation, normalization."""
 
 import math
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class CenterCrop:
-    """Resize the shorter side, then cut out the centre: torchvision's `Resize` and `CenterCrop`, bit for bit.
+    """Resize the shorter side, then cut out the center: torchvision's `Resize` and `CenterCrop`, bit for bit.
 
     Attributes:
         size: height and width of the output; a smaller picture is padded with black.
@@ -95,7 +95,7 @@ class CenterCrop:
 
 
 def normalize(images: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> Pixels:
-    """Scale pixels to 0..1 and standardise each channel: `(images / 255 - mean) / std`.
+    """Scale pixels to 0..1 and standardize each channel: `(images / 255 - mean) / std`.
 
     It is separate from the transforms so that it can run on the device: uint8 is a quarter of the bytes to send there.
 
@@ -107,7 +107,7 @@ def normalize(images: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -
     Returns:
         float32, the shape and kind of array of `images`.
     """
-    channels = (1,) * (images.ndim - 1) + (-1,)  # spelt out, because JAX can be told to refuse rank promotion
+    channels = (1,) * (images.ndim - 1) + (-1,)  # spelled out, because JAX can be told to refuse rank promotion
     center, spread = (np.asarray(values, np.float32).reshape(channels) for values in (mean, std))
     return (images.astype(np.float32) / np.float32(255) - center) / spread
 

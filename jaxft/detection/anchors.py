@@ -24,8 +24,8 @@ def base_anchors(
     scales: Sequence[float],
     ratios: Sequence[float],
     *,
-    centre_offset: float = 0.0,
-    centre: tuple[float, float] | None = None,
+    center_offset: float = 0.0,
+    center: tuple[float, float] | None = None,
     scale_major: bool = True,
     round_: bool = False,
 ) -> np.ndarray:
@@ -35,8 +35,8 @@ def base_anchors(
         base_size: pixels; a side is base_size * scale * sqrt(ratio) (height) or / sqrt(ratio) (width). torchvision's
             sizes are `scales` with a base size of 1.
         ratios: height / width.
-        centre_offset: the centre as a share of the base size.
-        centre: x, y of the centre in pixels, instead.
+        center_offset: the center as a share of the base size.
+        center: x, y of the center in pixels, instead.
         scale_major: whether the scales of one ratio follow each other (all of MMDetection's but SSD, torchvision).
         round_: whether corners are whole pixels, halves to the even one (torchvision).
     """
@@ -44,7 +44,7 @@ def base_anchors(
     factors = np.asarray(scales, np.float32)
     outer = (lambda r: r[:, None] * factors[None]) if scale_major else (lambda r: factors[:, None] * r[None])
     width, height = (np.float32(base_size) * outer(r).ravel() for r in (1 / root, root))
-    x, y = (centre_offset * base_size,) * 2 if centre is None else centre
+    x, y = (center_offset * base_size,) * 2 if center is None else center
     middle, half = np.array([x, y, x, y], np.float32), np.stack([width, height], -1) * np.float32(0.5)
     anchors = middle + np.concatenate([-half, half], -1)
     return np.round(anchors) if round_ else anchors

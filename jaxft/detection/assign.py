@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxft.detection.boxes import area, centres, clamp, pairwise_iou
+from jaxft.detection.boxes import area, centers, clamp, pairwise_iou
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -104,7 +104,7 @@ def prepend_truth(assignment: Assignment, truth_valid: Array) -> Assignment:
 
 def _nearest(anchors: Array, valid: Array, far: Array, level_sizes: Sequence[int], truth: Array, topk: int) -> Array:
     """int32 `[G, K]`: per ground truth the `topk` nearest anchors of each level, A where a level has no more."""
-    apart = centres(truth)[:, None] - centres(anchors)[None]
+    apart = centers(truth)[:, None] - centers(anchors)[None]
     distance = jnp.sqrt(jnp.square(apart).sum(-1))
     distance = jnp.where(valid[None], jnp.where(far[None], 1e8, distance), jnp.inf)
     nearest, start = [], 0
@@ -129,8 +129,8 @@ def atss_assign(
     """Adaptive training sample selection, MMDetection's `ATSSAssigner`; Zhang et al. 2019,
     https://arxiv.org/abs/1912.02424.
 
-    The candidates of a ground truth are the `topk` valid anchors of each level with the nearest centres. Positive are
-    those whose IoU is at least the mean plus the (unbiased) deviation of the candidates' IoUs and whose centre lies
+    The candidates of a ground truth are the `topk` valid anchors of each level with the nearest centers. Positive are
+    those whose IoU is at least the mean plus the (unbiased) deviation of the candidates' IoUs and whose center lies
     inside. An anchor of several goes to the highest IoU; all others are background.
 
     Args:
@@ -150,8 +150,8 @@ def atss_assign(
     number = there.sum(1, keepdims=True)
     mean = candidate.sum(1, keepdims=True) / jnp.maximum(number, 1)
     spread = jnp.where(there, jnp.square(candidate - mean), 0).sum(1, keepdims=True) / jnp.maximum(number - 1, 1)
-    centre = centres(anchors)[jnp.minimum(nearest, count - 1)]
-    edges = jnp.concatenate([centre - truth[:, None, :2], truth[:, None, 2:] - centre], -1)
+    center = centers(anchors)[jnp.minimum(nearest, count - 1)]
+    edges = jnp.concatenate([center - truth[:, None, :2], truth[:, None, 2:] - center], -1)
     positive = there & (number > 1) & (candidate >= mean + jnp.sqrt(spread)) & (edges.min(-1) > 0.01)
     positive &= truth_valid[:, None]
     chosen = jnp.zeros(overlaps.shape, bool).at[rows, nearest].max(positive, mode="drop")
@@ -175,7 +175,7 @@ def fcos_assign(
     """Points inside boxes, FCOS; Tian et al. 2019, https://arxiv.org/abs/1904.01355.
 
     A point finds the smallest ground truth that it lies in (with `center_sampling`: also within `center_sample_radius`
-    strides of its centre) and whose farthest edge is within the point's range.
+    strides of its center) and whose farthest edge is within the point's range.
 
     Args:
         points: `[K, 2]` x, y, of all levels.
@@ -215,7 +215,7 @@ def fcos_assign(
 
 
 def centerness(distances: Array) -> Array:
-    """FCOS's centre-ness `[...]` of `distances` `[..., 4]`: sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)).
+    """FCOS's center-ness `[...]` of `distances` `[..., 4]`: sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)).
 
     0 where a distance is not positive, such as in rows of the background.
     """

@@ -22,7 +22,7 @@ def area(boxes: Array) -> Array:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def centres(boxes: Array) -> Array:
+def centers(boxes: Array) -> Array:
     """`[..., 4]` -> `[..., 2]`: x, y of the middle."""
     return (boxes[..., :2] + boxes[..., 2:]) * 0.5
 
@@ -70,7 +70,7 @@ def iou(a: Array, b: Array, kind: IouKind = "iou", eps: float = 1e-6) -> Array:
         return overlap / union - (hull_area - union) / hull_area
     ratio = overlap / (union + eps)
     diagonal = jnp.square(hull[..., 0]) + jnp.square(hull[..., 1]) + eps
-    distance = jnp.square(centres(a) - centres(b)).sum(-1)
+    distance = jnp.square(centers(a) - centers(b)).sum(-1)
     if kind == "diou":
         return ratio - distance / diagonal
     difference = _angle(b, eps) - _angle(a, eps)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxft.detection.boxes import centres, clamp, clip
+from jaxft.detection.boxes import centers, clamp, clip
 
 Four = Sequence[float]
 
@@ -31,7 +31,7 @@ def encode_deltas(
     """
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], smallest)
     target_sides = jnp.maximum(targets[..., 2:] - targets[..., :2], smallest)
-    shift = (centres(targets) - centres(boxes)) / sides
+    shift = (centers(targets) - centers(boxes)) / sides
     deltas = jnp.concatenate([shift, jnp.log(target_sides / sides)], -1)
     return (deltas - _four(means, deltas)) / _four(stds, deltas)
 
@@ -55,7 +55,7 @@ def decode_deltas(
         size: `[2]` height, width; boxes are cut to it where it is given.
         max_ratio: |dw| and |dh| are at most |log(max_ratio)|; torchvision's log(1000 / 16) is the default.
         clamp_below: whether that bounds shrinking too (MMDetection) or growing only (torchvision).
-        add_ctr_clamp, ctr_clamp: bounds the shift of the centre in pixels, and growing only (YOLOF).
+        add_ctr_clamp, ctr_clamp: bounds the shift of the center in pixels, and growing only (YOLOF).
     """
     deltas = deltas * _four(stds, deltas) + _four(means, deltas)
     sides = boxes[..., 2:] - boxes[..., :2]
@@ -63,7 +63,7 @@ def decode_deltas(
     if add_ctr_clamp:
         shift = clamp(shift, -ctr_clamp, ctr_clamp)
     growth = clamp(deltas[..., 2:], -bound if clamp_below and not add_ctr_clamp else None, bound)
-    middle, half = centres(boxes) + shift, sides * jnp.exp(growth) * 0.5
+    middle, half = centers(boxes) + shift, sides * jnp.exp(growth) * 0.5
     decoded = jnp.concatenate([middle - half, middle + half], -1)
     return decoded if size is None else clip(decoded, size)
 
@@ -86,12 +86,12 @@ def decode_distances(points: Array, distances: Array, size: Array | None = None)
 def encode_tblr(
     priors: Array, boxes: Array, normalizer: Four | float = 4.0, normalize_by_wh: bool = True, *, smallest: float = 1e-6
 ) -> Array:
-    """Top, bottom, left, right `[..., 4]` from the centres of `priors` `[..., 4]` to the edges of `boxes` `[..., 4]`,
+    """Top, bottom, left, right `[..., 4]` from the centers of `priors` `[..., 4]` to the edges of `boxes` `[..., 4]`,
     over the priors' height (top, bottom) and width (left, right) and over `normalizer`.
 
     Zhu et al. 2019 (FSAF), https://arxiv.org/abs/1903.00621. Sides below `smallest` count as that many pixels.
     """
-    near, far = centres(priors) - boxes[..., :2], boxes[..., 2:] - centres(priors)
+    near, far = centers(priors) - boxes[..., :2], boxes[..., 2:] - centers(priors)
     if normalize_by_wh:
         sides = jnp.maximum(priors[..., 2:] - priors[..., :2], smallest)
         near, far = near / sides, far / sides
@@ -113,5 +113,5 @@ def decode_tblr(
     if normalize_by_wh:
         sides = priors[..., 2:] - priors[..., :2]
         near, far = near * sides, far * sides
-    boxes = jnp.concatenate([centres(priors) - near, centres(priors) + far], -1)
+    boxes = jnp.concatenate([centers(priors) - near, centers(priors) + far], -1)
     return boxes if size is None else clip(boxes, size)

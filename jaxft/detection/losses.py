@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxft.detection.boxes import IouKind, centres, clamp, iou
+from jaxft.detection.boxes import IouKind, centers, clamp, iou
 
 
 def binary_cross_entropy(logits: Array, targets: Array) -> Array:
@@ -94,11 +94,11 @@ def iou_loss(
 
 
 def bounded_iou(predicted: Array, target: Array, beta: float = 0.2, eps: float = 1e-3) -> Array:
-    """Bounded IoU loss `[..., 4]` of centre x, centre y, width, height; Tychsen-Smith and Petersson 2017,
+    """Bounded IoU loss `[..., 4]` of center x, center y, width, height; Tychsen-Smith and Petersson 2017,
     https://arxiv.org/abs/1711.00164. Each is one minus the best IoU that the prediction could have with the rest
     right, under smooth L1 with `beta`."""
     sides, target_sides = predicted[..., 2:] - predicted[..., :2], target[..., 2:] - target[..., :2]
-    shift = 2 * _absolute(centres(target) - centres(predicted))
+    shift = 2 * _absolute(centers(target) - centers(predicted))
     moved = 1 - jnp.maximum((target_sides - shift) / (target_sides + shift + eps), 0)
     scaled = 1 - jnp.minimum(target_sides / (sides + eps), sides / (target_sides + eps))
     loss = jnp.concatenate([moved, scaled], -1)

@@ -104,8 +104,8 @@ def _place_mmdet(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> 
 def _place_torchvision(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray]:
     """The mask with a border of zeros, resized to the box in whole pixels."""
     scale = np.float32((mask.shape[0] + 2) / mask.shape[0])
-    centre, half = (box[2:] + box[:2]) * np.float32(0.5), (box[2:] - box[:2]) * np.float32(0.5) * scale
-    low, high = np.trunc(centre - half).astype(np.int64), np.trunc(centre + half).astype(np.int64)
+    center, half = (box[2:] + box[:2]) * np.float32(0.5), (box[2:] - box[:2]) * np.float32(0.5) * scale
+    low, high = np.trunc(center - half).astype(np.int64), np.trunc(center + half).astype(np.int64)
     padded = np.pad(mask, 1)
     weights, starts = [], []
     for first, last, length, cells in zip(low[::-1], high[::-1], (height, width), padded.shape, strict=True):

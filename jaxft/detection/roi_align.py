@@ -69,7 +69,7 @@ def roi_align(
         strides: pixels a cell, for each level.
         output_size: bins, one number or (height, width).
         sampling_ratio: samples a bin along each axis; 0: as many as a bin has cells, rounded up.
-        aligned: whether pixel centres are at half-integers; without it a roi is at least one cell wide and high.
+        aligned: whether pixel centers are at half-integers; without it a roi is at least one cell wide and high.
     """
     size = (output_size, output_size) if isinstance(output_size, int) else output_size
     pooling = Pooling(tuple(float(stride) for stride in strides), size, max(sampling_ratio, 0), aligned)

@@ -154,7 +154,7 @@ def head_of(model: nnx.Module) -> tuple[str, ...]:
 def create_model(
     name: str, num_classes: int | None = None, *, rngs: nnx.Rngs | None = None, **options: Any
 ) -> nnx.Module:
-    """A freshly initialised model.
+    """A freshly initialized model.
 
     Args:
         name: one of `list_models()`.
@@ -163,7 +163,7 @@ def create_model(
         options: further arguments of the family's builder (`dropout`, ...).
 
     Returns:
-        A classifier, which maps normalised float images `[N, H, W, 3]` to logits `[N, num_classes]`;
+        A classifier, which maps normalized float images `[N, H, W, 3]` to logits `[N, num_classes]`;
         `model.features(x)` gives the pooled features before the last linear layer. Or a detector (see
         `jaxft.models.detectors.detector`): `model.predict(images, sizes)` gives boxes, scores and labels.
 

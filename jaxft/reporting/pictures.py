@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -26,44 +28,69 @@ def learning_curves(metrics: Path, picture: Path, score: str) -> None:
     _save(figure, picture)
 
 
-def titled(images: Sequence[np.ndarray], titles: Sequence[str], colors: Sequence[str], picture: Path) -> None:
-    """Draws images uint8 `[H, W, 3]` in a grid, six in a row, each under a title in its color."""
-    _mosaic(images, titles, colors, (2.2, 2.5), 6, picture)
+class Line(NamedTuple):
+    """A line over an image, in one color."""
+
+    text: str
+    color: str = "black"
+
+
+def titled(images: Sequence[np.ndarray], titles: Sequence[Sequence[Line]], picture: Path) -> None:
+    """Draws images uint8 `[H, W, 3]` in a grid, six in a row, each under the lines of its title."""
+    _mosaic(images, titles, (2.2, 2.5), 6, picture)
 
 
 def grid(drawings: Sequence[np.ndarray], names: Sequence[str], picture: Path) -> None:
     """Draws photos uint8 `[H, W, 3]` of any sizes in a grid, three in a row, each under its name."""
-    _mosaic(drawings, names, ["black"] * len(drawings), (5.0, 4.0), 3, picture)
+    _mosaic(drawings, [[Line(name)] for name in names], (5.0, 4.0), 3, picture)
+
+
+def scatter(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Predicted numbers over true ones, `[N]` each, with the line on which they are equal: uint8 `[H, W, 3]`."""
+    figure = Figure(figsize=(2.2, 2.2), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axes.plot(ends, ends, color="gray", linewidth=0.8)
+    axes.scatter(true, predicted, s=9)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _mosaic(
-    images: Sequence[np.ndarray] | np.ndarray,
-    titles: Sequence[str],
-    colors: Sequence[str],
+    images: Sequence[np.ndarray],
+    titles: Sequence[Sequence[Line]],
     cell: tuple[float, float],
     columns: int,
     picture: Path,
 ) -> None:
     """Draws images in rows of `columns` cells, each as large as its cell, of so many inches, has room below its title.
 
-    All lie in one `Axes`, whose unit is the inch: one for each of 24 images took three times as long, and with a layout
-    engine five times.
+    Cells have room for titles of two lines, and grow by what the longest title needs beyond that. All images lie in one
+    `Axes`, whose unit is the inch: one for each of 24 images took three times as long, and with a layout engine five
+    times.
     """
-    margin, title = 0.08, 0.36
+    margin, spacing = 0.08, 0.14
+    more = max([len(lines) for lines in titles], default=0) - 2
+    title = 0.36 + spacing * max(more, 0)
+    cell = (cell[0], cell[1] + title - 0.36)
     columns = min(len(images), columns)
     width, height = cell[0] * columns, cell[1] * -(-len(images) // columns)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    for index, (image, text, color) in enumerate(zip(images, titles, colors, strict=True)):
+    for index, (image, lines) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(index, columns)
         center, top = cell[0] * (column + 0.5), cell[1] * row + title
         across, down = image.shape[1], image.shape[0]
         inches = min((cell[0] - 2 * margin) / across, (cell[1] - title - margin) / down)  # of one pixel
         across, down = across * inches, down * inches
         axes.imshow(image, extent=(center - across / 2, center + across / 2, top + down, top), aspect="auto")
-        text = text.replace("$", "\\$")  # which begins a formula
-        axes.text(center, top - margin / 2, text, fontsize=8, color=color, ha="center", va="bottom")
+        for above, line in enumerate(reversed(lines)):
+            text = line.text.replace("$", "\\$")  # which begins a formula
+            bottom = top - margin / 2 - spacing * above
+            axes.text(center, bottom, text, fontsize=8, color=line.color, ha="center", va="bottom")
     axes.set(xlim=(0, width), ylim=(height, 0))
     _save(figure, picture)
 

@@ -6,7 +6,9 @@ To add a task, write its folder and add its fields to `TaskFields`. Importing th
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.images import Images
+from jaxft.tasks.multilabel import Multilabel
+from jaxft.tasks.regression import Regression
 
 __all__ = ["Classification", "Detection", "Images", "TaskFields"]
 
-TaskFields = Classification | Detection
+TaskFields = Classification | Detection | Multilabel | Regression

@@ -1,8 +1,9 @@
 """Orbax checkpoints of a run: the last state to go on from, and the best model."""
 
 import dataclasses
+import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -31,16 +32,17 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._folder = folder.resolve()
-        if read_only:
-            options = ocp.CheckpointManagerOptions(read_only=True)
-        else:
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
         try:
-            self._managers = {
-                which: ocp.CheckpointManager(self._folder / which, options=options)
-                for which in ("last", "best")
-                if not read_only or (self._folder / which).is_dir()
-            }
+            with _quiet():
+                if read_only:
+                    options = ocp.CheckpointManagerOptions(read_only=True)
+                else:
+                    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
+                self._managers = {
+                    which: ocp.CheckpointManager(self._folder / which, options=options)
+                    for which in ("last", "best")
+                    if not read_only or (self._folder / which).is_dir()
+                }
         except OSError as error:
             raise UserError(
                 f"Checkpoints cannot be written to {folder} ({error}); choose another --workdir."
@@ -108,10 +110,13 @@ class Checkpoints:
             opt_state=found["optimizer"] if "optimizer" in arguments else abstract.opt_state,
         )
 
-    def model(self, abstract: Mapping[str, Any], which: str = "best", *, ema: bool = False) -> dict[str, jax.Array]:
-        """The model's arrays of a checkpoint, by dotted path; with averaged parameters where `ema`.
+    def model(
+        self, abstract: Mapping[str, Any], which: str = "best", *, averaged: Collection[str] = ()
+    ) -> dict[str, jax.Array]:
+        """The model's arrays of a checkpoint, by dotted path.
 
         Args:
+            averaged: the paths of the parameters to take from the moving average, which must have been kept.
             abstract: their shapes, types and, where they should lie elsewhere than on the first device, shardings.
         """
         # Said for every array, because a run may have been saved by other devices than there are here.
@@ -121,11 +126,10 @@ class Checkpoints:
             for path, leaf in abstract.items()
         }
         arrays = self._restore(which, model=ocp.args.StandardRestore(placed))["model"]
-        if not ema:
+        if not averaged:
             return arrays
-        names = self._managers[which].item_metadata(self.step(which))["ema"]
-        averaged = {path: leaf for path, leaf in placed.items() if path in names}
-        return arrays | self._restore(which, ema=ocp.args.StandardRestore(averaged))["ema"]
+        wanted = ocp.args.StandardRestore({path: placed[path] for path in averaged})
+        return arrays | self._restore(which, ema=wanted)["ema"]
 
     def _restore(self, which: str, **arguments: Any) -> Any:
         for attempt in range(ATTEMPTS):
@@ -133,7 +137,7 @@ class Checkpoints:
             if step is None:
                 raise UserError(f"{self._folder} holds no {which} checkpoint; train first.")
             try:
-                with _mute_unless_done():
+                with _mute_unless_done(), _quiet():
                     return self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
             except (ValueError, KeyError, OSError) as error:
                 self._managers[which].reload()
@@ -174,10 +178,11 @@ class Checkpoints:
 
 
 class Saved(NamedTuple):
-    """Where a run goes on: after so many steps, in a phase, from 0."""
+    """Where a run goes on: after so many steps, in a phase, from 0; and whether the numbers of the next were finite."""
 
     step: int
     phase: int
+    all_finite: bool
 
 
 def last_checkpoint(run: RunDirectory) -> Saved | None:
@@ -186,11 +191,26 @@ def last_checkpoint(run: RunDirectory) -> Saved | None:
         return None
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         step = checkpoints.step()
-        return None if step is None else Saved(step, int(checkpoints.metadata()["phase"]))
+        if step is None:
+            return None
+        metadata = checkpoints.metadata()
+        return Saved(step, int(metadata["phase"]), bool(metadata["all_finite"]))
 
 
 def _scalar(abstract: Any, value: np.generic) -> jax.Array:
     return jax.make_array_from_callback((), abstract.sharding, lambda _: np.asarray(value))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax' remarks on a manager that only reads from the screen; errors are raised."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from jaxft.training.checkpoint import Checkpoints, last_checkpoint
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.optim import set_modes
-from jaxft.training.resuming import check_config, check_examples
+from jaxft.training.resuming import check_config, check_examples, check_own
 from jaxft.training.setup import Loss, Own, Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter, initial_state
@@ -69,7 +69,8 @@ def fit(
     own, resume = Own(model, datasets, loss), resume and run.exists()
     saved = last_checkpoint(run) if resume else None
     if resume:
-        check_config(run, config, saved.phase if saved else 0, own.names)
+        check_config(run, config, saved)
+        check_own(run, own.names)
     else:
         run.refuse_existing()
     setup = set_up(config, own)
@@ -250,7 +251,7 @@ class Loop:
 
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already."""
-        self.checkpoints.save(state, {"phase": stage.index})
+        self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""

@@ -1,23 +1,25 @@
 """What may differ when a run goes on, and what must not."""
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxft.config import Config
 from jaxft.errors import UserError
 from jaxft.fields import differences
 from jaxft.run import Names, RunDirectory
+from jaxft.training.checkpoint import Saved
 
 # What has no part in the result, besides more epochs of a phase that has not ended, and a lower learning rate.
 MAY_CHANGE = ("data.root", "data.url", "data.sha1", "data.workers", "log_every", "checkpoint_every", "fsdp")
 NAMED = 5  # examples of a list in a message
 
 
-def check_config(run: RunDirectory, config: Config, phase: int, own: Mapping[str, str]) -> None:
+def check_config(run: RunDirectory, config: Config, saved: Saved | None) -> None:
     """Compares the configuration of a run with the one that it is to go on with.
 
     Args:
-        phase: the one that the run is in, from 0.
-        own: what is the user's and not the configuration's, by its name.
+        saved: where it goes on; None from the start.
 
     Raises:
         UserError: fields differ that may not change; all are named.
@@ -25,15 +27,26 @@ def check_config(run: RunDirectory, config: Config, phase: int, own: Mapping[str
     odd = [
         f"{path}: {there!r} there, {here!r} here"
         for path, (there, here) in differences(run.config(), config).items()
-        if not _may_change(path, there, here, phase)
+        if not _may_change(path, there, here, saved or Saved(0, 0, True))
     ]
     if odd:
         raise UserError(
             f"{run.path} was started with other settings ({', '.join(odd)}). Resume it with its own, for example "
             "without --config, or start another run with --workdir. What may change is "
-            f"{', '.join(MAY_CHANGE)}, phases.N.epochs of a phase that has not ended (more of them), and "
-            "optimizer.learning_rate (a lower one)."
+            f"{', '.join(MAY_CHANGE)}, phases.N.epochs of a phase that has not ended (more of them), and, after a loss "
+            "that was not finite, optimizer.learning_rate (a lower one)."
         )
+
+
+def check_own(run: RunDirectory, own: Mapping[str, str]) -> None:
+    """Compares what a run was started with in the place of what its configuration says with what it is to go on with.
+
+    Args:
+        own: what each is called; see `jaxft.training.setup.Own.names`.
+
+    Raises:
+        UserError: something is missing, new or called otherwise.
+    """
     before = run.own()
     if changed := [name for name in {**before, **own} if before.get(name) != own.get(name)]:
         pairs = [f"{name}: {before.get(name, 'none')} there, {own.get(name, 'none')} here" for name in changed]
@@ -43,14 +56,12 @@ def check_config(run: RunDirectory, config: Config, phase: int, own: Mapping[str
         )
 
 
-def _may_change(path: str, there: object, here: object, phase: int) -> bool:
-    if path in MAY_CHANGE:
-        return True
-    larger = isinstance(there, int | float) and isinstance(here, int | float) and here > there
-    smaller = isinstance(there, int | float) and isinstance(here, int | float) and here < there
-    if path.startswith("phases.") and path.endswith(".epochs"):
-        return larger and int(path.split(".")[1]) >= phase
-    return path == "optimizer.learning_rate" and smaller
+def _may_change(path: str, there: Any, here: Any, saved: Saved) -> bool:
+    if re.fullmatch(r"phases\.\d+\.epochs", path) and None not in (there, here):
+        return bool(here > there) and int(path.split(".")[1]) >= saved.phase
+    if path == "optimizer.learning_rate":
+        return bool(here < there) and not saved.all_finite
+    return path in MAY_CHANGE
 
 
 def check_examples(run: RunDirectory, classes: tuple[str, ...], examples: Names) -> None:

@@ -78,17 +78,19 @@ def train_step(
         return Gradient(grads, stats, metrics)
 
     def mean_gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:
-        # Part i takes every `parts`-th example: a device keeps its own, and nothing travels.
-        cut = {name: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1) for name, rows in batch.items()}
-        items = (cut, jax.random.split(key, parts))
-        first = jax.eval_shape(gradient, params, frozen, stats, *jax.tree.map(lambda item: item[0], items))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (first.grads, first.metrics))
+        def one(index: Array | int, stats: Arrays, key: Array) -> Gradient:
+            # Part i takes every `parts`-th example: a device keeps its own, and nothing travels.
+            rows = {name: array.reshape(-1, parts, *array.shape[1:])[:, index] for name, array in batch.items()}
+            return gradient(params, frozen, stats, rows, key)
 
-        def body(sums: Gradient, item: tuple[Batch, Array]) -> tuple[Gradient, None]:
-            part = gradient(params, frozen, sums.stats, *item)
+        def body(sums: Gradient, item: tuple[Array, Array]) -> tuple[Gradient, None]:
+            part = one(item[0], sums.stats, item[1])
             add = partial(jax.tree.map, jnp.add)
             return Gradient(add(sums.grads, part.grads), part.stats, add(sums.metrics, part.metrics)), None
 
+        first = jax.eval_shape(partial(one, 0), stats, key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (first.grads, first.metrics))
+        items = (jnp.arange(parts), jax.random.split(key, parts))
         sums, _ = jax.lax.scan(body, Gradient(zeros[0], stats, zeros[1]), items)
         grads, metrics = jax.tree.map(lambda leaf: leaf / parts, (sums.grads, sums.metrics))
         return Gradient(grads, sums.stats, metrics)

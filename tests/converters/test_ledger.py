@@ -42,7 +42,7 @@ def extra(state: State) -> None:
     state["layer2.0.weight"] = np.ones(3, np.float32)
 
 
-def misspelt(state: State) -> None:
+def misspelled(state: State) -> None:
     state["fc.weights"] = state.pop("fc.weight")
 
 
@@ -101,7 +101,7 @@ def other_classes(state: State) -> None:
 DAMAGE: dict[Callable[[State], None], list[str]] = {
     dropped: ["our layer1.0.kernel is not filled: no source key layer1.0.weight (nearest: layer1.1.weight)"],
     extra: ["source key layer2.0.weight has no place in the model (nearest: layer1.0.weight)"],
-    misspelt: ["source key fc.weights has no place in the model (nearest: fc.weight)",
+    misspelled: ["source key fc.weights has no place in the model (nearest: fc.weight)",
                "our fc.kernel is not filled: no source key fc.weight (nearest: fc.weights)"],
     mis_shaped: ["conv1.weight has shape (4, 3, 2, 3), the model wants (4, 3, 3, 2) in this order of axes"],
     transposed: ["fc.weight has shape (6, 2), the model wants (2, 6) in this order of axes"],
@@ -141,7 +141,7 @@ def test_damage_is_named_and_nothing_is_loaded(damage: Callable[[State], None]) 
 
 def test_all_reasons_come_in_one_message() -> None:
     state = random_state(tiny())
-    for damage in (dropped, extra, misspelt, mis_shaped, floating_counter, not_a_number):
+    for damage in (dropped, extra, misspelled, mis_shaped, floating_counter, not_a_number):
         damage(state)
     state["head.bias"] = state["fc.bias"]
     reasons = refusal(tiny(), state, skip=["layer3", "aux"], rename={"head.": "fc."})
@@ -151,7 +151,7 @@ def test_all_reasons_come_in_one_message() -> None:
             "skip pattern 'aux' matches nothing",
             "two source keys become fc.bias (the second is head.bias); rename one of them otherwise",
             "our layer1.0.kernel is not filled: no source key layer1.0.weight (nearest: layer2.0.weight)",
-            *(reason for damage in (extra, misspelt, mis_shaped, floating_counter, not_a_number)
+            *(reason for damage in (extra, misspelled, mis_shaped, floating_counter, not_a_number)
               for reason in DAMAGE[damage]),
         ]
     )  # fmt: skip

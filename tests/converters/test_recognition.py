@@ -42,10 +42,10 @@ def test_the_nearest_architecture_is_named_where_none_fits() -> None:
 
 class OldNames(nnx.Module):
     def __init__(self, num_classes: int = 2, *, rngs: nnx.Rngs) -> None:
-        self.denselayer1 = Normalised()
+        self.denselayer1 = Normalized()
 
 
-class Normalised(nnx.Module):
+class Normalized(nnx.Module):
     def __init__(self) -> None:
         self.norm1 = BatchNorm(3)
 

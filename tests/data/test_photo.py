@@ -25,7 +25,7 @@ def test_jpeg_pixels_equal_pillow(tmp_path: Path) -> None:
 def test_modes_convert_as_in_pillow(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.tif" if mode in ("YCbCr", "HSV") else "a.png")
     original = photo(20, 14)
-    if mode == "HSV":  # no format stores it; the grey file stands for "anything else"
+    if mode == "HSV":  # no format stores it; the gray file stands for "anything else"
         mode = "L"
     if mode in ("RGBA", "LA"):
         original.putalpha(Image.linear_gradient("L").resize((20, 14)))
@@ -37,7 +37,7 @@ def test_modes_convert_as_in_pillow(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("transparency", [3, bytes(range(0, 240, 10))])
-def test_transparent_palette_keeps_its_colours_without_a_warning(transparency: int | bytes) -> None:
+def test_transparent_palette_keeps_its_colors_without_a_warning(transparency: int | bytes) -> None:
     file = BytesIO()
     photo(20, 14).quantize(24).save(file, "PNG", transparency=transparency)
     with warnings.catch_warnings():
@@ -50,13 +50,13 @@ def test_transparent_palette_keeps_its_colours_without_a_warning(transparency: i
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_sixteen_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
-    grey = np.array([[0, 128, 129, 257], [1000, 32768, 65000, 65535]], np.uint16)
+    gray = np.array([[0, 128, 129, 257], [1000, 32768, 65000, 65535]], np.uint16)
     path = tmp_path / f"a.{suffix}"
     if suffix == "pgm":  # binary PGM is big-endian
-        path.write_bytes(b"P5 4 2 65535\n" + grey.astype(">u2").tobytes())
+        path.write_bytes(b"P5 4 2 65535\n" + gray.astype(">u2").tobytes())
     else:
-        Image.fromarray(grey).save(path)
-    expected = np.round(grey / 257.0).astype(np.uint8)
+        Image.fromarray(gray).save(path)
+    expected = np.round(gray / 257.0).astype(np.uint8)
     np.testing.assert_array_equal(np.asarray(Photo(path).rgb()), np.repeat(expected[..., None], 3, -1))
 
 

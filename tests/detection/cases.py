@@ -12,9 +12,9 @@ from torch import Tensor
 def boxes(seed: int, count: int, height: float = 120, width: float = 160, largest: float = 60) -> np.ndarray:
     """`[count, 4]` float32, inside an image of that size."""
     random = np.random.default_rng(seed)
-    centre = random.uniform(0, 1, (count, 2)) * (width, height)
+    center = random.uniform(0, 1, (count, 2)) * (width, height)
     half = np.exp(random.uniform(np.log(2), np.log(largest / 2), (count, 2)))
-    low, high = np.maximum(centre - half, 0), np.minimum(centre + half, (width, height))
+    low, high = np.maximum(center - half, 0), np.minimum(center + half, (width, height))
     return np.concatenate([low, np.maximum(high, low + 1)], 1).astype(np.float32)
 
 

@@ -21,14 +21,14 @@ def test_mmdetections_anchors(scale_major: bool, offset: float) -> None:
         [8, 16], RATIOS, octave_base_scale=4, scales_per_octave=3, scale_major=scale_major, center_offset=offset
     )
     for stride, size, expected in zip((8, 16), MAPS, theirs.grid_priors(MAPS, device="cpu"), strict=True):
-        base = base_anchors(stride, octave_scales(4, 3), RATIOS, centre_offset=offset, scale_major=scale_major)
+        base = base_anchors(stride, octave_scales(4, 3), RATIOS, center_offset=offset, scale_major=scale_major)
         assert base.dtype == np.float32
         np.testing.assert_allclose(grid_anchors(base, size, stride), expected, rtol=1e-6, atol=1e-5)
 
 
-def test_anchors_around_a_given_centre() -> None:
+def test_anchors_around_a_given_center() -> None:
     theirs = AnchorGenerator([(16, 8)], [1.0, 2.0], scales=[1.0, 3.0], base_sizes=[10], centers=[(8.0, 4.0)])
-    base = base_anchors(10, (1.0, 3.0), (1.0, 2.0), centre=(8.0, 4.0))
+    base = base_anchors(10, (1.0, 3.0), (1.0, 2.0), center=(8.0, 4.0))
     expected = theirs.grid_priors([(3, 5)], device="cpu")[0]  # MMDetection's strides are (width, height)
     np.testing.assert_allclose(grid_anchors(base, (3, 5), (8, 16)), expected, rtol=1e-6, atol=1e-5)
 

@@ -30,7 +30,7 @@ MAPS = {8: (15, 20), 16: (8, 10), 32: (4, 5)}
 ANCHORS = np.concatenate(
     [grid_anchors(base_anchors(stride, (2, 3), (0.5, 1, 2)), size, stride) for stride, size in MAPS.items()]
 )
-SQUARES = np.concatenate([grid_anchors(base_anchors(s, (4,), (1,), centre_offset=0.5), m, s) for s, m in MAPS.items()])
+SQUARES = np.concatenate([grid_anchors(base_anchors(s, (4,), (1,), center_offset=0.5), m, s) for s, m in MAPS.items()])
 LEVELS = tuple(rows * columns for rows, columns in MAPS.values())
 CAP = 9
 

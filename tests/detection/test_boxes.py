@@ -8,7 +8,7 @@ import torch
 import torchvision.ops
 from mmdet.structures.bbox import bbox_overlaps
 
-from jaxft.detection.boxes import IouKind, area, centres, clip, iou, pairwise_iou
+from jaxft.detection.boxes import IouKind, area, centers, clip, iou, pairwise_iou
 from tests.detection import cases
 
 A, B = cases.boxes(0, 23), cases.boxes(1, 17)
@@ -59,7 +59,7 @@ def test_padding_gives_finite_gradients(kind: IouKind) -> None:
 
 def test_area_centres_clip() -> None:
     np.testing.assert_allclose(area(jnp.array(A)), torchvision.ops.box_area(torch.tensor(A)), rtol=1e-6)
-    np.testing.assert_allclose(centres(jnp.array(A))[:, 1], (A[:, 1] + A[:, 3]) / 2)
+    np.testing.assert_allclose(centers(jnp.array(A))[:, 1], (A[:, 1] + A[:, 3]) / 2)
     wide = A * 2 - 40
     expected = torchvision.ops.clip_boxes_to_image(torch.tensor(wide), (100, 140))
     np.testing.assert_array_equal(clip(jnp.array(wide), jnp.array([100, 140])), expected)

@@ -1,4 +1,4 @@
-"""AlexNet as torchvision builds it: one tower, without local response normalisation.
+"""AlexNet as torchvision builds it: one tower, without local response normalization.
 
 Krizhevsky 2014, https://arxiv.org/abs/1404.5997.
 """

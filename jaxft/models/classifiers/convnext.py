@@ -16,7 +16,7 @@ from jaxft.models.layers.pooling import global_average_pool
 
 convolution = partial(Conv, init=normal(0.02), bias_init=zeros)
 linear = partial(Linear, init=normal(0.02), bias_init=zeros)
-normalisation = partial(LayerNorm, eps=1e-6)
+normalization = partial(LayerNorm, eps=1e-6)
 LAYER_SCALE = 1e-6
 
 
@@ -33,7 +33,7 @@ class CNBlock(nnx.Module):
             [
                 convolution(channels, channels, 7, padding=3, groups=channels, rngs=rngs),
                 unchanged,
-                normalisation(channels),
+                normalization(channels),
                 linear(channels, 4 * channels, rngs=rngs),
                 gelu,
                 linear(4 * channels, channels, rngs=rngs),
@@ -72,16 +72,16 @@ class ConvNeXt(nnx.Module):
         inputs = 3
         for width, depth in zip(widths, depths, strict=True):
             if not layers:
-                layers.append(Sequential([convolution(inputs, width, 4, stride=4, rngs=rngs), normalisation(width)]))
+                layers.append(Sequential([convolution(inputs, width, 4, stride=4, rngs=rngs), normalization(width)]))
             else:
-                layers.append(Sequential([normalisation(inputs), convolution(inputs, width, 2, stride=2, rngs=rngs)]))
+                layers.append(Sequential([normalization(inputs), convolution(inputs, width, 2, stride=2, rngs=rngs)]))
             rates = [drop_path * index / (count - 1) for index in range(done, done + depth)]
             layers.append(
                 Sequential([CNBlock(width, layer_scale=layer_scale, drop_path=rate, rngs=rngs) for rate in rates])
             )
             inputs, done = width, done + depth
         self.features_ = Sequential(layers)
-        self.classifier = Sequential([normalisation(inputs), unchanged, linear(inputs, num_classes, rngs=rngs)])
+        self.classifier = Sequential([normalization(inputs), unchanged, linear(inputs, num_classes, rngs=rngs)])
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
@@ -91,7 +91,7 @@ class ConvNeXt(nnx.Module):
         return maps
 
     def features(self, x: Array) -> Array:
-        """`[N, H, W, 3]` -> `[N, C]`, the pooled and normalised input of the last linear layer."""
+        """`[N, H, W, 3]` -> `[N, C]`, the pooled and normalized input of the last linear layer."""
         norm, _, _ = self.classifier
         return norm(global_average_pool(self.stages(x)[f"features.{len(self.features_) - 1}"]))
 

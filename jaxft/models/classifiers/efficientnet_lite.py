@@ -27,7 +27,7 @@ GROUPS = (
 STEM, HEAD = 32, 1280
 
 convolution = partial(Conv, bias=False, padding="same")
-normalisation = partial(BatchNorm, eps=1e-3)
+normalization = partial(BatchNorm, eps=1e-3)
 
 
 class MBConv(nnx.Module):
@@ -47,11 +47,11 @@ class MBConv(nnx.Module):
     ) -> None:
         width = inputs * expansion
         self._expand_conv = convolution(inputs, width, 1, rngs=rngs) if expansion > 1 else None
-        self._bn0 = normalisation(width, momentum=momentum) if expansion > 1 else None
+        self._bn0 = normalization(width, momentum=momentum) if expansion > 1 else None
         self._depthwise_conv = convolution(width, width, size, stride=stride, groups=width, rngs=rngs)
-        self._bn1 = normalisation(width, momentum=momentum)
+        self._bn1 = normalization(width, momentum=momentum)
         self._project_conv = convolution(width, outputs, 1, rngs=rngs)
-        self._bn2 = normalisation(outputs, momentum=momentum)
+        self._bn2 = normalization(outputs, momentum=momentum)
         self.drop_path = DropPath(drop_path, rngs=rngs) if stride == 1 and inputs == outputs else None
 
     def __call__(self, x: Array) -> Array:
@@ -86,7 +86,7 @@ class EfficientNetLite(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self._conv_stem = convolution(3, STEM, 3, stride=2, rngs=rngs)
-        self._bn0 = normalisation(STEM, momentum=momentum)
+        self._bn0 = normalization(STEM, momentum=momentum)
         repeats = [repeat if group in (0, len(GROUPS) - 1) else math.ceil(repeat * depth)
                    for group, (repeat, *_) in enumerate(GROUPS)]  # fmt: skip
         blocks: list[MBConv] = []
@@ -109,7 +109,7 @@ class EfficientNetLite(nnx.Module):
                 inputs = outputs
         self._blocks = Sequential(blocks)
         self._conv_head = convolution(inputs, HEAD, 1, rngs=rngs)
-        self._bn1 = normalisation(HEAD, momentum=momentum)
+        self._bn1 = normalization(HEAD, momentum=momentum)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self._fc = Linear(HEAD, num_classes, rngs=rngs)
 

@@ -64,7 +64,7 @@ class Inception(nnx.Module):
         self.branch1 = ConvNorm(inputs, single, 1, rngs=rngs)
         self.branch2 = two(*second)
         self.branch3 = two(*third)
-        self.branch4 = Sequential([neighbours, ConvNorm(inputs, pooled, 1, rngs=rngs)])
+        self.branch4 = Sequential([neighbors, ConvNorm(inputs, pooled, 1, rngs=rngs)])
 
     def __call__(self, x: Array) -> Array:
         return jnp.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], -1)
@@ -90,7 +90,7 @@ class GoogLeNet(nnx.Module):
 
     Args:
         aux_logits: whether there are auxiliary heads.
-        transform_input: whether images arrive normalised by ImageNet's means and deviations; the net wants -1..1.
+        transform_input: whether images arrive normalized by ImageNet's means and deviations; the net wants -1..1.
         dropout, auxiliary_dropout: before the last linear layer of the net and of each auxiliary head, in training.
     """
 
@@ -156,13 +156,13 @@ class GoogLeNet(nnx.Module):
         return Outputs(logits, auxiliary, self.auxiliary_weight)
 
 
-def neighbours(x: Array) -> Array:
-    """The maximum of each pixel and its eight neighbours."""
+def neighbors(x: Array) -> Array:
+    """The maximum of each pixel and its eight neighbors."""
     return max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
 
 
 def scaled_to_one(x: Array) -> Array:
-    """Images normalised by ImageNet's means and deviations -> the same scaled to -1..1."""
+    """Images normalized by ImageNet's means and deviations -> the same scaled to -1..1."""
     scale, shift = jnp.array([0.229, 0.224, 0.225]) / 0.5, (jnp.array([0.485, 0.456, 0.406]) - 0.5) / 0.5
     return x * scale.reshape(1, 1, 1, 3).astype(x.dtype) + shift.reshape(1, 1, 1, 3).astype(x.dtype)
 

@@ -19,7 +19,7 @@ convolution = partial(ConvNorm, deviation=0.1)
 
 
 class InceptionA(nnx.Module):
-    """1x1; 1x1 and 5x5; 1x1 and two 3x3; the mean of neighbours and 1x1. Puts out 224 channels and `pooled`."""
+    """1x1; 1x1 and 5x5; 1x1 and two 3x3; the mean of neighbors and 1x1. Puts out 224 channels and `pooled`."""
 
     def __init__(self, inputs: int, pooled: int, *, rngs: nnx.Rngs) -> None:
         self.branch1x1 = convolution(inputs, 64, 1, rngs=rngs)
@@ -51,7 +51,7 @@ class InceptionB(nnx.Module):
 
 
 class InceptionC(nnx.Module):
-    """1x1; 7x7 as 1x7 and 7x1, once and twice, with `width` channels inside; the mean of neighbours and 1x1."""
+    """1x1; 7x7 as 1x7 and 7x1, once and twice, with `width` channels inside; the mean of neighbors and 1x1."""
 
     def __init__(self, inputs: int, width: int, *, rngs: nnx.Rngs) -> None:
         flat = partial(convolution, size=(1, 7), padding=(0, 3), rngs=rngs)
@@ -91,7 +91,7 @@ class InceptionD(nnx.Module):
 
 
 class InceptionE(nnx.Module):
-    """1x1; 1x1, then 1x3 beside 3x1; 1x1 and 3x3, then the same; the mean of neighbours and 1x1: 2048 channels."""
+    """1x1; 1x1, then 1x3 beside 3x1; 1x1 and 3x3, then the same; the mean of neighbors and 1x1: 2048 channels."""
 
     def __init__(self, inputs: int, *, rngs: nnx.Rngs) -> None:
         flat = partial(convolution, size=(1, 3), padding=(0, 1), rngs=rngs)
@@ -140,7 +140,7 @@ class Inception3(nnx.Module):
 
     Args:
         aux_logits: whether there is an auxiliary head.
-        transform_input: whether images arrive normalised by ImageNet's means and deviations; the net wants -1..1.
+        transform_input: whether images arrive normalized by ImageNet's means and deviations; the net wants -1..1.
         dropout: before the last linear layer, in training.
     """
 

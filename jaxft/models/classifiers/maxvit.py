@@ -31,7 +31,7 @@ HEAD = 32  # channels of each head of attention
 
 convolution = partial(Conv, init=normal(0.02), bias_init=zeros)
 linear = partial(Linear, init=normal(0.02), bias_init=zeros)
-normalisation = partial(BatchNorm, eps=1e-3, momentum=0.01)
+normalization = partial(BatchNorm, eps=1e-3, momentum=0.01)
 
 
 def conv_norm(inputs: int, outputs: int, size: int, *, stride: int = 1, groups: int = 1, rngs: nnx.Rngs) -> Sequential:
@@ -39,7 +39,7 @@ def conv_norm(inputs: int, outputs: int, size: int, *, stride: int = 1, groups: 
     return Sequential(
         [
             convolution(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=False, rngs=rngs),
-            normalisation(outputs),
+            normalization(outputs),
             gelu,
         ]
     )
@@ -52,7 +52,7 @@ class MBConv(nnx.Module):
         width = EXPANSION * outputs
         self.proj = shortcut(inputs, outputs, stride, rngs)
         self.layers = nnx.Dict(
-            pre_norm=normalisation(inputs),
+            pre_norm=normalization(inputs),
             conv_a=conv_norm(inputs, width, 1, rngs=rngs),
             conv_b=conv_norm(width, width, 3, stride=stride, groups=width, rngs=rngs),
             squeeze_excitation=SqueezeExcitation(

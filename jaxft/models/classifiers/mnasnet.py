@@ -30,7 +30,7 @@ STACKS: tuple[Stack, ...] = (
 STEM, SEPARABLE, HEAD = 32, 16, 1280
 
 convolution = partial(Conv, bias=False, init=kaiming_normal_fan_out)
-normalisation = partial(BatchNorm, momentum=1 - 0.9997)
+normalization = partial(BatchNorm, momentum=1 - 0.9997)
 
 
 def uniform_by_outputs(key: Array, shape: tuple[int, ...]) -> Array:
@@ -48,13 +48,13 @@ class InvertedResidual(nnx.Module):
         self.layers = Sequential(
             [
                 convolution(inputs, width, 1, rngs=rngs),
-                normalisation(width),
+                normalization(width),
                 nnx.relu,
                 convolution(width, width, size, stride=stride, padding=size // 2, groups=width, rngs=rngs),
-                normalisation(width),
+                normalization(width),
                 nnx.relu,
                 convolution(width, outputs, 1, rngs=rngs),
-                normalisation(outputs),
+                normalization(outputs),
             ]
         )
 
@@ -84,13 +84,13 @@ class MNASNet(nnx.Module):
         stem, inputs = scaled(STEM, width), scaled(SEPARABLE, width)
         layers: list[Callable[[Array], Array]] = [
             convolution(3, stem, 3, stride=2, padding=1, rngs=rngs),
-            normalisation(stem),
+            normalization(stem),
             nnx.relu,
             convolution(stem, stem, 3, padding=1, groups=stem, rngs=rngs),
-            normalisation(stem),
+            normalization(stem),
             nnx.relu,
             convolution(stem, inputs, 1, rngs=rngs),
-            normalisation(inputs),
+            normalization(inputs),
         ]
         for channels, size, stride, expansion, repeats in stacks:
             block = partial(
@@ -99,7 +99,7 @@ class MNASNet(nnx.Module):
             first = block(inputs, stride=stride)
             inputs = scaled(channels, width)
             layers.append(Sequential([first, *(block(inputs, stride=1) for _ in range(repeats - 1))]))
-        layers += [convolution(inputs, HEAD, 1, rngs=rngs), normalisation(HEAD), nnx.relu]
+        layers += [convolution(inputs, HEAD, 1, rngs=rngs), normalization(HEAD), nnx.relu]
         self.layers = Sequential(layers)
         self.classifier = Sequential(
             [

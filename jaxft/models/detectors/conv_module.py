@@ -1,4 +1,4 @@
-"""The layers that MMDetection builds its parts from: a convolution with its normalisation and activation."""
+"""The layers that MMDetection builds its parts from: a convolution with its normalization and activation."""
 
 from functools import partial
 from math import log
@@ -29,7 +29,7 @@ def bias_for(probability: float) -> Init:
     return jax.nn.initializers.constant(-log((1 - probability) / probability))
 
 
-def normalisation(norm: Norm, channels: int) -> BatchNorm | FrozenBatchNorm | GroupNorm:
+def normalization(norm: Norm, channels: int) -> BatchNorm | FrozenBatchNorm | GroupNorm:
     """The layer that `norm` describes."""
     if norm.type == "GN":
         return GroupNorm(norm.num_groups, channels, eps=norm.eps)
@@ -47,9 +47,9 @@ class ConvModule(nnx.Module):
     """`mmcv.cnn.ConvModule`: `conv`, then `bn` or `gn`, then ReLU.
 
     Args:
-        norm_cfg: None for no normalisation.
+        norm_cfg: None for no normalization.
         activation: whether ReLU follows.
-        bias: None: the convolution has one where there is no normalisation.
+        bias: None: the convolution has one where there is no normalization.
         init: draws the kernel; kaiming's normal where it is None. Biases are 0.
     """
 
@@ -72,7 +72,7 @@ class ConvModule(nnx.Module):
         self.conv = layer(inputs, outputs, size, init=init or kaiming_normal_fan_out)
         self.name = None if norm_cfg is None else norm_name(norm_cfg)
         if norm_cfg is not None:
-            setattr(self, norm_name(norm_cfg), normalisation(norm_cfg, outputs))
+            setattr(self, norm_name(norm_cfg), normalization(norm_cfg, outputs))
         self.activation = activation
 
     def __call__(self, x: Array, used: Array | None = None) -> Array:
@@ -87,6 +87,6 @@ class ConvModule(nnx.Module):
 def stack(
     inputs: int, channels: int, count: int, norm_cfg: Norm | None, *, bias: bool | None = None, rngs: nnx.Rngs
 ) -> Sequential:
-    """`count` 3x3 convolutions with normalisation and ReLU, at the paths `0.conv`, `1.conv`, ..."""
+    """`count` 3x3 convolutions with normalization and ReLU, at the paths `0.conv`, `1.conv`, ..."""
     module = partial(ConvModule, padding=1, norm_cfg=norm_cfg, bias=bias, init=normal_001, rngs=rngs)
     return Sequential([module(inputs if index == 0 else channels, channels, 3) for index in range(count)])

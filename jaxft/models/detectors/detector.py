@@ -1,7 +1,7 @@
 """Detectors: a backbone, a neck, and one head or two.
 
 All of them have `loss(images, sizes, targets)`, `predict(images, sizes)` and `feature_maps(images)`. Images are float
-`[N, H, W, 3]`, normalised, 0 outside of the photos, whose heights and widths are `sizes` `[N, 2]`.
+`[N, H, W, 3]`, normalized, 0 outside of the photos, whose heights and widths are `sizes` `[N, 2]`.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ class SingleStage(nnx.Module):
         return maps if self.neck is None else self.neck(maps)
 
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
-        """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimised."""
+        """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimized."""
         outputs = self.bbox_head(self.feature_maps(images))
         return self.bbox_head.loss(outputs, sizes, pad_shape_of(images), targets)
 
@@ -98,7 +98,7 @@ class TwoStage(nnx.Module):
         return maps if self.neck is None else self.neck(maps)
 
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
-        """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimised."""
+        """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimized."""
         maps, pad_shape = self.feature_maps(images), pad_shape_of(images)
         outputs = self.rpn_head(maps)
         terms = self.rpn_head.loss(outputs, sizes, pad_shape, targets)

@@ -48,7 +48,7 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation layer: batch norm, group norm, or batch norm whose four vectors are constants (torchvision)."""
+    """A normalization layer: batch norm, group norm, or batch norm whose four vectors are constants (torchvision)."""
 
     type: Literal["BN", "GN", "FrozenBN"] = "BN"
     num_groups: int = 32
@@ -67,7 +67,7 @@ class AnchorGenerator:
         base_sizes: of each level; its stride where it is None.
         sizes: in place of all of these, the edge lengths of each level in pixels (torchvision).
         scale_major: whether the scale is the faster index (MMDetection's name says the opposite).
-        center_offset: of the first anchor's centre, in units of the base size.
+        center_offset: of the first anchor's center, in units of the base size.
         round: corners of the base anchors to whole pixels (torchvision).
         divisor: the photo's own padded size is the next multiple of it. Cells outside of that have no anchors in
             training; None: the whole padded image has (torchvision).
@@ -88,7 +88,7 @@ class AnchorGenerator:
 
 @dataclass(frozen=True)
 class DeltaCoder:
-    """Shifts of the centre in units of the size, and logarithms of the sizes' ratio (`DeltaXYWHBBoxCoder`).
+    """Shifts of the center in units of the size, and logarithms of the sizes' ratio (`DeltaXYWHBBoxCoder`).
 
     `clamp_below` False is torchvision's: sizes are bounded above only.
     """

@@ -1,13 +1,13 @@
-"""Layers that families share: convolution, linear, normalisation, drop-path, activations and the like.
+"""Layers that families share: convolution, linear, normalization, drop-path, activations and the like.
 
-Activations are `[N, H, W, C]`. Defaults, initial values and training behaviour are PyTorch's, so that a model written
+Activations are `[N, H, W, C]`. Defaults, initial values and training behavior are PyTorch's, so that a model written
 with these layers under PyTorch's attribute names trains as its original does. Leaf names are Flax's (`kernel`, `scale`,
 `mean`, `var`); `converters/rules.py` holds the correspondence. Pooling and attention are in files of their own.
 """
 
 from jaxft.models.layers.activations import gelu, hard_sigmoid, hard_swish, relu6
 from jaxft.models.layers.containers import Buffer, Outputs, Sequential
-from jaxft.models.layers.conv import Conv, ConvTranspose, standardise
+from jaxft.models.layers.conv import Conv, ConvTranspose, standardize
 from jaxft.models.layers.drop_path import DropPath
 from jaxft.models.layers.initializers import Init, fan_in_uniform, kaiming_normal_fan_out
 from jaxft.models.layers.linear import Linear, LinearOverMap, Scale
@@ -40,5 +40,5 @@ __all__ = [
     "kaiming_normal_fan_out",
     "pair",
     "relu6",
-    "standardise",
+    "standardize",
 ]

@@ -24,8 +24,8 @@ class Conv(nnx.Module):
         init: draws the kernel `[kh, kw, inputs/groups, outputs]` from a key; PyTorch's default where it is None.
         bias_init: draws the bias `[outputs]`, likewise.
 
-    Where `standardised` is set afterwards, each output's kernel is used less its mean and divided by its deviation
-    (weight standardisation; Qiao et al. 2019, https://arxiv.org/abs/1903.10520).
+    Where `standardized` is set afterwards, each output's kernel is used less its mean and divided by its deviation
+    (weight standardization; Qiao et al. 2019, https://arxiv.org/abs/1903.10520).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Conv(nnx.Module):
     ) -> None:
         self.size, self.stride, self.dilation, self.groups = pair(size), pair(stride), pair(dilation), groups
         self.padding = padding if isinstance(padding, str) else pair(padding)
-        self.standardised = False
+        self.standardized = False
         shape = (*self.size, inputs // groups, outputs)
         default = partial(fan_in_uniform, fan_in=math.prod(shape[:3]))
         self.kernel = nnx.Param((init or default)(rngs.params(), shape))
@@ -64,7 +64,7 @@ class Conv(nnx.Module):
         kernel = self.kernel[...]
         y = conv(
             x,
-            standardise(kernel) if self.standardised else kernel,
+            standardize(kernel) if self.standardized else kernel,
             strides=self.stride,
             padding=self._pads((x.shape[1], x.shape[2])),
             dilation=self.dilation,
@@ -73,10 +73,10 @@ class Conv(nnx.Module):
         return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
 
 
-def standardise(kernel: Array) -> Array:
+def standardize(kernel: Array) -> Array:
     """A kernel `[kh, kw, in, out]` with mean 0 and (unbiased) deviation 1 for each output, as mmcv's `ConvWS2d`."""
-    centred = kernel - kernel.mean((0, 1, 2), keepdims=True)
-    return centred / (jnp.std(kernel, (0, 1, 2), ddof=1, keepdims=True) + 1e-5)
+    centered = kernel - kernel.mean((0, 1, 2), keepdims=True)
+    return centered / (jnp.std(kernel, (0, 1, 2), ddof=1, keepdims=True) + 1e-5)
 
 
 class ConvTranspose(nnx.Module):

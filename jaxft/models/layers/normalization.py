@@ -19,18 +19,18 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = wide - wide.mean(-1, keepdims=True)
-        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        centered = wide - wide.mean(-1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.eps)
         scale, bias = (along_channels(vector[...], x) for vector in (self.scale, self.bias))
-        return (centred * factor * scale + bias).astype(x.dtype)
+        return (centered * factor * scale + bias).astype(x.dtype)
 
 
 class BatchNorm(nnx.Module):
     """`torch.nn.BatchNorm2d` on `[N, H, W, C]`, its running estimates included.
 
-    Training normalises with the batch's biased variance and moves the running estimates by
+    Training normalizes with the batch's biased variance and moves the running estimates by
     `running = (1 - momentum) * running + momentum * batch` with the batch's *unbiased* variance. That is PyTorch's
-    convention for both; Flax's own layer differs in both. Evaluation normalises with the running estimates. Arithmetic
+    convention for both; Flax's own layer differs in both. Evaluation normalizes with the running estimates. Arithmetic
     is float32 (or wider) whatever the dtype of the activations.
 
     `use_running_average` is what `model.train()` and `model.eval()` set. `running_only` wins over it: such a layer uses
@@ -99,7 +99,7 @@ class GroupNorm(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """`[N, H, W, C]` -> the same shape and dtype."""
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(*x.shape[:3], self.groups, -1)
-        centred = wide - wide.mean((1, 2, 4), keepdims=True)
-        factor = jax.lax.rsqrt(jnp.square(centred).mean((1, 2, 4), keepdims=True) + self.eps)
+        centered = wide - wide.mean((1, 2, 4), keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(centered).mean((1, 2, 4), keepdims=True) + self.eps)
         scale, bias = (along_channels(vector[...], x) for vector in (self.scale, self.bias))
-        return ((centred * factor).reshape(x.shape) * scale + bias).astype(x.dtype)
+        return ((centered * factor).reshape(x.shape) * scale + bias).astype(x.dtype)

@@ -152,7 +152,7 @@ def in_windows(mix: Callable[[Array, Array | float], Array], x: Array, window: i
 
 
 def window_mask(count: Pair, window: int, shifts: Pair) -> Array | float:
-    """-100 where two pixels of a window were not neighbours before the shift `[windows, 1, pixels, pixels]`, else 0."""
+    """-100 where two pixels of a window were not neighbors before the shift `[windows, 1, pixels, pixels]`, else 0."""
     if shifts == (0, 0):
         return 0.0
 

@@ -6,26 +6,9 @@ from jaxft.config import Data
 from jaxft.data.digits import Digits
 from jaxft.data.download import data_root
 from jaxft.data.folder import ImageFolder
-from jaxft.data.source import Source, split_holdout
+from jaxft.data.source import Source
 from jaxft.data.tfds import Tfds
 from jaxft.errors import UserError
-
-
-def open_splits(data: Data, seed: int) -> tuple[Source, Source]:
-    """The sources to train on and to evaluate on.
-
-    Raises:
-        UserError: data are missing, or of different classes in the two splits.
-    """
-    train = open_source(data, data.train)
-    if data.holdout:
-        return split_holdout(train, data.holdout, seed)
-    validation = open_source(data, data.validation)
-    if train.classes != validation.classes:
-        raise UserError(
-            f"The split {data.train!r} has the classes {train.classes}, {data.validation!r} has {validation.classes}."
-        )
-    return train, validation
 
 
 def open_source(data: Data, split: str) -> Source:

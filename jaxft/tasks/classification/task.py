@@ -1,12 +1,10 @@
 """Classification: cross-entropy, accuracy, and probabilities by class."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -15,16 +13,18 @@ from rich.table import Table
 from jaxft.config import Data
 from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.preprocessing import Preprocessing
-from jaxft.data.transforms import normalize
+from jaxft.data.source import split_holdout
 from jaxft.errors import UserError
-from jaxft.models.layers import Outputs
 from jaxft.tasks.classification import Classification
-from jaxft.tasks.classification.data import open_source, open_splits
+from jaxft.tasks.classification.data import open_source
+from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide, write_entries
 from jaxft.tasks.images import check_model
 from jaxft.tasks.photos import Photos
+from jaxft.tasks.splits import check_classes, open_splits
 from jaxft.tasks.task import Metric, Prediction, Predictions, Program
 
-SHOWN = 60  # photos in a picture at most
+if TYPE_CHECKING:
+    from jaxft.reporting.pictures import Line
 
 
 class ClassificationTask:
@@ -46,13 +46,12 @@ class ClassificationTask:
         return ImageDataset(source, self.fields.images.augment(), self.fields.images.center_crop())
 
     def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
-        train, validation = open_splits(data, seed)
+        train, validation = open_splits(data, seed, lambda split, _: open_source(data, split), split_holdout)
         return self._dataset(train), self._dataset(validation)
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
         source = open_source(data, split)
-        if source.classes != classes:
-            raise UserError(f"The data have the classes {source.classes}, the run was trained on {classes}.")
+        check_classes(source, classes)
         return self._dataset(source)
 
     def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> Dataset:
@@ -68,25 +67,19 @@ class ClassificationTask:
 
     def images(self, pixels: Array) -> Array:
         """uint8 `[N, H, W, 3]` -> normalized, in the task's dtype; floats are taken as normalized already."""
-        floating = jnp.issubdtype(pixels.dtype, jnp.floating)
-        images = self.fields.images
-        return jnp.asarray(pixels if floating else normalize(pixels, images.mean, images.std), self.dtype)
+        return normalized(pixels, self.fields.images, self.dtype)
 
     def logits(self, model: Any, pixels: Array) -> Array:
         """uint8 `[N, H, W, 3]` -> float32 (or wider) `[N, classes]`, of a model in evaluation."""
-        return _wide(model(self.images(pixels)))
+        return wide(model(self.images(pixels)))
 
     def loss(self, model: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         """The mean cross-entropy of a batch `{image, label}`; metrics `loss` and `accuracy` (0..1).
 
         Auxiliary heads add theirs with the weight that the model gives them.
         """
-        outputs, labels = model(self.images(batch["image"])), batch["label"]
-        logits, auxiliary, weight = outputs if isinstance(outputs, Outputs) else Outputs(outputs, (), 0.0)
-        logits = _wide(logits)
-        loss = self._losses(logits, labels).mean()
-        for extra in auxiliary:
-            loss += weight * self._losses(_wide(extra), labels).mean()
+        labels = batch["label"]
+        loss, logits = total_loss(model(self.images(batch["image"])), lambda logits: self._losses(logits, labels))
         return loss, {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean()}
 
     def _losses(self, logits: Array, labels: Array) -> Array:
@@ -105,50 +98,32 @@ class ClassificationTask:
         return Accuracy(len(dataset.classes))
 
     def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
-        from jaxft.reporting import pictures  # matplotlib takes a second to import
-
-        some = dict(list(predictions.items())[:SHOWN])
-        images = [np.asarray(dataset.evaluation(index)["image"]) for index in some]
-        titles = [_title(prediction, dataset.classes) for prediction in some.values()]
-        pictures.titled(images, [title for title, _ in titles], [color for _, color in titles], file)
+        draw_titled(dataset, predictions, lambda prediction: _title(prediction, dataset.classes), file)
 
     def table(self, dataset: Dataset, predictions: Predictions) -> Table:
         table = Table("photo", "class", "probability")
-        names = dataset.names()
-        for index, prediction in predictions.items():
+        for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True):
             probabilities = prediction["probabilities"]
-            table.add_row(
-                names[index].partition("\t")[0], dataset.classes[probabilities.argmax()], f"{probabilities.max():.3f}"
-            )
+            table.add_row(name, dataset.classes[probabilities.argmax()], f"{probabilities.max():.3f}")
         return table
 
     def entries(self, dataset: Dataset, predictions: Predictions) -> list[dict[str, Any]]:
-        names = dataset.names()
         return [
             {
-                "file": names[index].partition("\t")[0],
+                "file": name,
                 "class": dataset.classes[prediction["probabilities"].argmax()],
                 "probabilities": dict(zip(dataset.classes, map(float, prediction["probabilities"]), strict=True)),
             }
-            for index, prediction in predictions.items()
+            for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True)
         ]
 
     def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
-        text = json.dumps(self.entries(dataset, predictions), ensure_ascii=False, indent=2)
-        (folder / "predictions.json").write_text(text, encoding="utf-8")
+        write_entries(self.entries(dataset, predictions), folder)
         self.draw(dataset, predictions, folder / "predictions.png")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 logits `[N, classes]`; normalization is inside."""
-        if pad_shape is not None:
-            raise UserError(
-                "A classifier sees one size, task.images.crop; leave out --pad-shape, which is a detector's."
-            )
-        side = self.fields.images.crop
-        (count,) = jax.export.symbolic_shape("n")
-        return Program(
-            lambda pixels: self.logits(model, pixels), (jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8),)
-        )
+        return image_program(lambda pixels: self.logits(model, pixels), self.fields.images, pad_shape)
 
 
 class Accuracy:
@@ -179,15 +154,15 @@ class Accuracy:
         return {"loss": float(np.mean(self._losses)), "accuracy": float(np.mean(self._right))}
 
 
-def _title(prediction: Prediction, classes: Sequence[str]) -> tuple[str, str]:
-    """What to write over a photo, and in which color: green is right, red is wrong, black has no known label."""
+def _title(prediction: Prediction, classes: Sequence[str]) -> "list[Line]":
+    """What to write over a photo: green is right, red is wrong, black has no known label."""
+    from jaxft.reporting.pictures import Line
+
     probabilities, label = prediction["probabilities"], int(prediction["label"])
     guess = int(probabilities.argmax())
-    title = f"{classes[guess]} {probabilities[guess]:.0%}"
+    said = f"{classes[guess]} {probabilities[guess]:.0%}"
     if label < 0:
-        return title, "black"
-    return (title, "green") if guess == label else (f"{title}\n(is {classes[label]})", "red")
-
-
-def _wide(logits: Array) -> Array:
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return [Line(said)]
+    if guess == label:
+        return [Line(said, "green")]
+    return [Line(said, "red"), Line(f"(is {classes[label]})", "red")]

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxft.data.problems import refuse
 from jaxft.errors import UserError
-from jaxft.tasks.detection.objects import Annotated, ObjectSource, Shape, box_problem, gather, refuse
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, Shape, box_problem, gather
 
 _LISTS = ("images", "annotations", "categories")
 

@@ -56,7 +56,7 @@ def open_source(data: Data, fields: Detection, split: str, classes: tuple[str, .
             raise UserError("The data source 'voc' has no masks; set --task.no-masks or convert the data to COCO.")
         source = read_voc(root, split, classes)
     else:
-        file = root / data.annotation_file.replace("{split}", split)
+        file = root / (data.annotation_file or "annotations/instances_{split}.json").replace("{split}", split)
         photos = root / data.image_folder.replace("{split}", split)
         source = read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes)
     return source if data.single_class is None else source.as_one_class(data.single_class)

@@ -11,9 +11,10 @@ import numpy as np
 import PIL.Image
 
 from jaxft.data.photo import ImageData, Photo
+from jaxft.data.problems import refuse
+from jaxft.data.source import random_part
 from jaxft.errors import UserError
 
-_NAMED_AT_MOST = 20
 Shape = list[list[float]] | dict[str, Any]
 """The outline of an object: polygons `[[x0, y0, x1, y1, ...], ...]`, or a run-length code `{"size", "counts"}`."""
 
@@ -128,20 +129,8 @@ def split_objects(source: ObjectSource, fraction: float, seed: int) -> tuple[Obj
     """
     if len(source) < 2:
         raise UserError(f"{source.where} has {len(source)} photo(s); to hold a part out it needs at least 2.")
-    count = min(max(round(fraction * len(source)), 1), len(source) - 1)
-    held_out = np.zeros(len(source), bool)
-    held_out[np.random.default_rng(seed).permutation(len(source))[:count]] = True
+    held_out = random_part(len(source), fraction, seed)
     return source.only(np.flatnonzero(~held_out)), source.only(np.flatnonzero(held_out))
-
-
-def refuse(where: str, problems: Sequence[str]) -> None:
-    """Raise one error for all problems of a file, where there are any; up to 20 are named."""
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise UserError(f"{where}: {problems[0]}.")
-    more = [f"... and {len(problems) - _NAMED_AT_MOST} more"] if len(problems) > _NAMED_AT_MOST else []
-    raise UserError(f"{where} has {len(problems)} mistakes:\n  " + "\n  ".join([*problems[:_NAMED_AT_MOST], *more]))
 
 
 def box_problem(box: Sequence[float], width: int, height: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Photos with objects, changed together: resizing with the ratio kept, flips, crops, colours."""
+"""Photos with objects, changed together: resizing with the ratio kept, flips, crops, colors."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -52,7 +52,7 @@ def resize(scene: Scene, height: int, width: int) -> Scene:
     """Resize everything; boxes are clipped to the photo, masks take the nearest pixel.
 
     Enlarging and shrinking are bilinear without antialiasing, as MMDetection and torchvision's detectors do it: a
-    checkpoint has learnt from such pixels.
+    checkpoint has learned from such pixels.
     """
     old_height, old_width = scene.size
     stretch = np.array([width / old_width, height / old_height] * 2, np.float32)

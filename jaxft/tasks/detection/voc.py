@@ -3,8 +3,9 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from jaxft.data.problems import refuse
 from jaxft.errors import UserError
-from jaxft.tasks.detection.objects import Annotated, ObjectSource, box_problem, file_size, gather, refuse
+from jaxft.tasks.detection.objects import Annotated, ObjectSource, box_problem, file_size, gather
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Row = tuple[tuple[float, ...], str, bool, float]

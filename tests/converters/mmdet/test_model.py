@@ -139,7 +139,7 @@ FASTER, RETINA = "faster-rcnn_r50_fpn_1x_coco.py", "retinanet_r50_fpn_1x_coco.py
         (FASTER, "backbone.dcn", {"type": "DCN"}, r"model\.backbone\.dcn is .*DCN.*; jaxft knows none only"),
         (FASTER, "backbone.plugins", [{"cfg": 1}], r"model\.backbone\.plugins is"),
         (FASTER, "backbone.depth", "fifty", r"model\.backbone\.depth is 'fifty'; a whole number was expected"),
-        (FASTER, "backbone.colour", "red", r"model\.backbone\.colour: jaxft does not know this setting"),
+        (FASTER, "backbone.color", "red", r"model\.backbone\.color: jaxft does not know this setting"),
         (FASTER, "neck.type", "PAFPN", r"model\.neck\.type is 'PAFPN', .*did you mean FPN"),
         (FASTER, "neck", [{"type": "FPN"}, {"type": "BFP"}], r"model\.neck has several parts"),
         (FASTER, "neck.end_level", 2, r"model\.neck\.num_outs is 5, but of 4 maps those from 0 to 2 are used"),

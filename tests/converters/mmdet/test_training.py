@@ -41,11 +41,11 @@ def test_the_classic_configuration_is_read_whole(tmp_path: Path) -> None:
     data = settings.data
     assert (data.source, data.root, data.batch_size) == ("coco", "data/coco", 2)
     assert (data.annotation_file, data.image_folder) == ("annotations/instances_{split}.json", "{split}")
-    assert (data.train, data.test, data.classes) == ("train2017", "val2017", ())
+    assert (data.train, data.validation, data.classes) == ("train2017", "val2017", ())
     np.testing.assert_allclose(settings.task.mean, (0.485, 0.456, 0.406), rtol=1e-6)
     np.testing.assert_allclose(settings.task.std, (0.229, 0.224, 0.225), rtol=1e-6)
     assert (settings.task.bgr, settings.task.flip) == (False, 0.5)
-    photos = settings.detection
+    photos = settings.task
     assert (photos.scales, photos.scale_draw, photos.test_scale) == (((1333, 800),), "choice", (1333, 800))
     assert (photos.divisor, photos.masks, photos.keep_empty, photos.min_side) == (32, False, False, 32)
     optimizer = settings.optimizer

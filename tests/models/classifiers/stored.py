@@ -9,7 +9,7 @@ LOGITS = Path(__file__).parent / "stored" / "logits.npz"
 
 
 def images(size: int) -> np.ndarray:
-    """`[2, size, size, 3]`, normalised."""
+    """`[2, size, size, 3]`, normalized."""
     return np.random.default_rng(1).standard_normal((2, size, size, 3)).astype(np.float32)
 
 

@@ -20,7 +20,7 @@ from jax import Array
 from converters import load_pretrained, to_torch
 from converters.report import difference, worst
 from converters.verify import as_torch, comes_back, precision, widened
-from converters.verify_reference import perturb, standardise
+from converters.verify_reference import perturb, standardize
 from jaxft.models import initialize_missing
 from jaxft.models.detectors.types import Detections, Targets
 from jaxft.models.paths import filled, values
@@ -202,7 +202,7 @@ def pair(
 
 
 def scale_heads(theirs: Any, batch: Batch) -> None:
-    """See `pair`. Inner layers stay: regions of noise look alike, and standardising them would magnify rounding."""
+    """See `pair`. Inner layers stay: regions of noise look alike, and standardizing them would magnify rounding."""
 
     def run() -> None:
         with mmdet_live.quiet():
@@ -214,7 +214,7 @@ def scale_heads(theirs: Any, batch: Batch) -> None:
 def settle(theirs: Any, heads: tuple[str, ...], last: tuple[str, ...], run: Callable[[], object]) -> None:
     """Keeps the ReLUs of heads from their kinks, and the scores from 0 and 1, on what `run()` shows them.
 
-    Inner layers of the `heads` are standardised as in `converters.verify`, group norms get biases as BatchNorm does
+    Inner layers of the `heads` are standardized as in `converters.verify`, group norms get biases as BatchNorm does
     there. The kernels of the `last` layers are divided by the largest root mean square of what they see.
     """
     largest: dict[torch.nn.Module, torch.Tensor] = {}
@@ -240,7 +240,7 @@ def settle(theirs: Any, heads: tuple[str, ...], last: tuple[str, ...], run: Call
                 layer.weight.uniform_(0.4, 0.6)
                 layer.bias.copy_((1 - 2.0 * (torch.arange(len(layer.bias)) % 2)) * 2.4)
     hooks = [layer.register_forward_pre_hook(scale) for layer in outer if hasattr(layer, "weight")]
-    standardise([layer for layer in inner if layer.bias is not None], run)
+    standardize([layer for layer in inner if layer.bias is not None], run)
     for hook in hooks:
         hook.remove()
 

@@ -1,4 +1,4 @@
-"""HRNet, its pyramid, RegNet and weight standardisation against live MMDetection."""
+"""HRNet, its pyramid, RegNet and weight standardization against live MMDetection."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def narrow_regnet(model: Any) -> None:
     narrow_heads(model)
 
 
-def narrow_standardised(model: Any) -> None:
+def narrow_standardized(model: Any) -> None:
     model["backbone"] |= {"depth": 18, "base_channels": 32, "init_cfg": None}
     model["neck"] |= {"in_channels": [32, 64, 128, 256], "out_channels": 32}
     narrow_heads(model)
@@ -46,7 +46,7 @@ def narrow_standardised(model: Any) -> None:
 
 HRNET = ("faster-rcnn_hrnetv2p-w18-1x_coco.py", narrow_hrnet)
 REGNET = ("faster-rcnn_regnetx-400MF_fpn_ms-3x_coco.py", narrow_regnet)
-STANDARDISED = ("faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py", narrow_standardised)
+STANDARDISED = ("faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py", narrow_standardized)
 
 
 def pair(name: str, narrow: Any) -> tuple[Any, Any]:

@@ -202,7 +202,7 @@ def single(rngs: nnx.Rngs, extra: str, head: Any) -> SingleStage:
     return SingleStage(backbone(rngs), fpn, head)
 
 
-def fcos(rngs: nnx.Rngs, *, centre: bool) -> SingleStage:
+def fcos(rngs: nnx.Rngs, *, center: bool) -> SingleStage:
     head = FCOSHead(
         parity.CLASSES,
         16,
@@ -211,11 +211,11 @@ def fcos(rngs: nnx.Rngs, *, centre: bool) -> SingleStage:
         norm_cfg=GROUP_NORM,
         strides=(8, 16, 32, 64),
         regress_ranges=FCOS_RANGES,
-        center_sampling=centre,
-        norm_on_bbox=centre,
-        centerness_on_reg=centre,
-        conv_bias=True if centre else None,
-        loss_bbox=BoxLoss("giou" if centre else "iou"),
+        center_sampling=center,
+        norm_on_bbox=center,
+        centerness_on_reg=center,
+        conv_bias=True if center else None,
+        loss_bbox=BoxLoss("giou" if center else "iou"),
         test_cfg=TEST,
         rngs=rngs,
     )
@@ -255,8 +255,8 @@ def gfl(rngs: nnx.Rngs) -> SingleStage:
 
 DETECTORS = {
     "retinanet": (RETINA, retinanet, 2.0),
-    "fcos": (dense("FCOS", "on_output", FCOS, None), partial(fcos, centre=False), 1.0),
-    "fcos_centre": (dense("FCOS", "on_output", FCOS_CENTRE, None), partial(fcos, centre=True), 1.0),
+    "fcos": (dense("FCOS", "on_output", FCOS, None), partial(fcos, center=False), 1.0),
+    "fcos_center": (dense("FCOS", "on_output", FCOS_CENTRE, None), partial(fcos, center=True), 1.0),
     "atss": (dense("ATSS", "on_output", ATSS, ATSS_TRAIN), atss, 2.0),
     "gfl": (dense("GFL", "on_lateral", GFL, ATSS_TRAIN), gfl, 2.0),
 }

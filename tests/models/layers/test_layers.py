@@ -129,7 +129,7 @@ def test_one_value_per_channel_gives_the_bias_and_finite_statistics() -> None:
     np.testing.assert_allclose(layer.var[...], 0.9, rtol=1e-6)
 
 
-def test_bfloat16_activations_are_normalised_in_float32() -> None:
+def test_bfloat16_activations_are_normalized_in_float32() -> None:
     narrow, wide = BatchNorm(3), BatchNorm(3)
     # A mean far above the spread is what arithmetic in bfloat16 would lose.
     x = (20 + jax.random.normal(jax.random.key(0), (8, 4, 4, 3))).astype(jnp.bfloat16)

@@ -86,7 +86,7 @@ def test_boxes_follow_the_photo(source: ObjectSource) -> None:
     assert large["size"].tolist() == [96, 128]
 
 
-def test_crops_and_colours_change_the_photo(source: ObjectSource) -> None:
+def test_crops_and_colors_change_the_photo(source: ObjectSource) -> None:
     cropped = padded(source, crop=(32, 24), divisor=8)
     assert cropped.pad_shapes == ((24, 32),)
     found = row(cropped, 7)

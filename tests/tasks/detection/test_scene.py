@@ -1,4 +1,4 @@
-"""Resizing, flips, crops and colours, against live MMDetection."""
+"""Resizing, flips, crops and colors, against live MMDetection."""
 
 from typing import Any
 from unittest import mock
@@ -135,7 +135,7 @@ def test_crops_are_of_the_size_that_mmdetection_draws(kind: Any, numbers: tuple[
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_colours_are_mmdetections(seed: int) -> None:
+def test_colors_are_mmdetections(seed: int) -> None:
     pixels = scene(12, 17, seed=seed).pixels
     draw = draw_distortion(np.random.default_rng(seed))
     order = np.array(draw.order)
@@ -147,7 +147,7 @@ def test_colours_are_mmdetections(seed: int) -> None:
     np.testing.assert_allclose(draw(pixels), np.clip(expected, 0, 255), atol=0.51)
 
 
-def test_each_change_of_colour_comes_half_the_time() -> None:
+def test_each_change_of_color_comes_half_the_time() -> None:
     draws = [draw_distortion(np.random.default_rng(seed)) for seed in range(400)]
     for name, neutral in (("brightness", 0.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0)):
         assert np.mean([getattr(draw, name) != neutral for draw in draws]) == pytest.approx(0.5, abs=0.1)

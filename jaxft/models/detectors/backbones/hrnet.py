@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.detectors.backbones.resnet import BATCH_NORM, BasicBlock, Bottleneck, convolution, shortcut
-from jaxft.models.detectors.conv_module import norm_name, normalisation
+from jaxft.models.detectors.conv_module import norm_name, normalization
 from jaxft.models.detectors.types import Norm
 from jaxft.models.layers import Sequential
 from jaxft.models.layers.resize import nearest
@@ -67,7 +67,7 @@ def blocks(kind: str, inputs: int, planes: int, count: int, norm: Norm, rngs: nn
 
 def strided(inputs: int, outputs: int, norm: Norm, rngs: nnx.Rngs, *, relu: bool) -> Sequential:
     """A 3x3 convolution that halves the resolution."""
-    layers = [convolution(inputs, outputs, 3, stride=2, padding=1, rngs=rngs), normalisation(norm, outputs)]
+    layers = [convolution(inputs, outputs, 3, stride=2, padding=1, rngs=rngs), normalization(norm, outputs)]
     return Sequential([*layers, nnx.relu] if relu else layers)
 
 
@@ -92,7 +92,7 @@ class Module(nnx.Module):
         if here == there:
             return partial(same)
         if there > here:
-            layers = [convolution(channels[there], channels[here], 1, rngs=rngs), normalisation(norm, channels[here])]
+            layers = [convolution(channels[there], channels[here], 1, rngs=rngs), normalization(norm, channels[here])]
             return Sequential(layers)
         steps = here - there
         return Sequential(
@@ -133,7 +133,7 @@ class HRNet(nnx.Module):
         self.conv1 = convolution(in_channels, 64, 3, stride=2, padding=1, rngs=rngs)
         self.conv2 = convolution(64, 64, 3, stride=2, padding=1, rngs=rngs)
         for number in (1, 2):
-            setattr(self, f"{self.name}{number}", normalisation(norm_cfg, 64))
+            setattr(self, f"{self.name}{number}", normalization(norm_cfg, 64))
         first = stages[0]
         self.layer1 = blocks(first.block, 64, first.num_channels[0], first.num_blocks[0], norm_cfg, rngs)
         channels = first.outputs
@@ -167,7 +167,7 @@ def transition(before: Sequence[int], after: Sequence[int], norm: Norm, rngs: nn
             layers.append(partial(same))
         elif index < len(before):
             conv = convolution(before[index], outputs, 3, padding=1, rngs=rngs)
-            layers.append(Sequential([conv, normalisation(norm, outputs), nnx.relu]))
+            layers.append(Sequential([conv, normalization(norm, outputs), nnx.relu]))
         else:
             steps = index + 1 - len(before)
             widths = [before[-1]] * steps + [outputs]

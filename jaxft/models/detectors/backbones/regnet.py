@@ -12,11 +12,11 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.detectors.backbones.resnet import BATCH_NORM, convolution, shortcut
-from jaxft.models.detectors.conv_module import norm_name, normalisation
+from jaxft.models.detectors.conv_module import norm_name, normalization
 from jaxft.models.detectors.types import Norm
 from jaxft.models.layers import Sequential
 
-# The first width, its slope over the blocks, the ratio of neighbouring stages' widths, width of a group, blocks.
+# The first width, its slope over the blocks, the ratio of neighboring stages' widths, width of a group, blocks.
 ARCHITECTURES = {
     "regnetx_400mf": (24, 24.48, 2.54, 16, 22),
     "regnetx_800mf": (56, 35.73, 2.28, 16, 16),
@@ -53,7 +53,7 @@ class Block(nnx.Module):
         )
         self.conv3 = convolution(width, width, 1, rngs=rngs)
         for number in (1, 2, 3):
-            setattr(self, f"{self.name}{number}", normalisation(norm, width))
+            setattr(self, f"{self.name}{number}", normalization(norm, width))
         last = getattr(self, f"{self.name}3").scale
         last.set_value(jnp.zeros_like(last[...]))
         same = stride == 1 and inputs == width
@@ -91,7 +91,7 @@ class RegNet(nnx.Module):
         group = ARCHITECTURES[arch][3]
         self.out_indices, self.name = out_indices, norm_name(norm_cfg)
         self.conv1 = convolution(in_channels, stem_channels, 3, stride=2, padding=1, rngs=rngs)
-        setattr(self, f"{self.name}1", normalisation(norm_cfg, stem_channels))
+        setattr(self, f"{self.name}1", normalization(norm_cfg, stem_channels))
         inputs, stages = stem_channels, stages_of(*ARCHITECTURES[arch])
         self.num_stages = len(stages)
         for stage, (width, count) in enumerate(stages):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.models.detectors.conv_module import norm_name, normalisation
+from jaxft.models.detectors.conv_module import norm_name, normalization
 from jaxft.models.detectors.types import Norm
 from jaxft.models.layers import Conv, Sequential, kaiming_normal_fan_out
 from jaxft.models.layers.pooling import max_pool
@@ -46,7 +46,7 @@ class BasicBlock(nnx.Module):
         self.conv1 = convolution(inputs, planes, 3, stride=stride, padding=dilation, dilation=dilation, rngs=rngs)
         self.conv2 = convolution(planes, planes, 3, padding=1, rngs=rngs)
         for number in (1, 2):
-            setattr(self, f"{self.name}{number}", normalisation(norm, planes))
+            setattr(self, f"{self.name}{number}", normalization(norm, planes))
         if zero_last:
             zero_scale(getattr(self, f"{self.name}2"))
         self.downsample = downsample
@@ -88,7 +88,7 @@ class Bottleneck(nnx.Module):
         )
         self.conv3 = convolution(width, planes * self.expansion, 1, rngs=rngs)
         for number, channels in ((1, width), (2, width), (3, planes * self.expansion)):
-            setattr(self, f"{self.name}{number}", normalisation(norm, channels))
+            setattr(self, f"{self.name}{number}", normalization(norm, channels))
         if zero_last:
             zero_scale(getattr(self, f"{self.name}3"))
         self.downsample = downsample
@@ -160,11 +160,11 @@ class ResNet(nnx.Module):
             half, layers = channels // 2, list[Callable[[Array], Array]]()
             for number, (before, after) in enumerate(((in_channels, half), (half, half), (half, channels))):
                 layers.append(convolution(before, after, 3, stride=2 if number == 0 else 1, padding=1, rngs=rngs))
-                layers += [normalisation(norm_cfg, after), nnx.relu]
+                layers += [normalization(norm_cfg, after), nnx.relu]
             self.stem = Sequential(layers)
         else:
             self.conv1 = convolution(in_channels, channels, 7, stride=2, padding=3, rngs=rngs)
-            setattr(self, f"{norm_name(norm_cfg)}1", normalisation(norm_cfg, channels))
+            setattr(self, f"{norm_name(norm_cfg)}1", normalization(norm_cfg, channels))
         self.deep_stem, self.name = deep_stem, norm_name(norm_cfg)
         for stage, count in enumerate(DEPTHS[depth][:num_stages]):
             planes, blocks = base_channels * 2**stage, []
@@ -208,4 +208,4 @@ def shortcut(inputs: int, outputs: int, stride: int, avg_down: bool, norm: Norm,
     """The projection of a block whose shape changes."""
     layers: list[Callable[[Array], Array]] = [partial(average_pool_ceil, size=stride)] if avg_down else []
     layers.append(convolution(inputs, outputs, 1, stride=1 if avg_down else stride, rngs=rngs))
-    return Sequential([*layers, normalisation(norm, outputs)])
+    return Sequential([*layers, normalization(norm, outputs)])

@@ -43,7 +43,7 @@ def base_anchors(generator: AnchorGenerator) -> list[np.ndarray]:
             base,
             scales,
             generator.ratios,
-            centre_offset=generator.center_offset,
+            center_offset=generator.center_offset,
             scale_major=generator.scale_major,
             round_=generator.round,
         )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.detection.boxes import centres
+from jaxft.detection.boxes import centers
 from jaxft.detection.coders import encode_distances
 from jaxft.detection.losses import binary_cross_entropy
 from jaxft.models.detectors import objectives
@@ -18,7 +18,7 @@ from jaxft.models.detectors.conv_module import bias_for, normal_001, stack, zero
 from jaxft.models.detectors.dense.anchors import AnchorSettings, anchors_per_cell
 from jaxft.models.detectors.dense.assignment import dense_rows
 from jaxft.models.detectors.dense.defaults import FOCAL, GIOU, GROUP_NORM, ONE_ANCHOR
-from jaxft.models.detectors.dense.distances import centre_ness
+from jaxft.models.detectors.dense.distances import center_ness
 from jaxft.models.detectors.dense.losses import loss_divisor, row_weights
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
 from jaxft.models.detectors.dense.selection import anchor_candidates, final_detections
@@ -42,7 +42,7 @@ ATSS_CODER = DeltaCoder(target_stds=(0.1, 0.1, 0.2, 0.2))
 
 
 class ATSSHead(nnx.Module):
-    """Classes, deltas of one anchor a cell, and centre-ness; positives are chosen by the objects' own statistics.
+    """Classes, deltas of one anchor a cell, and center-ness; positives are chosen by the objects' own statistics.
 
     Args:
         num_classes, in_channels, feat_channels, stacked_convs, norm_cfg: as of `RetinaHead`.
@@ -81,7 +81,7 @@ class ATSSHead(nnx.Module):
         self.loss_centerness_weight, self.test_cfg = loss_centerness_weight, test_cfg
 
     def __call__(self, maps: Sequence[Array]) -> DenseOutputs:
-        """Maps, finest first -> logits, box codes and centre-ness of each, `[N, h, w, anchors * channels]`."""
+        """Maps, finest first -> logits, box codes and center-ness of each, `[N, h, w, anchors * channels]`."""
         scores, boxes, centerness = [], [], []
         for scale, x in zip(self.scales, maps, strict=True):
             scores.append(self.atss_cls(self.cls_convs(x)))
@@ -99,8 +99,8 @@ class ATSSHead(nnx.Module):
         labels = jnp.where(rows.positive, objectives.rows_of(targets.labels, rows.truth), settings.num_classes)
         truth = objectives.rows_of(targets.boxes.astype(codes.dtype), rows.truth)
         truth = jnp.where(rows.positive[..., None], truth, anchors[None])
-        wanted = encode_distances(centres(anchors)[None], truth)
-        nearness = jnp.where(rows.positive, centre_ness(jnp.where(rows.positive[..., None], wanted, 1)), 0)
+        wanted = encode_distances(centers(anchors)[None], truth)
+        nearness = jnp.where(rows.positive, center_ness(jnp.where(rows.positive[..., None], wanted, 1)), 0)
         count = loss_divisor(settings.train_cfg, rows).astype(codes.dtype)
         loss_bbox = objectives.box_loss(
             settings.loss_bbox, objectives.decode(settings.bbox_coder, anchors[None], codes), truth

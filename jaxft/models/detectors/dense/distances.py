@@ -8,7 +8,7 @@ from jaxft.detection.coders import decode_distances
 from jaxft.models.detectors.types import DistanceCoder
 
 
-def centre_ness(distances: Array) -> Array:
+def center_ness(distances: Array) -> Array:
     """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of `[..., 4]` left, top, right, bottom, all positive."""
     near = jnp.minimum(distances[..., :2], distances[..., 2:])
     return jnp.sqrt((near / jnp.maximum(distances[..., :2], distances[..., 2:])).prod(-1))

@@ -20,7 +20,7 @@ from jaxft.detection.losses import binary_cross_entropy
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.conv_module import bias_for, normal_001, stack, zeros
 from jaxft.models.detectors.dense.defaults import DISTANCES, FOCAL, GROUP_NORM
-from jaxft.models.detectors.dense.distances import boxes_around, centre_ness
+from jaxft.models.detectors.dense.distances import boxes_around, center_ness
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
 from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined
 from jaxft.models.detectors.types import BoxLoss, ClassLoss, Detections, DistanceCoder, Norm, Selection, Targets
@@ -34,22 +34,22 @@ IOU = BoxLoss("iou")
 
 
 class FCOSHead(nnx.Module):
-    """Classes, distances to the four edges, and how near to the centre of an object each cell lies.
+    """Classes, distances to the four edges, and how near to the center of an object each cell lies.
 
     Args:
         num_classes, in_channels, feat_channels, stacked_convs, norm_cfg: as of `RetinaHead`.
         strides, regress_ranges: of each level, pixels; a level learns objects whose farthest edge is in its range.
-        center_sampling, center_sample_radius: only cells near the centre are positive, within radius * stride.
+        center_sampling, center_sample_radius: only cells near the center are positive, within radius * stride.
         norm_on_bbox: distances are in units of the stride, cut at 0; otherwise exponentials, in pixels.
-        centerness_on_reg: whether the centre-ness is read off the boxes' stack.
-        conv_bias: whether convolutions of the stacks have biases; None: where there is no normalisation.
-        offset: of a cell's centre, in strides; 0 in torchvision.
+        centerness_on_reg: whether the center-ness is read off the boxes' stack.
+        conv_bias: whether convolutions of the stacks have biases; None: where there is no normalization.
+        offset: of a cell's center, in strides; 0 in torchvision.
         divided_grid: cells are the padded side divided by the map's apart, not the stride (torchvision).
         with_scales: a learned factor a level; False in torchvision.
         open_ranges: a distance at the end of a range is outside of it (torchvision).
-        weighted_boxes: the box loss is weighted by the centre-ness; False in torchvision.
-        geometric_scores: scores are sqrt(class * centre-ness) from the start (torchvision); otherwise the classes
-            are cut and ranked first, and multiplied by the centre-ness then.
+        weighted_boxes: the box loss is weighted by the center-ness; False in torchvision.
+        geometric_scores: scores are sqrt(class * center-ness) from the start (torchvision); otherwise the classes
+            are cut and ranked first, and multiplied by the center-ness then.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FCOSHead(nnx.Module):
         self.divided_grid, self.weighted_boxes, self.geometric_scores = divided_grid, weighted_boxes, geometric_scores
 
     def __call__(self, maps: Sequence[Array]) -> DenseOutputs:
-        """Maps, finest first -> logits `[N, h, w, C]`, distances `[N, h, w, 4]` and centre-ness `[N, h, w, 1]`.
+        """Maps, finest first -> logits `[N, h, w, C]`, distances `[N, h, w, 4]` and center-ness `[N, h, w, 1]`.
 
         Distances are in pixels, or in strides with `norm_on_bbox`.
         """
@@ -113,7 +113,7 @@ class FCOSHead(nnx.Module):
         return DenseOutputs(tuple(scores), tuple(boxes), tuple(centerness))
 
     def points(self, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[np.ndarray]:
-        """The centres of the cells of each level, `[h * w, 2]` x, y."""
+        """The centers of the cells of each level, `[h * w, 2]` x, y."""
         steps = [(stride, stride) for stride in self.strides]
         if self.divided_grid:
             steps = [(pad_shape[0] // height, pad_shape[1] // width) for height, width in map_sizes]
@@ -146,7 +146,7 @@ class FCOSHead(nnx.Module):
         labels = jnp.where(positive, objectives.rows_of(targets.labels, jnp.maximum(index, 0)), self.num_classes)
         # A square of 1 around the cell stands where there is no object, so that nothing divides by zero.
         wanted = jnp.where(positive[..., None], wanted, 1)
-        nearness = jnp.where(positive, centre_ness(wanted), 0)
+        nearness = jnp.where(positive, center_ness(wanted), 0)
         one, count = jnp.ones_like(centerness), jnp.maximum(positive.sum(), 1).astype(logits.dtype)
         weights = nearness if self.weighted_boxes else positive.astype(logits.dtype)
         total = jnp.maximum(nearness.sum(), 1e-6) if self.weighted_boxes else count

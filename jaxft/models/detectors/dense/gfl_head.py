@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.detection.boxes import centres, iou
+from jaxft.detection.boxes import centers, iou
 from jaxft.detection.coders import decode_distances, encode_distances
 from jaxft.detection.losses import distribution_focal, quality_focal
 from jaxft.models.detectors import objectives
@@ -105,7 +105,7 @@ class GFLHead(nnx.Module):
         labels = jnp.where(positive, objectives.rows_of(targets.labels, rows.truth), self.num_classes)
         truth = objectives.rows_of(targets.boxes.astype(edges.dtype), rows.truth)
         truth = jnp.where(positive[..., None], truth, anchors[None]) / strides[None, :, None]
-        places = (centres(anchors) / strides[:, None])[None]
+        places = (centers(anchors) / strides[:, None])[None]
         predicted = decode_distances(places, self.integral(edges))
         overlap = jax.lax.stop_gradient(jnp.where(positive, iou(predicted, truth), 0))
         weights = jax.lax.stop_gradient(jax.nn.sigmoid(logits).max(-1) * positive)
@@ -133,7 +133,7 @@ class GFLHead(nnx.Module):
             score, place, label, valid = best_of_level(scores, self.test_cfg)
             edges = flat([outputs.boxes[level]], 4 * (self.reg_max + 1))
             distances = self.integral(objectives.rows_of(edges, place)) * strides[level][0]
-            points = centres(jnp.asarray(anchors, distances.dtype))[place]
+            points = centers(jnp.asarray(anchors, distances.dtype))[place]
             boxes = boxes_around(self.bbox_coder, points, distances, sizes)
             levels.append(Candidates(boxes, score, label, jnp.full_like(label, level), valid))
         return final_detections(joined(levels), self.test_cfg)

@@ -21,7 +21,7 @@ class FPN(nnx.Module):
             output; `on_input`, `on_lateral`, `on_output` (True is `on_input`), by strided convolutions, the first of
             which is applied to the backbone's last map, its lateral, or the last output.
         relu_before_extra_convs: before the second and further of these convolutions.
-        no_norm_on_lateral: the 1x1 convolutions have no normalisation.
+        no_norm_on_lateral: the 1x1 convolutions have no normalization.
         norm_cfg: None for none.
     """
 

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxft.models.classifiers.mobilenet_v3 import mobilenet_v3_large
 from jaxft.models.detectors.backbones.pyramid import Pyramid
 from jaxft.models.detectors.backbones.resnet import ResNet
-from jaxft.models.detectors.conv_module import normalisation
+from jaxft.models.detectors.conv_module import normalization
 from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.detector import TwoStage
 from jaxft.models.detectors.necks.fpn import FPN
@@ -119,7 +119,7 @@ def renormed(module: Pyramid, norm: Norm) -> Pyramid:
     for _, owner in list(modules(module)):
         for name, layer in list(vars(owner).items()):
             if isinstance(layer, BatchNorm):
-                setattr(owner, name, normalisation(norm, layer.scale.shape[0]))
+                setattr(owner, name, normalization(norm, layer.scale.shape[0]))
     return module
 
 

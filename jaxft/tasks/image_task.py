@@ -1,0 +1,112 @@
+"""What the tasks of one label or target an image share: pixels to outputs, the loss of all heads, drawings, export.
+
+Functions, not a class to inherit from: a task calls what it needs.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxft.data.dataset import Dataset
+from jaxft.data.transforms import normalize
+from jaxft.errors import UserError
+from jaxft.models.layers import Outputs
+from jaxft.tasks.images import Images
+from jaxft.tasks.task import Prediction, Predictions, Program
+
+if TYPE_CHECKING:
+    from jaxft.reporting.pictures import Line
+
+SHOWN = 60  # photos in a picture at most
+
+
+def normalized(pixels: Array, images: Images, dtype: str) -> Array:
+    """uint8 `[N, H, W, 3]` -> what the model sees, in `dtype`; floats are taken as normalized already."""
+    floating = jnp.issubdtype(pixels.dtype, jnp.floating)
+    return jnp.asarray(pixels if floating else normalize(pixels, images.mean, images.std), dtype)
+
+
+def wide(outputs: Array) -> Array:
+    """Outputs in float32, or wider where they are."""
+    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+
+
+def total_loss(outputs: Array | Outputs, losses: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """The loss of a batch over all heads of a model.
+
+    Args:
+        outputs: what the model puts out in training. Auxiliary heads add their loss with the weight that the model
+            gives them.
+        losses: outputs of a head, `wide`, -> the loss of each example, `[N]`.
+
+    Returns:
+        The mean loss, and the main head's outputs, `wide`.
+    """
+    main, auxiliary, weight = outputs if isinstance(outputs, Outputs) else Outputs(outputs, (), 0.0)
+    main = wide(main)
+    loss = losses(main).mean()
+    for extra in auxiliary:
+        loss += weight * losses(wide(extra)).mean()
+    return loss, main
+
+
+def check_outputs(outputs: Array, targets: Array) -> None:
+    """Raises a UserError where a model does not put out a number for each target, `[N, targets]`."""
+    if outputs.shape != targets.shape:
+        raise UserError(
+            f"The model puts out an array of the shape {outputs.shape}, but a batch of {targets.shape[0]} images with "
+            f"{targets.shape[1]} target(s) each is {targets.shape}."
+        )
+
+
+def image_program(predict: Callable[[Array], Array], images: Images, pad_shape: tuple[int, int] | None) -> Program:
+    """A function of uint8 `[N, crop, crop, 3]`, for any N, as it is exported.
+
+    Raises:
+        UserError: `pad_shape` is given, which only detectors have a use for.
+    """
+    if pad_shape is not None:
+        raise UserError(
+            "The model sees images of one size, task.images.crop; leave out --pad-shape, which is a detector's."
+        )
+    (count,) = jax.export.symbolic_shape("n")
+    return Program(predict, (jax.ShapeDtypeStruct((count, images.crop, images.crop, 3), jnp.uint8),))
+
+
+def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
+    """The name of each example that was predicted."""
+    names = dataset.names()
+    return [names[index].partition("\t")[0] for index in predictions]
+
+
+def write_entries(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Writes `predictions.json` into a folder."""
+    text = json.dumps(entries, ensure_ascii=False, indent=2)
+    (folder / "predictions.json").write_text(text, encoding="utf-8")
+
+
+def draw_titled(
+    dataset: Dataset,
+    predictions: Predictions,
+    title: "Callable[[Prediction], Sequence[Line]]",
+    file: Path,
+    plots: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """Draws examples as evaluation sees them, each under the lines that `title` makes of its prediction.
+
+    Args:
+        plots: pictures to add, by what to write over them.
+    """
+    from jaxft.reporting.pictures import Line, titled  # matplotlib takes a second to import
+
+    some = dict(list(predictions.items())[:SHOWN])
+    images = [np.asarray(dataset.evaluation(index)["image"]) for index in some]
+    titles = [*(title(prediction) for prediction in some.values()), *([Line(name)] for name in plots)]
+    titled([*images, *plots.values()], titles, file)

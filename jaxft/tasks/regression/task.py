@@ -1,0 +1,219 @@
+"""Regression: squared, absolute or Huber's loss, R², and predictions in the targets' own units."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from rich.table import Table
+
+from jaxft.config import Data
+from jaxft.data.csv_targets import FILE, read_numbers
+from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.preprocessing import Preprocessing
+from jaxft.data.shapes import generate_discs
+from jaxft.data.source import Source, split_at_random
+from jaxft.errors import UserError
+from jaxft.tasks.image_task import (
+    check_outputs,
+    draw_titled,
+    file_names,
+    image_program,
+    normalized,
+    total_loss,
+    wide,
+    write_entries,
+)
+from jaxft.tasks.images import check_model
+from jaxft.tasks.photos import Photos
+from jaxft.tasks.regression import Regression
+from jaxft.tasks.regression.metrics import regression_metrics
+from jaxft.tasks.regression.report import describe
+from jaxft.tasks.splits import check_classes, open_splits, open_targets
+from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+
+if TYPE_CHECKING:
+    from jaxft.reporting.pictures import Line
+
+LINES = 6  # targets over a photo at most
+
+
+class RegressionTask:
+    """Numbers of an image, uint8 `[N, H, W, 3]`.
+
+    The model puts out standardized numbers, `(target - target_mean) / target_std`, where the fields ask for it; a
+    PyTorch state dict of it does so, too. `predict` and `program` give the targets' own units.
+
+    Args:
+        fields: the task's part of a configuration.
+        dtype: of the images that the model sees, and so of its arithmetic.
+    """
+
+    def __init__(self, fields: Regression, dtype: str = "float32") -> None:
+        self.fields, self.dtype = fields, dtype
+        self.primary_metric = Metric(fields.best_by, greater_is_better=fields.best_by == "r2")
+
+    # Data
+
+    def _open(self, data: Data, split: str, classes: tuple[str, ...]) -> Source:
+        return open_targets(data, split, classes, "regression", read_numbers, generate_discs)
+
+    def _dataset(self, source: Source, *, flags: bool = False) -> ImageDataset:
+        images = self.fields.images
+        return ImageDataset(source, images.augment(), images.center_crop(), partial(describe, flags=flags))
+
+    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
+        train, validation = open_splits(data, seed, partial(self._open, data), split_at_random)
+        standardized = self.fields.target_mean or self.fields.target_std
+        return self._dataset(train, flags=not standardized), self._dataset(validation)
+
+    def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
+        source = self._open(data, split, classes)
+        check_classes(source, classes)
+        return self._dataset(source)
+
+    def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> Dataset:
+        return self._dataset(Photos(tuple(files), classes, np.full(len(classes), np.nan, np.float32)))
+
+    # The model
+
+    def preprocessing(self) -> Preprocessing:
+        return self.fields.images.preprocessing()
+
+    def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
+        check_model(model, "regression")
+        for name, numbers in (("target_mean", self.fields.target_mean), ("target_std", self.fields.target_std)):
+            if len(numbers) not in (0, len(classes)):
+                raise UserError(
+                    f"task.{name} has {len(numbers)} number(s), but the data have {len(classes)} target(s): "
+                    f"{', '.join(classes)}; give one for each, in this order, or none."
+                )
+
+    def images(self, pixels: Array) -> Array:
+        """uint8 `[N, H, W, 3]` -> normalized, in the task's dtype; floats are taken as normalized already."""
+        return normalized(pixels, self.fields.images, self.dtype)
+
+    def values(self, model: Any, pixels: Array) -> Array:
+        """uint8 `[N, H, W, 3]` -> float32 (or wider) `[N, targets]` in their own units, of a model in evaluation."""
+        return self._restored(wide(model(self.images(pixels))))
+
+    def _standardized(self, targets: Array) -> Array:
+        mean, std = self._scales(targets)
+        return (targets - mean) / std
+
+    def _restored(self, outputs: Array) -> Array:
+        mean, std = self._scales(outputs)
+        return outputs * std + mean
+
+    def _scales(self, like: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of the targets, `[1, targets]`."""
+        mean = self.fields.target_mean or (0.0,) * like.shape[-1]
+        std = self.fields.target_std or (1.0,) * like.shape[-1]
+        return np.array([mean], like.dtype), np.array([std], like.dtype)
+
+    def _losses(self, outputs: Array, targets: Array) -> Array:
+        """The mean loss over the targets of each example, `[N]`."""
+        check_outputs(outputs, targets)
+        errors = outputs - self._standardized(targets.astype(outputs.dtype))
+        match self.fields.loss:
+            case "mse":
+                return jnp.square(errors).mean(-1)
+            case "l1":
+                return (errors * jnp.sign(errors)).mean(-1)  # of an error of 0, JAX's gradient of abs is 1, PyTorch's 0
+            case "huber":
+                return optax.huber_loss(errors, delta=self.fields.huber_delta).mean(-1)
+
+    def loss(self, model: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """The mean loss of standardized numbers of a batch `{image, label}`; metrics `loss` and `mae`.
+
+        Auxiliary heads add theirs with the weight that the model gives them.
+        """
+        targets = batch["label"]
+        loss, outputs = total_loss(model(self.images(batch["image"])), lambda outputs: self._losses(outputs, targets))
+        return loss, {"loss": loss, "mae": jnp.abs(self._restored(outputs) - targets).mean()}
+
+    def predict(self, model: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """For a batch `{image, label}`: `values` `[N, targets]` in their own units, `loss` `[N]`, and the `label`."""
+        outputs = wide(model(self.images(batch["image"])))
+        return {
+            "values": self._restored(outputs),
+            "loss": self._losses(outputs, batch["label"]),
+            "label": batch["label"],
+        }
+
+    # Results
+
+    def evaluator(self, dataset: Dataset) -> "Errors":
+        return Errors(dataset.classes)
+
+    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
+        """Photos with their numbers; and for each target, where it is known, the predicted ones over the true ones."""
+        from jaxft.reporting.pictures import scatter
+
+        true, predicted = (np.stack([each[key] for each in predictions.values()]) for key in ("label", "values"))
+        known = [] if np.isnan(true).any() else list(enumerate(dataset.classes))[:LINES]
+        plots = {f"{name}: predicted over true": scatter(true[:, i], predicted[:, i]) for i, name in known}
+        draw_titled(dataset, predictions, lambda prediction: _title(prediction, dataset.classes), file, plots)
+
+    def table(self, dataset: Dataset, predictions: Predictions) -> Table:
+        table = Table("photo", *dataset.classes)
+        for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True):
+            table.add_row(name, *(f"{value:.5g}" for value in prediction["values"]))
+        return table
+
+    def entries(self, dataset: Dataset, predictions: Predictions) -> list[dict[str, Any]]:
+        entries = []
+        for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True):
+            numbers = [float(str(value)) for value in prediction["values"]]  # in as few digits as tell float32s apart
+            entries.append({"file": name, "values": dict(zip(dataset.classes, numbers, strict=True))})
+        return entries
+
+    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+        """`predictions.json`, `predictions.png`, and `predictions.csv`, which is of the form of the training data."""
+        entries = self.entries(dataset, predictions)
+        rows = [[entry["file"], *entry["values"].values()] for entry in entries]
+        write_entries(entries, folder)
+        with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as text:
+            csv.writer(text, lineterminator="\n").writerows([[FILE, *dataset.classes], *rows])
+        self.draw(dataset, predictions, folder / "predictions.png")
+
+    def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
+        """uint8 `[N, crop, crop, 3]`, any N -> float32 `[N, targets]` in their own units; normalization is inside."""
+        return image_program(lambda pixels: self.values(model, pixels), self.fields.images, pad_shape)
+
+
+class Errors:
+    """Mean loss, and the figures of `regression_metrics`, in the targets' own units."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._losses: list[float] = []
+        self._values: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Takes what `RegressionTask.predict` says of one example."""
+        self._losses.append(float(prediction["loss"]))
+        self._values.append(prediction["values"])
+        self._labels.append(prediction["label"])
+
+    def result(self) -> dict[str, float]:
+        """The figures, each example counted once."""
+        metrics = regression_metrics(np.stack(self._values), np.stack(self._labels), self._names)
+        return {"loss": float(np.mean(self._losses))} | metrics
+
+
+def _title(prediction: Prediction, names: Sequence[str]) -> "list[Line]":
+    """What to write over a photo: a line a target."""
+    from jaxft.reporting.pictures import Line
+
+    lines = [
+        Line(f"{name} {value:.4g}" + ("" if np.isnan(true) else f" (is {true:.4g})"))
+        for name, value, true in zip(names, prediction["values"], prediction["label"], strict=True)
+    ]
+    return lines if len(lines) <= LINES else [*lines[: LINES - 1], Line("...")]
