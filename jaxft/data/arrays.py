@@ -91,8 +91,8 @@ class ArrayDataset:
         label = np.asarray(example.get(LABEL, 0.0))
         if label.shape == () and np.issubdtype(label.dtype, np.integer) and not 0 <= label < len(self.classes):
             raise UserError(
-                f"Example {index} has the label {label}, but there are {len(self.classes)} classes, so that labels are 0 "
-                f"to {len(self.classes) - 1}."
+                f"Example {index} has the label {label}, but there are {len(self.classes)} classes, so that labels are "
+                f"0 to {len(self.classes) - 1}."
             )
         return example
 
