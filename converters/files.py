@@ -97,15 +97,32 @@ def _read_shards(index: Path) -> State:
 def read_metadata(path: Path) -> dict[Any, Any]:
     """What a checkpoint says beside its weights: `meta` of a `.pth`, or what `write` put into a `.safetensors`.
 
-    It is empty where there is none; what is no plain value in it is an `Inert`.
+    Where there is nothing, what the file `beside` it says. It may be empty; what is no plain value in it is an `Inert`.
 
     Raises:
         UserError: the file is damaged or no checkpoint.
     """
     if holds_tensors_alone(path):
-        return {} if path.name.endswith(INDEX) else safetensors_reader.read_metadata(path)
-    content = pth_reader.load(path).content
-    meta = content.get("meta") if isinstance(content, dict) else None
+        meta: Any = {} if path.name.endswith(INDEX) else safetensors_reader.read_metadata(path)
+    else:
+        content = pth_reader.load(path).content
+        meta = content.get("meta") if isinstance(content, dict) else None
+    return meta if isinstance(meta, dict) and meta else _read_beside(path)
+
+
+def beside(path: Path) -> Path:
+    """Where the metadata of a checkpoint lie whose format has no room for them: `model.pth.json`."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _read_beside(path: Path) -> dict[Any, Any]:
+    place = beside(path)
+    if not place.is_file():
+        return {}
+    try:
+        meta = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{place} cannot be read as JSON ({error}); correct or remove it.") from error
     return meta if isinstance(meta, dict) else {}
 
 
@@ -198,7 +215,7 @@ def write(state: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, An
         state: arrays by name, of any layout in memory.
         path: where to; folders that are missing are made.
         metadata: values that JSON has, which `read_metadata` gives back, tuples as lists. A `.pth` with some is
-            `{"meta": metadata, "state_dict": state}`, as MMDetection's.
+            `{"meta": metadata, "state_dict": state}`, as MMDetection's; see `write_beside` for one without.
 
     Raises:
         UserError: the disk cannot be written, or the format has no such dtype.
@@ -207,6 +224,16 @@ def write(state: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, An
         _atomically(path, lambda temporary: _save_safetensors(state, temporary, metadata))
     else:
         _atomically(path, lambda temporary: pth_writer.save(state, temporary, metadata))
+
+
+def write_beside(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes the metadata of a checkpoint that holds tensors alone into the file `beside` it. Atomic.
+
+    Raises:
+        UserError: the disk cannot be written.
+    """
+    text = json.dumps(metadata, ensure_ascii=False, indent=2) + "\n"
+    _atomically(beside(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _save_safetensors(state: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, Any] | None) -> None:
@@ -219,7 +246,7 @@ def _save_safetensors(state: Mapping[str, np.ndarray], path: Path, metadata: Map
     safetensors.numpy.save_file(contiguous, path, texts)
 
 
-def _atomically(path: Path, save: Callable[[Path], None]) -> None:
+def _atomically(path: Path, save: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -14,10 +15,11 @@ from rich.table import Table
 
 from converters.mmdet.spelling import modern_keys
 from converters.recognition import fitting_models, nearest_model
-from converters.rules import COUNTER, Leaf, leaves
-from converters.sources import load
+from converters.rules import COUNTER, TRACKED_MEAN, Leaf, leaves
+from converters.sources import TORCHVISION, load
 from converters.torchvision import modern_key
 from jaxft.errors import UserError
+from jaxft.models import HEAD, MADE, head_of, made
 from jaxft.models.paths import matches
 
 LISTED = 10  # reasons in a message
@@ -98,13 +100,16 @@ def load_pretrained(
 ) -> Ledger:
     """Fills `model` in place from a PyTorch checkpoint, all of it or nothing.
 
+    The count of batches of a BatchNorm that has none in the model, since it is frozen or Flax's, is skipped.
+
     Args:
         model: concrete or abstract (`jaxft.models.abstract_model`), where the leaves that are skipped stay abstract.
         source: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]` (see
             `converters.sources`), or a state dict. Where it counts no batches for any BatchNorm, all counts are 0.
         skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves
             of ours keep their initial values. The only way to leave anything out. A pattern must match something,
-            unless it starts with `~`.
+            unless it starts with `~`. `@head` stands for the layers that put out the classes of a model that
+            `jaxft.create_model` made.
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
         sha256: the expected hash of the file, or its first digits.
 
@@ -112,6 +117,7 @@ def load_pretrained(
         MismatchError: anything is missing, left over, of another shape or kind, or not finite; nothing is changed then.
         UserError: the source cannot be reached or read.
     """
+    skip = [name for pattern in skip for name in (head_of(model) if pattern == HEAD else (pattern,))]
     targets = {leaf.key: leaf for leaf in leaves(model)}
     name, state, problems = read_source(targets, source, rename, sha256)
     names = [*state, *targets, *(leaf.path for leaf in targets.values())]
@@ -129,8 +135,10 @@ def load_pretrained(
     for key, tensor in state.items():
         leaf = targets.get(key)
         shape, dtype = tuple(tensor.shape), str(tensor.dtype)
-        if skipped(key):
+        if skipped(key) or _counts_for_none(key, targets):
             rows.append(Row("skipped", key, "", shape, dtype))
+        elif leaf is not None and leaf.nameless:
+            continue  # named below
         elif leaf is None:
             homeless.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
         elif objection := _objection(leaf, tensor):
@@ -141,6 +149,8 @@ def load_pretrained(
     for key, leaf in targets.items():
         if skipped(key):
             rows.append(Row("new", "", leaf.path, leaf.source_shape, str(leaf.variable.dtype)))
+        elif leaf.nameless:
+            problems.append(leaf.nameless)
         elif key.endswith(COUNTER) and not counted:
             values[key] = np.zeros((), np.int32)
             rows.append(Row("new", "", leaf.path, (), str(leaf.variable.dtype)))
@@ -152,6 +162,7 @@ def load_pretrained(
         more = "" if isinstance(source, Mapping) else f"; python -m jaxft.inspect {name} --model NAME lists all of them"
         raise MismatchError(_complaint(name, model, state, len(problems)), problems, more)
 
+    _remember(model, name)
     for key, value in values.items():
         variable = targets[key].variable
         variable.set_value(jnp.array(value, variable.dtype))
@@ -180,11 +191,26 @@ def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> d
 
     `rename` is the one given to `load_pretrained`, applied backwards by the longest prefix of ours that fits. A prefix
     that was taken off goes back onto every name, so name those that never had it: `{"backbone.": "", "fc.": "fc."}`.
+
+    Raises:
+        MismatchError: leaves have no certain name and axes in PyTorch; all are named.
+        UserError: two leaves would get one name, or the model is abstract.
     """
-    state = {}
-    for leaf in leaves(model):
+    state: dict[str, np.ndarray] = {}
+    backwards = {ours: theirs for theirs, ours in (rename or {}).items()}
+    targets = list(leaves(model))
+    if empty := [leaf.path for leaf in targets if isinstance(leaf.variable.get_value(), jax.ShapeDtypeStruct)]:
+        count, kind = len(empty), type(model).__name__
+        raise UserError(
+            f"{count} leaves of this {kind} are shapes without values, {empty[0]} the first; load or draw them first."
+        )
+    if nameless := [leaf.nameless for leaf in targets if leaf.nameless]:
+        raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {'; '.join(nameless)}.")
+    for leaf in targets:
+        key = _replace_prefix(leaf.key, backwards)
+        if key in state:
+            raise UserError(f"{leaf.path} would be called {key} in PyTorch, as another leaf is; rename it otherwise.")
         array = leaf.to_torch(np.asarray(leaf.variable[...]))
-        key = _replace_prefix(leaf.key, {ours: theirs for theirs, ours in (rename or {}).items()})
         state[key] = array.astype(np.int64) if array.dtype == np.int32 else array
     return state
 
@@ -244,15 +270,29 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f" (nearest: {near[0]})" if near else ""
 
 
+def _counts_for_none(key: str, targets: Collection[str]) -> bool:
+    """Whether a source key counts the batches of a BatchNorm of ours that counts none."""
+    path = f".{key}"
+    mean = (path.removesuffix(COUNTER) + TRACKED_MEAN).removeprefix(".")
+    return path.endswith(COUNTER) and key not in targets and mean in targets
+
+
+def _remember(model: nnx.Module, source: str) -> None:
+    """Notes in a model that was made by name which of its published weights it has; see `preprocessing`."""
+    if (how := made(model)) is not None:
+        published = source.removeprefix(TORCHVISION) if source.startswith(TORCHVISION) else ""
+        setattr(model, MADE, replace(how, weights=published))
+
+
 def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], count: int) -> str:
-    hint = "Skip what is meant to differ by name."
-    detector = hasattr(model, "feature_maps")  # there is no table of detectors to look it up in
-    if not detector and (nearest := nearest_model(state)):
+    hint, how = "Skip what is meant to differ by name.", made(model)
+    if nearest := nearest_model(state):
         fits = fitting_models(state)
-        hint = (
-            f"Its keys and shapes are those of {' or '.join(fits)}."
-            if fits
-            else f"{hint} Of all models, {nearest[0]} has most of its keys and shapes ({nearest[1]:.0%})."
-        )
+        if how is not None and how.name in fits:
+            hint = f"It is {how.name} with another number of classes: make the model for as many, or skip {HEAD}."
+        elif fits:
+            hint = f"Its keys and shapes are those of {' or '.join(fits)}."
+        else:
+            hint += f" Of all models, {nearest[0]} has most of its keys and shapes ({nearest[1]:.0%})."
     reasons = f"{count} reason" + "s" * (count > 1)
     return f"{source} does not fit this {type(model).__name__} ({reasons}); nothing was loaded. {hint}"

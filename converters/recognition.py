@@ -1,4 +1,4 @@
-"""Which of our classifiers a stranger's state dict is of, or nearest to."""
+"""Which of our models a stranger's state dict is of, or nearest to."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from converters.rules import COUNTER, leaves
 from converters.torchvision import modern_key
 from jaxft.models import BUILDERS, abstract_model, list_models
 
-CLASSES = 1000
+CLASSES = 997  # a prime, so that a length of which it, or with a background one more, is a part counts classes
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -31,8 +31,11 @@ def _agreements(state: Mapping[str, np.ndarray]) -> dict[str, float]:
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(COUNTER)}
     kinds = _kinds(shapes)
     families: dict[str, list[str]] = {}
-    for name in list_models("classification"):
-        families.setdefault(BUILDERS[name].__module__, []).append(name)
+    if any(key.startswith("backbone.") for key in shapes):  # as some of every detector's do, and none of a classifier's
+        families = {name: [name] for name in list_models("detection")}
+    else:
+        for name in list_models("classification"):
+            families.setdefault(BUILDERS[name].__module__, []).append(name)
     alike = {family: _overlap(kinds, _kinds(source_shapes(names[0]))) for family, names in families.items()}
     best = max(alike.values())
     names = [name for family, overlap in alike.items() if overlap == best > 0 for name in families[family]]
@@ -46,8 +49,9 @@ def _agreement(shapes: Shapes, ours: Shapes) -> float:
 
 
 def _same(shape: tuple[int, ...], ours: tuple[int, ...]) -> bool:
-    """Whether two shapes agree; where ours puts out classes, the other may have any number of them."""
-    return shape == ours or (len(shape) > 0 and ours[:1] == (CLASSES,) and shape[1:] == ours[1:])
+    """Whether two shapes agree; where ours puts out something for each class, the other may have any number of them."""
+    by_class = len(ours) > 0 and (ours[0] % CLASSES == 0 or ours[0] % (CLASSES + 1) == 0)
+    return shape == ours or (by_class and len(shape) == len(ours) and shape[1:] == ours[1:])
 
 
 def _kinds(shapes: Shapes) -> set[str]:
@@ -61,6 +65,6 @@ def _overlap(some: set[str], others: set[str]) -> float:
 
 @cache
 def source_shapes(name: str) -> Shapes:
-    """The keys of PyTorch's state dict for a model of 1000 classes, and the shapes of its tensors; no counters."""
+    """The keys of PyTorch's state dict for a model of `CLASSES` classes, and the shapes of its tensors; no counters."""
     shapes = {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name, CLASSES))}
     return {key: shape for key, shape in shapes.items() if not key.endswith(COUNTER)}

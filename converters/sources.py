@@ -10,6 +10,8 @@ from converters.torchvision import weights_url
 from jaxft.download import cache_folder, fetch
 from jaxft.errors import UserError
 
+TORCHVISION = "torchvision://"
+
 
 def load(source: str, sha256: str | None = None) -> State:
     """The tensors of what `locate` finds; `SOURCE#model_ema` chooses one of several state dicts in a `.pth`.

@@ -36,7 +36,8 @@ class Options:
     run: Path
     """The run directory."""
     format: Literal["torch", "safetensors", "stablehlo"] = "torch"
-    """A PyTorch state dict under its original names (.pth), the same as safetensors, or a StableHLO program."""
+    """A PyTorch state dict under its original names (.pth), the same as safetensors, or a StableHLO program. Names of
+    classes and preprocessing lie inside, or beside a .pth in NAME.pth.json."""
     output: Path
     """The file to write; one that exists is not overwritten."""
     checkpoint: Literal["best", "last"] = "best"
@@ -56,8 +57,7 @@ def main() -> None:
     if options.pad_shape is not None and options.format != "stablehlo":
         raise UserError("--pad-shape is for detectors as StableHLO; leave it out.")
     RunDirectory(options.run).check()
-    from converters import to_torch
-    from converters.files import write
+    from jaxft.api import save
     from jaxft.reporting.screen import Screen
 
     with Screen(make_console()) as screen, doing("opening the run"):
@@ -66,9 +66,7 @@ def main() -> None:
             if options.format == "stablehlo":
                 _write_bytes(stablehlo(run, options.pad_shape), options.output)
             else:
-                # A prefix that was put before a whole checkpoint says that it was only a part of this model.
-                rename = {theirs: ours for theirs, ours in run.config.pretrained.rename.items() if theirs}
-                write(to_torch(run.model, rename=rename), options.output)
+                save(run, options.output)
         screen.say(f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}")
 
 

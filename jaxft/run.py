@@ -7,13 +7,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from jaxft import config
 from jaxft.errors import UserError
 
 if TYPE_CHECKING:
     from flax import nnx
+
+    from jaxft.data.preprocessing import Preprocessing
 
 Names = Mapping[str, Sequence[str]]
 """By split, a line for each example: its name, a tab, its ground truth."""
@@ -36,6 +38,10 @@ class RunDirectory:
     @property
     def examples_file(self) -> Path:
         return self.path / "examples.json.gz"
+
+    @property
+    def own_file(self) -> Path:
+        return self.path / "own.json"
 
     @property
     def metrics_file(self) -> Path:
@@ -65,8 +71,13 @@ class RunDirectory:
                 "or choose another directory with --workdir."
             )
 
-    def create(self, settings: config.Config, classes: tuple[str, ...], examples: Names) -> None:
+    def create(
+        self, settings: config.Config, classes: tuple[str, ...], examples: Names, own: Mapping[str, str]
+    ) -> None:
         """Makes the directory and writes what makes it a run: the configuration last.
+
+        Args:
+            own: what is not the configuration's but the user's: `model`, `datasets`, `loss`, and what each is called.
 
         Raises:
             UserError: there is something in it already, or the disk cannot be written.
@@ -76,6 +87,8 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             _write(self.examples_file, gzip.compress(json.dumps(examples).encode()))
             _write(self.classes_file, (json.dumps(classes, ensure_ascii=False, indent=2) + "\n").encode())
+            if own:
+                _write(self.own_file, (json.dumps(dict(own), indent=2) + "\n").encode())
             self.save_config(settings)
         except OSError as error:
             raise UserError(
@@ -134,6 +147,14 @@ class RunDirectory:
         """
         return cast(dict[str, list[str]], self._read(self.examples_file))
 
+    def own(self) -> dict[str, str]:
+        """What is the user's and not the configuration's, by its name.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return cast(dict[str, str], self._read(self.own_file)) if self.own_file.exists() else {}
+
     def _read(self, path: Path) -> object:
         try:
             data = path.read_bytes()
@@ -148,6 +169,22 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+class Trained(Protocol):
+    """A trained model and what it was trained with: what `fit` gives back, and what `open_run` opens."""
+
+    @property
+    def config(self) -> config.Config: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def preprocessing(self) -> "Preprocessing": ...
+
+    @property
+    def model(self) -> "nnx.Module": ...
+
+
 @dataclass(frozen=True)
 class FinishedRun:
     """A trained model and all that is needed to use it."""
@@ -157,6 +194,11 @@ class FinishedRun:
     classes: tuple[str, ...]
     model: "nnx.Module"
     step: int
+
+    @property
+    def preprocessing(self) -> "Preprocessing":
+        """How photos become what the model sees."""
+        return self.config.task.task(self.config.precision).preprocessing()
 
 
 def open_run(path: Path, which: str = "best", model: "nnx.Module | None" = None) -> FinishedRun:
@@ -177,6 +219,11 @@ def open_run(path: Path, which: str = "best", model: "nnx.Module | None" = None)
 
     directory = RunDirectory(path)
     settings, classes = directory.check(), directory.classes()
+    if model is None and "model" in directory.own():
+        raise UserError(
+            f"{path} was trained with a model of your own, {directory.own()['model']}, which its configuration does "
+            "not describe; give one like it: jaxft.load_run(path, model=...)."
+        )
     source = ModelSource(settings, model)
     template = abstract_for(source, settings.task.task(settings.precision), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:

@@ -19,7 +19,9 @@ from PIL import Image
 
 from converters import to_torch
 from converters.files import write
-from jaxft import evaluate, export, predict, train
+from jaxft import export, train
+from jaxft.evaluate import main as evaluate_main
+from jaxft.predict import main as predict_main
 from jaxft.reporting.progress import Reporter
 from tests.small import CLASSES, Small, call, execute, final, paint, user_error
 
@@ -251,7 +253,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(config_fi
 # Finished runs
 
 
-FINISHED = [(evaluate.main, ()), (predict.main, ("photo.png",)), (export.main, ("--output", "model.pth"))]
+FINISHED = [(evaluate_main, ()), (predict_main, ("photo.png",)), (export.main, ("--output", "model.pth"))]
 DAMAGES = ["no directory", "no config", "no classes", "no checkpoint"]
 
 

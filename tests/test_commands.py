@@ -17,9 +17,11 @@ from PIL import Image
 
 from converters import to_torch
 from converters.files import write
-from jaxft import create_model, evaluate, export, predict, train
+from jaxft import create_model, export, train
 from jaxft.config import Classification, from_json
+from jaxft.evaluate import main as evaluate_main
 from jaxft.models.paths import values, walk
+from jaxft.predict import main as predict_main
 from jaxft.run import FinishedRun, open_run
 from jaxft.tasks.classification.task import ClassificationTask
 from tests.small import CLASSES, ROOT, TEST_EACH, call, lines, user_error
@@ -34,7 +36,7 @@ pytest_plugins = ("tests.runs",)
 def test_evaluate_gives_the_figures_of_the_run(small_run: Path, which: str) -> None:
     tests = [line for line in lines(small_run) if line["split"] == "validation"]
     wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["accuracy"])
-    result = call(evaluate.main, "--run", small_run, "--checkpoint", which)
+    result = call(evaluate_main, "--run", small_run, "--checkpoint", which)
     assert result.code == 0, result
     assert f"{which} checkpoint (step {wanted['step']}), 10 examples" in result.out
     assert f"loss {wanted['loss']:.4f}" in result.out
@@ -43,10 +45,10 @@ def test_evaluate_gives_the_figures_of_the_run(small_run: Path, which: str) -> N
 
 def test_evaluate_on_another_split_and_folder(small_run: Path, photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos / "test", tmp_path / "more" / "val")
-    result = call(evaluate.main, "--run", small_run, "--root", tmp_path / "more", "--split", "val")
+    result = call(evaluate_main, "--run", small_run, "--root", tmp_path / "more", "--split", "val")
     assert "10 examples" in result.out
     shutil.rmtree(tmp_path / "more" / "val" / "red")
-    message = user_error(call(evaluate.main, "--run", small_run, "--root", tmp_path / "more", "--split", "val"))
+    message = user_error(call(evaluate_main, "--run", small_run, "--root", tmp_path / "more", "--split", "val"))
     assert "red" in message
 
 
@@ -55,7 +57,7 @@ def test_evaluate_on_another_split_and_folder(small_run: Path, photos: Path, tmp
 
 def test_predict_files_and_folders(small_run: Path, photos: Path, tmp_path: Path) -> None:
     one = photos / "test" / "green" / "00.jpg"
-    result = call(predict.main, "--run", small_run, "--output", tmp_path / "out", one, photos / "test" / "red")
+    result = call(predict_main, "--run", small_run, "--output", tmp_path / "out", one, photos / "test" / "red")
     assert result.code == 0, result
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     files = [one, *sorted((photos / "test" / "red").iterdir())]
@@ -70,7 +72,7 @@ def test_predict_files_and_folders(small_run: Path, photos: Path, tmp_path: Path
 
 
 def test_predict_agrees_with_the_model(small_run: Path, photos: Path, tmp_path: Path) -> None:
-    call(predict.main, "--run", small_run, "--output", tmp_path, photos / "test" / "blue")
+    call(predict_main, "--run", small_run, "--output", tmp_path, photos / "test" / "blue")
     entries = json.loads((tmp_path / "predictions.json").read_text())
     run = open_run(small_run)
     task = run.config.task.task()
@@ -97,7 +99,7 @@ def test_predict_names_what_it_cannot_read(
         (tmp_path / name).mkdir()
     elif isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
-    message = user_error(call(predict.main, "--run", small_run, "--output", tmp_path / "out", tmp_path / name))
+    message = user_error(call(predict_main, "--run", small_run, "--output", tmp_path / "out", tmp_path / name))
     assert part in message
     assert name in message
     assert not (tmp_path / "out").exists()

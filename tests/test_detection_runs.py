@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from jaxft import evaluate, export, predict, train
+import jaxft
+from jaxft import export, train
+from jaxft.evaluate import main as evaluate_main
+from jaxft.predict import main as predict_main
 from jaxft.run import open_run
 from tests.scenes import CLASSES, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
@@ -107,7 +110,7 @@ def test_evaluate_gives_the_figures_of_the_run(detector_run: Path, which: str) -
     tests = [line for line in lines(detector_run) if line["split"] == "validation"]
     # The first of equals is the best.
     wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["bbox_mAP"])
-    result = call(evaluate.main, "--run", detector_run, "--checkpoint", which)
+    result = call(evaluate_main, "--run", detector_run, "--checkpoint", which)
     assert result.code == 0, result
     assert f"{which} checkpoint (step {wanted['step']}), 5 examples" in result.out
     for name in ("bbox_mAP", "bbox_mAP_50", "bbox_mAP/square"):
@@ -115,14 +118,14 @@ def test_evaluate_gives_the_figures_of_the_run(detector_run: Path, which: str) -
 
 
 def test_evaluate_another_split(detector_run: Path) -> None:
-    result = call(evaluate.main, "--run", detector_run, "--split", "train")
+    result = call(evaluate_main, "--run", detector_run, "--split", "train")
     assert "12 examples" in result.out
 
 
 def test_predict_writes_drawings_and_cocos_json(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
     files = [scenes / "photos" / f"test{number}.png" for number in (0, 2)]
     output = tmp_path / "out"
-    result = call(predict.main, "--run", detector_run, "--output", output, *files)
+    result = call(predict_main, "--run", detector_run, "--output", output, *files)
     assert result.code == 0, result
     assert all(str(file) in result.out for file in files)
     content = json.loads((output / "predictions.json").read_text())
@@ -270,7 +273,7 @@ def test_data_that_have_other_classes_now(detector_run: Path, scenes: Path, tmp_
     root = copied(scenes, tmp_path)
     for split in ("train", "test"):
         with_content(lambda content: content["categories"][1].update(name="ring"), split)(root)
-    message = user_error(call(evaluate.main, "--run", detector_run, "--root", root, "--split", "test"))
+    message = user_error(call(evaluate_main, "--run", detector_run, "--root", root, "--split", "test"))
     assert "disc, ring" in message
     assert "disc, square are expected" in message
     run = tmp_path / "run"
@@ -281,3 +284,26 @@ def test_data_that_have_other_classes_now(detector_run: Path, scenes: Path, tmp_
     message = user_error(call(train.main, "--workdir", run, "--resume"))
     assert "ring" in message
     assert "square" in message
+
+
+def test_predicting_from_python_gives_objects_in_pixels_of_the_photo(detector_run: Path, scenes: Path) -> None:
+    files = [scenes / "photos" / f"test{number}.png" for number in (0, 2)]
+    run = jaxft.load_run(detector_run)
+    entries = jaxft.predict(run, files)
+    assert [entry["file"] for entry in entries] == [str(file) for file in files]
+    assert run.preprocessing.size is None
+    dataset = run.config.task.task().photos(files, run.classes)
+    for index, entry in enumerate(entries):
+        example = dataset.evaluation(index)
+        batch = {name: np.asarray(array)[None] for name, array in example.items()}
+        found = run.config.task.task().predict(run.model, batch)
+        order = np.argsort(-np.asarray(found["scores"][0])[np.asarray(found["valid"][0])], kind="stable")
+        boxes = np.asarray(found["boxes"][0])[np.asarray(found["valid"][0])][order]
+        with Image.open(files[index]) as picture:
+            stretch = np.array([picture.width / example["size"][1], picture.height / example["size"][0]] * 2)
+        assert len(entry["objects"]) == len(boxes) > 0
+        np.testing.assert_allclose([one["box"] for one in entry["objects"]], boxes * stretch, rtol=1e-3, atol=1e-2)
+        scores = [one["score"] for one in entry["objects"]]
+        assert scores == sorted(scores, reverse=True)
+        assert {one["class"] for one in entry["objects"]} <= set(CLASSES)
+    assert json.loads(json.dumps(entries)) == entries

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,26 @@ DETECTORS: dict[str, Callable[..., nnx.Module]] = {
 BUILDERS: dict[str, Callable[..., nnx.Module]] = {
     builder.__name__: builder for family in FAMILIES for builder in family.PRESETS
 } | DETECTORS
+MADE = "made"  # the attribute of a model that says how it was made by name
 HEAD = "@head"  # as a pattern: the layers that put out the classes, whatever a family calls them
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a model was made by name.
+
+    Attributes:
+        weights: which of torchvision's published weights it was filled with, `NAME/WEIGHTS`; empty where it was not.
+    """
+
+    name: str
+    num_classes: int | None
+    options: tuple[tuple[str, Any], ...] = ()
+    weights: str = ""
+
+    def abstract(self, num_classes: int) -> nnx.Module:
+        """The same model for another number of classes, as shapes and types."""
+        return abstract_model(self.name, num_classes, **dict(self.options))
 
 
 def builder(name: str) -> Callable[..., nnx.Module]:
@@ -63,7 +83,9 @@ def abstract_model(name: str, num_classes: int | None = None, **options: Any) ->
 
 def _build(name: str, num_classes: int | None, rngs: nnx.Rngs, options: dict[str, Any]) -> nnx.Module:
     classes = {} if num_classes is None else {"num_classes": num_classes}
-    return BUILDERS[name](**classes, rngs=rngs, **options)
+    model = BUILDERS[name](**classes, rngs=rngs, **options)
+    setattr(model, MADE, Made(name, num_classes, tuple(sorted(options.items()))))
+    return model
 
 
 def initialize_missing(model: nnx.Module, build: Callable[[], nnx.Module]) -> None:
@@ -119,6 +141,27 @@ def class_layers(build: Callable[[int], nnx.Module]) -> tuple[str, ...]:
 def with_head(patterns: Iterable[str], build: Callable[[int], nnx.Module]) -> tuple[str, ...]:
     """The patterns with the paths of `class_layers(build)` in the place of `@head`."""
     return tuple(name for pattern in patterns for name in (class_layers(build) if pattern == HEAD else (pattern,)))
+
+
+def made(model: nnx.Module) -> Made | None:
+    """How a model was made by name; None of others."""
+    found = getattr(model, MADE, None)
+    return found if isinstance(found, Made) else None
+
+
+def head_of(model: nnx.Module) -> tuple[str, ...]:
+    """The paths of the layers that put out the classes of a model that was made by name.
+
+    Raises:
+        UserError: the model was not.
+    """
+    how = made(model)
+    if how is None:
+        raise UserError(
+            f"{HEAD} stands for the layers that change with the number of classes, which are known of models that "
+            f"jaxft.create_model made; name those of this {type(model).__name__} by their paths."
+        )
+    return class_layers(how.abstract)
 
 
 def create_model(

@@ -3,10 +3,11 @@
 Functions, not a class to inherit from: a task calls what it needs.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,12 @@ def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
     """The name of each example that was predicted."""
     names = dataset.names()
     return [names[index].partition("\t")[0] for index in predictions]
+
+
+def write_entries(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Writes `predictions.json` into a folder."""
+    text = json.dumps(entries, ensure_ascii=False, indent=2)
+    (folder / "predictions.json").write_text(text, encoding="utf-8")
 
 
 def draw_titled(

@@ -9,6 +9,7 @@ from jaxft.errors import UserError
 from jaxft.fields import STRICT
 
 if TYPE_CHECKING:
+    from jaxft.data.preprocessing import Preprocessing
     from jaxft.data.transforms import Augment, CenterCrop
 
 
@@ -42,6 +43,12 @@ class Images:
         from jaxft.data.transforms import CenterCrop
 
         return CenterCrop(size=self.crop, resize=self.resize)
+
+    def preprocessing(self) -> "Preprocessing":
+        """The fixed transform and the normalization, to be kept beside the weights."""
+        from jaxft.data.preprocessing import Preprocessing
+
+        return Preprocessing(size=self.crop, resize=self.resize, mean=self.mean, std=self.std)
 
 
 def check_model(model: Any, task: str) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from jaxft.config import Data
     from jaxft.data.dataset import Dataset
+    from jaxft.data.preprocessing import Preprocessing
 
 Prediction = Mapping[str, np.ndarray]
 """What a model says of one example: its part of what `Task.predict` returns."""
@@ -70,6 +71,9 @@ class Task(Protocol):
     def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> "Dataset":
         """Photos without ground truth, to predict; their headers are read where their shapes matter."""
 
+    def preprocessing(self) -> "Preprocessing":
+        """How a photo becomes what the model sees in evaluation, to be kept beside the weights."""
+
     def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
         """Raises a UserError where an (abstract) model does not do what the task needs."""
 
@@ -87,6 +91,9 @@ class Task(Protocol):
 
     def table(self, dataset: "Dataset", predictions: Predictions) -> "Table":
         """Predictions for a terminal, a line an example."""
+
+    def entries(self, dataset: "Dataset", predictions: Predictions) -> list[dict[str, Any]]:
+        """Predictions as plain values, an entry an example; `file` is its name."""
 
     def write(self, dataset: "Dataset", predictions: Predictions, folder: Path) -> None:
         """Writes predictions into a folder as JSON and pictures."""

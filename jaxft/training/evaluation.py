@@ -12,7 +12,7 @@ from jaxft.activity import Counted, doing, ignored
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import eval_batches
 from jaxft.models.paths import values
-from jaxft.run import FinishedRun
+from jaxft.run import Trained
 from jaxft.tasks.task import Prediction, Task
 from jaxft.training.layout import Layout, device_layout, fetch
 from jaxft.training.step import Compiled, predict_step
@@ -103,7 +103,7 @@ def spread(count: int, most: int) -> list[int]:
     return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
 
 
-def run_predictor(run: FinishedRun, task: Task) -> tuple[Predictor, Arrays]:
+def run_predictor(run: Trained, task: Task) -> tuple[Predictor, Arrays]:
     """What predicts with the model of a run, and its arrays."""
     data = run.config.data
     layout = device_layout(data.batch_size)

@@ -5,11 +5,10 @@ compiled step, again and again; in between a line of metrics, a checkpoint, an e
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -21,82 +20,24 @@ from rich.console import Console
 from jaxft.activity import doing
 from jaxft.checks import check_places
 from jaxft.config import Config
+from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Batches, train_batches
 from jaxft.errors import UserError
-from jaxft.models import initialize_missing
-from jaxft.models.paths import filled
 from jaxft.reporting.console import make_console
 from jaxft.reporting.progress import Reporter
 from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.checkpoint import Checkpoints, last_checkpoint
 from jaxft.training.evaluation import Predictor, evaluate, spread
-from jaxft.training.resuming import check_config, check_examples, removed_if_interrupted
-from jaxft.training.setup import NOTHING_OWN, Own, Setup, set_up
+from jaxft.training.fitted import Callback, Event, Fitted
+from jaxft.training.resuming import check_config, check_examples, check_own, removed_if_interrupted
+from jaxft.training.setup import Loss, Own, Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter
 from jaxft.training.step import Compiled, StepInputs, key_data
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
 
 DRAWN = 24  # validation examples in the picture of predictions
-
-
-class Event(NamedTuple):
-    """What a callback is told: after each step, or after each evaluation of the validation split.
-
-    Attributes:
-        kind: which of the two.
-        step, epoch: so many of them are done.
-        metrics: of the batch (arrays, which may not be computed yet), or of the split.
-        state: of the run; the next step takes its memory, so copy what is to be kept.
-    """
-
-    kind: Literal["step", "evaluation"]
-    step: int
-    epoch: int
-    metrics: Mapping[str, Array | float]
-    state: TrainState
-
-
-Callback = Callable[[Event], bool | None]
-"""Where it returns True the run stops in order, and can be resumed."""
-
-
-@dataclass
-class Fitted:
-    """A run that has come to its end, or to where it was told to stop.
-
-    Attributes:
-        state: parameters, statistics, the moving average and the optimizer's state.
-        best: the best value so far of the task's primary metric; None before the first evaluation.
-        complete: whether the run has come to its end, and its last epoch was evaluated.
-        signal: the number of the signal that ended the run, or None.
-    """
-
-    path: Path
-    setup: Setup
-    state: TrainState
-    best: float | None
-    complete: bool
-    signal: int | None
-
-    @property
-    def step(self) -> int:
-        """The steps that were taken."""
-        return int(self.state.step)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the model's outputs."""
-        return self.setup.classes
-
-    @property
-    def model(self) -> nnx.Module:
-        """The model as it is now, in evaluation mode; with averaged parameters where an average is kept."""
-        model = filled(self.setup.model, self.state.evaluated)
-        initialize_missing(model, lambda: self.setup.source.build(len(self.classes)))
-        model.eval()
-        return model
 
 
 def fit(
@@ -106,7 +47,9 @@ def fit(
     resume: bool = False,
     stop_after: int | None = None,
     callbacks: Sequence[Callback] = (),
-    own: Own = NOTHING_OWN,
+    model: nnx.Module | None = None,
+    datasets: tuple[Dataset, Dataset] | None = None,
+    loss: Loss | None = None,
     console: Console | None = None,
 ) -> Fitted:
     """Trains a model, or goes on with a run.
@@ -116,12 +59,15 @@ def fit(
         resume: go on with the run in it, from its last checkpoint; start one where there is none.
         stop_after: end in order after so many steps of the whole run, as a signal would.
         callbacks: called after each step and each evaluation. Where one raises, the state is saved first.
-        own: a model, datasets or a loss in the place of the configured ones; the same ones when the run goes on.
+        model: one of your own with its values, in the place of the configured one; the same when the run goes on.
+        datasets: the training and the validation split, in the place of those that the configuration names.
+        loss: (model, batch) -> the loss, or (the loss, metrics), in the place of the task's.
         console: where to print; the terminal by default.
 
     Raises:
         UserError: something outside the program is wrong; what the run directory holds stays whole.
     """
+    own = Own(model, datasets, loss)
     run, console = RunDirectory(Path(workdir)), console or make_console(quiet=jax.process_index() != 0)
     with ExitStack() as entered, Screen(console) as screen, doing("starting"):
         check_places(config, run, resume=resume, own_data=own.datasets is not None)
@@ -129,6 +75,7 @@ def fit(
         saved = last_checkpoint(run) if resume else None
         if resume:
             check_config(run, config, saved)
+            check_own(run, own.names)
         setup = set_up(config, own)
         if resume:
             check_examples(run, setup.classes, setup.examples)
@@ -142,7 +89,7 @@ def fit(
         state = None if saved else setup.first_state(stage, ledger)
         if jax.process_index() == 0:
             entered.enter_context(removed_if_interrupted(run))
-            run.save_config(config) if resume else run.create(config, setup.classes, setup.examples)
+            run.save_config(config) if resume else run.create(config, setup.classes, setup.examples, own.names)
         multihost_utils.sync_global_devices("the run directory is there")
         with Checkpoints(run.checkpoints) as checkpoints:
             if state is None:

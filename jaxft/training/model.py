@@ -12,7 +12,7 @@ from converters import Ledger, load_pretrained
 from converters.carry import carry_classes, check_names
 from jaxft import config
 from jaxft.errors import UserError
-from jaxft.models import HEAD, abstract_model, builder, check_options, class_layers, initial_values, with_head
+from jaxft.models import HEAD, abstract_model, builder, check_options, class_layers, head_of, initial_values, made
 from jaxft.models.layers import Linear
 from jaxft.models.paths import values, walk
 from jaxft.models.streams import initial_rngs
@@ -53,13 +53,35 @@ class ModelSource:
         """The same as shapes and types alone; a user's own model keeps its values.
 
         Raises:
-            UserError: there is no such model, or it has no such option.
+            UserError: there is no such model, it has no such option, or a run cannot hold the user's own.
         """
         if self.own is not None:
+            _check_own(self.own)
             return nnx.clone(self.own)
         if self.settings.model.mmdet is None:
             return abstract_model(self.settings.model.name, classes, **self.settings.model.options)
         return nnx.eval_shape(lambda: self.build(classes))
+
+    def head(self) -> tuple[str, ...]:
+        """The paths of the layers that put out the classes.
+
+        Raises:
+            UserError: they are not known, of a model of the user's own.
+        """
+        return class_layers(self.abstract) if self.own is None else head_of(self.own)
+
+
+def _check_own(model: nnx.Module) -> None:
+    paths: dict[int, str] = {}
+    for place in walk(model):
+        if isinstance(place.variable.get_value(), jax.ShapeDtypeStruct):
+            raise UserError(f"{place.path} of your {type(model).__name__} has no value; give a model with its values.")
+        other = paths.setdefault(id(place.variable), place.path)
+        if other != place.path:
+            raise UserError(
+                f"{other} and {place.path} of your {type(model).__name__} are one array, but a run holds every array "
+                "under one path; keep it in one place, or make two."
+            )
 
 
 def abstract_for(source: ModelSource, task: Task, classes: tuple[str, ...]) -> nnx.Module:
@@ -84,12 +106,7 @@ def head_named(source: ModelSource) -> config.Config:
     settings = source.settings
 
     def named(pattern: str) -> tuple[str, ...]:
-        if pattern == HEAD and source.own is not None:
-            raise UserError(
-                f"{HEAD} stands for the layers that change with the number of classes, which is not known of a model "
-                "of your own; name its head by its path."
-            )
-        return with_head((pattern,), source.abstract)
+        return source.head() if pattern == HEAD else (pattern,)
 
     phases = tuple(
         replace(phase, rules=tuple(replace(rule, pattern=name) for rule in phase.rules for name in named(rule.pattern)))
@@ -119,7 +136,8 @@ def load_weights(
         ledger = load_pretrained(
             model, pretrained.source, skip=pretrained.skip, rename=pretrained.rename, sha256=pretrained.sha256
         )
-    check_names(ledger, pretrained.source, classes, lambda: class_layers(source.abstract), pretrained.sha256)
+    known = source.own is None or made(source.own) is not None
+    check_names(ledger, pretrained.source, classes, source.head if known else tuple, pretrained.sha256)
     return ledger
 
 
@@ -144,7 +162,7 @@ def first_values(
     arrays = layout.place({path: np.asarray(value) for path, value in loaded.items()}) | fresh
     if ledger is not None and pretrained.transfer_head_rows:
         assert pretrained.source is not None
-        layers = class_layers(source.abstract)
+        layers = source.head()
         for path, _, _, variable in walk(model):
             if path in fresh:
                 variable.set_value(jnp.asarray(fetch(fresh[path])))

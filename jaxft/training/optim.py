@@ -156,7 +156,13 @@ def set_modes(model: nnx.Module, groups: ParameterGroups, batch_norm: str) -> No
     """
     model.train()
     for path, module in modules(model):
+        if not isinstance(module, BatchNorm | nnx.BatchNorm):
+            continue
+        label = next((groups.labels[name] for name in (f"{path}.scale", f"{path}.bias") if name in groups.labels), None)
+        group = None if label is None else groups.groups[label]
+        told = "running" if group is not None and group.frozen else batch_norm
+        running = (told if group is None or group.batch_norm == "inherit" else group.batch_norm) == "running"
         if isinstance(module, BatchNorm):
-            group = groups.group(f"{path}.scale")
-            inherited = "running" if group.frozen else batch_norm
-            module.running_only = (inherited if group.batch_norm == "inherit" else group.batch_norm) == "running"
+            module.running_only = running
+        else:
+            module.use_running_average = running

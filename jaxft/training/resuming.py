@@ -1,7 +1,7 @@
 """What may differ when a run goes on, and what must not."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,24 @@ def check_config(run: RunDirectory, config: Config, saved: Saved | None) -> None
             "without --config, or start another run with --workdir. What may change is "
             f"{', '.join(MAY_CHANGE)}, phases.N.epochs of a phase that has not ended (more of them), and, after a loss "
             "that was not finite, optimizer.learning_rate (a lower one)."
+        )
+
+
+def check_own(run: RunDirectory, own: Mapping[str, str]) -> None:
+    """Compares what a run was started with in the place of what its configuration says with what it is to go on with.
+
+    Args:
+        own: what each is called; see `jaxft.training.setup.Own.names`.
+
+    Raises:
+        UserError: something is missing, new or called otherwise.
+    """
+    before = run.own()
+    if changed := [name for name in {**before, **own} if before.get(name) != own.get(name)]:
+        pairs = [f"{name}: {before.get(name, 'none')} there, {own.get(name, 'none')} here" for name in changed]
+        raise UserError(
+            f"{run.path} was started with something else of your own ({'; '.join(pairs)}); jaxft.fit wants the same "
+            "model, datasets and loss when a run goes on."
         )
 
 

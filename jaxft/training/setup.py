@@ -1,10 +1,14 @@
 """Everything that a run knows before its first array: data, abstract model, layout, stages; and the cheap checks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax import Array
 
 from converters import Ledger
 from jaxft.activity import doing
@@ -20,7 +24,10 @@ from jaxft.training.model import ModelSource, abstract_for, first_values, head_n
 from jaxft.training.optim import set_modes
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
-from jaxft.training.step import LossFunction, Step, train_step
+from jaxft.training.step import Batch, LossFunction, Step, predict_step, train_step
+
+Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
+"""A user's loss of a batch: a scalar, alone or with metrics of the batch."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +37,42 @@ class Own:
     Attributes:
         model: with its first values.
         datasets: the training and the validation split.
-        loss: (model, batch) -> (loss, metrics).
     """
 
     model: nnx.Module | None = None
     datasets: tuple[Dataset, Dataset] | None = None
-    loss: LossFunction | None = None
+    loss: Loss | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What each is called, to be compared when a run goes on; what is not the user's is not there."""
+        names = {}
+        if self.model is not None:
+            names["model"] = type(self.model).__qualname__
+        if self.datasets is not None:
+            names["datasets"] = " and ".join(type(dataset).__qualname__ for dataset in self.datasets)
+        if self.loss is not None:
+            names["loss"] = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
+        return names
 
 
 NOTHING_OWN = Own()
+
+
+def with_metrics(loss: Loss) -> LossFunction:
+    """A user's loss as a step wants it: with metrics, `loss` among them.
+
+    The function raises a UserError where the loss is no scalar.
+    """
+
+    def function(model: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        found = loss(model, batch)
+        value, metrics = found if isinstance(found, tuple) else (found, {})
+        if jnp.shape(value) != ():
+            raise UserError(f"The loss of a batch is a scalar, yours has the shape {jnp.shape(value)}; take its mean.")
+        return value, {**metrics, "loss": value}
+
+    return function
 
 
 @dataclass(frozen=True)
@@ -47,7 +81,7 @@ class Setup:
 
     Attributes:
         written: the configuration as it is saved; `config` has the paths of the head in the place of `@head`.
-        model: abstract, but for what `load` has filled.
+        model: abstract, but for what `load_weights` has filled, and a user's own.
     """
 
     written: Config
@@ -139,4 +173,16 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     steps = steps_per_epoch(train.buckets, config.data.batch_size)
     shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
     stages = lay_out(named, shapes, steps)
-    return Setup(config, named, task, own.loss or task.loss, train, validation, source, model, stages, layout, steps)
+    if own.model is not None:
+        _try_out(task, model, validation, config.precision)
+    loss = task.loss if own.loss is None else with_metrics(own.loss)
+    return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)
+
+
+def _try_out(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> None:
+    """Lets the task judge the shapes of what a user's model says of an example, before anything is compiled."""
+    evaluated = nnx.clone(model)
+    evaluated.eval()
+    batch = {name: np.asarray(array)[None] for name, array in dataset.evaluation(0).items()}
+    shapes = jax.eval_shape(predict_step(evaluated, task.predict, dtype), values(evaluated), batch)
+    task.evaluator(dataset).add(0, {name: np.ones(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()})

@@ -1,13 +1,19 @@
 """Which model a checkpoint is of, and the names of old that its keys may have."""
 
 import re
+from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import torch
+import torchvision
 from flax import nnx
 
 from converters import load_pretrained, to_torch
+from converters.__main__ import Inspect
+from converters.files import write
 from converters.ledger import MismatchError
 from converters.recognition import fitting_models, source_shapes
 from jaxft.models import abstract_model, list_models
@@ -62,16 +68,75 @@ def test_a_vits_keys_of_old_are_understood() -> None:
     assert exported.keys() == state.keys()
     assert all(np.array_equal(exported[key], state[key]) for key in state)
     assert fitting_models(old) == ["vit_b_32"]
-    torch = pytest.importorskip("torch")
     with torch.device("meta"):
-        theirs = pytest.importorskip("torchvision").models.vit_b_32(weights=None)
+        theirs = torchvision.models.vit_b_32(weights=None)
     theirs.load_state_dict({key: torch.from_numpy(value) for key, value in old.items()}, strict=True, assign=True)
+
+
+@cache
+def detector_of_torchvisions(name: str, num_classes: int) -> dict[str, np.ndarray]:
+    """A state dict as torchvision makes it where no weights are asked for: every BatchNorm counts its batches."""
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models.detection, name)(
+            weights=None, weights_backbone=None, num_classes=num_classes
+        )
+    return {
+        key: np.zeros(tensor.shape, np.int64) if key.endswith("num_batches_tracked") else np.ones(tensor.shape, "f4")
+        for key, tensor in theirs.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "counts"),
+    [("maskrcnn_resnet50_fpn", 4, 53), ("retinanet_resnet50_fpn", 3, 53), ("fcos_resnet50_fpn", 3, 53)],
+)
+def test_a_detector_of_torchvisions_without_weights_is_understood(name: str, num_classes: int, counts: int) -> None:
+    state = detector_of_torchvisions(name, num_classes)
+    model = abstract_model(name, 3)
+    ledger = load_pretrained(model, state)
+    skipped = ledger.having("skipped")
+    assert len(skipped) == counts
+    assert all(row.key.endswith("num_batches_tracked") for row in skipped)
+    assert len(ledger.having("mapped")) == len(state) - counts
+    assert fitting_models(state) == [name]
+    assert fitting_models(to_torch(model)) == [name]
+
+
+def test_inspecting_says_which_detector_a_file_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(random_state(abstract_model("retinanet_efficientnet_lite0_fpn", 5)), tmp_path / "own.pth")
+    Inspect(source=str(tmp_path / "own.pth")).run()
+    assert "312 tensors; fits: retinanet_efficientnet_lite0_fpn" in capsys.readouterr().out
+    write({"backbone.conv1.weight": np.ones(3, "f4"), "bbox_head.fc.weight": np.ones(3, "f4")}, tmp_path / "mm.pth")
+    Inspect(source=str(tmp_path / "mm.pth")).run()
+    assert "no model of jaxft by name; if it is MMDetection's, give its configuration" in capsys.readouterr().out
+
+
+def test_another_detector_is_named() -> None:
+    state = detector_of_torchvisions("maskrcnn_resnet50_fpn", 4)
+    with pytest.raises(MismatchError, match=r"this SingleStage .* Its keys and shapes are those of maskrcnn_resnet50"):
+        load_pretrained(abstract_model("retinanet_resnet50_fpn", 3), state)
+    with pytest.raises(MismatchError, match=r"It is maskrcnn_resnet50_fpn with another number of classes: .*@head"):
+        load_pretrained(abstract_model("maskrcnn_resnet50_fpn", 7), state)
+    model = abstract_model("maskrcnn_resnet50_fpn", 7)
+    new = load_pretrained(model, state, skip=["@head"]).having("new")
+    assert {row.path.rpartition(".")[0].rpartition(".")[2] for row in new} == {"fc_cls", "fc_reg", "conv_logits"}
+
+
+def test_only_detectors_are_built_for_a_detectors_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr("converters.recognition.source_shapes", lambda name: built.append(name) or {})
+    fitting_models({"backbone.fpn.weight": np.ones(3)})
+    assert set(built) == set(list_models("detection"))
+    built.clear()
+    fitting_models({"fc.weight": np.ones(3)})
+    assert not set(built) & set(list_models("detection"))
 
 
 @pytest.mark.zoo
 def test_no_two_models_are_confused() -> None:
     fits = {
         name: fitting_models({key: np.broadcast_to(np.float32(0), shape) for key, shape in source_shapes(name).items()})
-        for name in list_models("classification")
+        for name in list_models()
     }
-    assert fits == {name: [name] for name in list_models("classification")}
+    twins = [f"fasterrcnn_mobilenet_v3_large_{form}" for form in ("320_fpn", "fpn")]  # they differ in sizes of photos
+    assert fits == {name: twins if name in twins else [name] for name in list_models()}

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import pytest
 from jax import Array
 
-from jaxft import evaluate, export, train
+from jaxft import export, train
 from jaxft.config import from_json, load
 from jaxft.errors import UserError
+from jaxft.evaluate import main as evaluate_main
 from jaxft.training.loop import fit
 from jaxft.training.setup import Own
 from tests.small import (
@@ -164,7 +165,7 @@ def test_a_run_under_way_can_be_evaluated(photos: Path, tmp_path: Path) -> None:
         seen = 0
         while process.poll() is None and seen < 4:
             for which in ("last", "best"):
-                result = call(evaluate.main, "--run", run, "--checkpoint", which)
+                result = call(evaluate_main, "--run", run, "--checkpoint", which)
                 assert result.code == 0, result
                 assert f"{which} checkpoint (step " in result.out
             seen += 1
@@ -179,7 +180,7 @@ def test_looking_at_a_run_changes_nothing_in_it(small_run: Path, tmp_path: Path)
     shutil.copytree(small_run, run)
     (run / "checkpoints" / "last" / "7.orbax-checkpoint-tmp-1").mkdir()  # what another process is writing
     before = {path.relative_to(run): path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert call(evaluate.main, "--run", run, "--checkpoint", "last").code == 0
+    assert call(evaluate_main, "--run", run, "--checkpoint", "last").code == 0
     assert {path.relative_to(run): path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
@@ -189,7 +190,7 @@ def test_the_best_checkpoint_holds_the_model_and_its_average_alone(config_file: 
     (best,), (last,) = ((run / "checkpoints" / which).iterdir() for which in ("best", "last"))
     assert {path.name for path in best.iterdir() if path.is_dir()} == {"model", "ema", "metadata"}
     assert {path.name for path in last.iterdir() if path.is_dir()} == {"model", "ema", "optimizer", "metadata"}
-    evaluated = call(evaluate.main, "--run", run, "--checkpoint", "last")
+    evaluated = call(evaluate_main, "--run", run, "--checkpoint", "last")
     (wanted,) = [line for line in lines(run) if line["split"] == "validation" and line["step"] == 6]
     assert f"loss {wanted['loss']:.4f}" in evaluated.out
 

@@ -1,6 +1,5 @@
 """Classification: cross-entropy, accuracy, and probabilities by class."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,12 @@ from rich.table import Table
 
 from jaxft.config import Data
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import split_holdout
+from jaxft.errors import UserError
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.data import open_source
-from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide
+from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide, write_entries
 from jaxft.tasks.images import check_model
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits
@@ -58,6 +59,9 @@ class ClassificationTask:
 
     # The model
 
+    def preprocessing(self) -> Preprocessing:
+        return self.fields.images.preprocessing()
+
     def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
         check_model(model, "classification")
 
@@ -91,7 +95,7 @@ class ClassificationTask:
     # Results
 
     def evaluator(self, dataset: Dataset) -> "Accuracy":
-        return Accuracy()
+        return Accuracy(len(dataset.classes))
 
     def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         draw_titled(dataset, predictions, lambda prediction: _title(prediction, dataset.classes), file)
@@ -103,8 +107,8 @@ class ClassificationTask:
             table.add_row(name, dataset.classes[probabilities.argmax()], f"{probabilities.max():.3f}")
         return table
 
-    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
-        entries: list[dict[str, Any]] = [
+    def entries(self, dataset: Dataset, predictions: Predictions) -> list[dict[str, Any]]:
+        return [
             {
                 "file": name,
                 "class": dataset.classes[prediction["probabilities"].argmax()],
@@ -112,7 +116,9 @@ class ClassificationTask:
             }
             for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True)
         ]
-        (folder / "predictions.json").write_text(json.dumps(entries, ensure_ascii=False, indent=2), encoding="utf-8")
+
+    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+        write_entries(self.entries(dataset, predictions), folder)
         self.draw(dataset, predictions, folder / "predictions.png")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
@@ -121,14 +127,25 @@ class ClassificationTask:
 
 
 class Accuracy:
-    """Mean loss and accuracy (0..1)."""
+    """Mean loss and accuracy (0..1) over so many classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
         self._losses: list[float] = []
         self._right: list[bool] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Takes what `ClassificationTask.predict` says of one example."""
+        """Takes what `ClassificationTask.predict` says of one example.
+
+        Raises:
+            UserError: the model puts out another number of classes than the data have.
+        """
+        found = prediction["probabilities"].shape
+        if found != (self._classes,):
+            raise UserError(
+                f"The model puts out an array of the shape {found} for an image, but the data have {self._classes} "
+                "classes."
+            )
         self._losses.append(float(prediction["loss"]))
         self._right.append(bool(prediction["probabilities"].argmax() == prediction["label"]))
 

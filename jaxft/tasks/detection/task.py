@@ -14,6 +14,7 @@ from rich.table import Table
 from jaxft.config import Data
 from jaxft.data.dataset import Dataset
 from jaxft.data.photo import Photo
+from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.detectors.dense.rpn_head import RPNHead
@@ -61,6 +62,13 @@ class DetectionTask:
         return evaluation_dataset(ObjectSource("the photos", classes, tuple(examples)), self.fields)
 
     # The model
+
+    def preprocessing(self) -> Preprocessing:
+        fields = self.fields
+        longest, shortest = max(fields.test_scale), min(fields.test_scale)
+        return Preprocessing(
+            size=None, resize=shortest, longest=longest, mean=fields.mean, std=fields.std, bgr=fields.bgr
+        )
 
     def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
         if not (hasattr(model, "loss") and hasattr(model, "predict")):
@@ -144,6 +152,19 @@ class DetectionTask:
             names = [f"{(shown == label).sum()} {name}" for label, name in enumerate(dataset.classes) if label in shown]
             table.add_row(example.name, ", ".join(names) or "none", f"{found.scores.max(initial=0):.3f}")
         return table
+
+    def entries(self, dataset: Dataset, predictions: Predictions) -> list[dict[str, Any]]:
+        """With `objects`, best first: `class`, `score`, and `box`: left, top, right, bottom in pixels of the photo."""
+        entries = []
+        for index, prediction in predictions.items():
+            example = _objects(dataset).source[index]
+            found = on_photo(prediction, example)
+            objects = [
+                {"class": dataset.classes[label], "score": float(score), "box": box.tolist()}
+                for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+            ]
+            entries.append({"file": example.name, "objects": objects})
+        return entries
 
     def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
         """COCO's JSON of all that was found, and a drawing a photo."""

@@ -1,6 +1,5 @@
 """Multi-label classification: binary cross-entropy of each label, mean average precision, F1."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 from jaxft.config import Data
 from jaxft.data.csv_targets import read_labels
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_shapes
 from jaxft.data.source import Source, split_at_random
 from jaxft.errors import UserError
@@ -25,6 +25,7 @@ from jaxft.tasks.image_task import (
     normalized,
     total_loss,
     wide,
+    write_entries,
 )
 from jaxft.tasks.images import check_model
 from jaxft.tasks.multilabel import Multilabel
@@ -89,6 +90,9 @@ class MultilabelTask:
 
     # The model
 
+    def preprocessing(self) -> Preprocessing:
+        return self.fields.images.preprocessing()
+
     def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
         check_model(model, "multi-label classification")
         if len(self.fields.positive_weight) not in (0, len(classes)):
@@ -149,8 +153,8 @@ class MultilabelTask:
             table.add_row(name, ", ".join(f"{label} {value:.3f}" for label, value in said.items()) or "none")
         return table
 
-    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
-        entries = [
+    def entries(self, dataset: Dataset, predictions: Predictions) -> list[dict[str, Any]]:
+        return [
             {
                 "file": name,
                 "labels": list(self._said(prediction, dataset.classes)),
@@ -158,7 +162,9 @@ class MultilabelTask:
             }
             for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True)
         ]
-        (folder / "predictions.json").write_text(json.dumps(entries, ensure_ascii=False, indent=2), encoding="utf-8")
+
+    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+        write_entries(self.entries(dataset, predictions), folder)
         self.draw(dataset, predictions, folder / "predictions.png")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:

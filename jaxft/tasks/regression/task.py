@@ -1,7 +1,6 @@
 """Regression: squared, absolute or Huber's loss, R², and predictions in the targets' own units."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from jaxft.config import Data
 from jaxft.data.csv_targets import FILE, read_numbers
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_discs
 from jaxft.data.source import Source, split_at_random
 from jaxft.errors import UserError
@@ -27,6 +27,7 @@ from jaxft.tasks.image_task import (
     normalized,
     total_loss,
     wide,
+    write_entries,
 )
 from jaxft.tasks.images import check_model
 from jaxft.tasks.photos import Photos
@@ -80,6 +81,9 @@ class RegressionTask:
         return self._dataset(Photos(tuple(files), classes, np.full(len(classes), np.nan, np.float32)))
 
     # The model
+
+    def preprocessing(self) -> Preprocessing:
+        return self.fields.images.preprocessing()
 
     def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
         check_model(model, "regression")
@@ -162,14 +166,18 @@ class RegressionTask:
             table.add_row(name, *(f"{value:.5g}" for value in prediction["values"]))
         return table
 
+    def entries(self, dataset: Dataset, predictions: Predictions) -> list[dict[str, Any]]:
+        entries = []
+        for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True):
+            numbers = [float(str(value)) for value in prediction["values"]]  # in as few digits as tell float32s apart
+            entries.append({"file": name, "values": dict(zip(dataset.classes, numbers, strict=True))})
+        return entries
+
     def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
         """`predictions.json`, `predictions.png`, and `predictions.csv`, which is of the form of the training data."""
-        rows: list[list[Any]] = [
-            [name, *(float(str(value)) for value in prediction["values"])]  # float32 in as few digits as tell it apart
-            for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True)
-        ]
-        entries = [{"file": name, "values": dict(zip(dataset.classes, row, strict=True))} for name, *row in rows]
-        (folder / "predictions.json").write_text(json.dumps(entries, ensure_ascii=False, indent=2), encoding="utf-8")
+        entries = self.entries(dataset, predictions)
+        rows = [[entry["file"], *entry["values"].values()] for entry in entries]
+        write_entries(entries, folder)
         with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as text:
             csv.writer(text, lineterminator="\n").writerows([[FILE, *dataset.classes], *rows])
         self.draw(dataset, predictions, folder / "predictions.png")

@@ -8,7 +8,8 @@ import pytest
 
 from converters.mmdet import model_dict, with_classes
 from converters.mmdet.coverage import abstract
-from jaxft import evaluate, train
+from jaxft import train
+from jaxft.evaluate import main as evaluate_main
 from jaxft.run import RunDirectory
 from tests import mmdet_live
 from tests.converters.tiny import random_state
@@ -98,7 +99,7 @@ def test_an_rpn_alone_takes_all_objects_for_one_class(tmp_path: Path) -> None:
     assert {"loss", "loss_rpn_cls", "loss_rpn_bbox"} <= entries[0].keys()
     assert {"bbox_mAP", "bbox_mAP/object", "bbox_AR@100"} <= entries[-1].keys()
     assert not {f"bbox_mAP/{name}" for name in CLASSES} & entries[-1].keys()
-    again = call(evaluate.main, "--run", run)
+    again = call(evaluate_main, "--run", run)
     assert again.code == 0, again
 
 

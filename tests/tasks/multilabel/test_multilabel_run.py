@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxft import evaluate, predict, train
+from jaxft import train
 from jaxft.config import Config
+from jaxft.evaluate import main as evaluate_main
+from jaxft.predict import main as predict_main
 from jaxft.run import open_run
 from jaxft.tasks.multilabel import Multilabel
 from jaxft.training.loop import fit
@@ -64,7 +66,7 @@ def test_resume_equals_an_undisturbed_run(config: Config, run: Path, tmp_path: P
 
 def test_evaluate_gives_the_figures_of_the_run(run: Path) -> None:
     for arguments in ((), ("--split", "test")):
-        result = call(evaluate.main, "--run", run, "--checkpoint", "last", *arguments)
+        result = call(evaluate_main, "--run", run, "--checkpoint", "last", *arguments)
         assert result.code == 0, result
         expected = [line for line in lines(run) if line["split"] == "validation"][-1]
         figures = (f"loss {expected['loss']:.4f}", f"mAP {expected['mAP']:.4f}", f"f1 {expected['f1']:.4f}")
@@ -72,7 +74,7 @@ def test_evaluate_gives_the_figures_of_the_run(run: Path) -> None:
 
 
 def test_predict_writes_labels_above_the_threshold(run: Path, photos: Path, tmp_path: Path) -> None:
-    result = call(predict.main, "--run", run, "--output", tmp_path / "out", photos / "test")
+    result = call(predict_main, "--run", run, "--output", tmp_path / "out", photos / "test")
     assert result.code == 0, result
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     files = sorted((photos / "test").iterdir())

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxft import evaluate, predict, train
+from jaxft import train
 from jaxft.config import Config, replace
 from jaxft.data.csv_targets import read_numbers
 from jaxft.errors import UserError
+from jaxft.evaluate import main as evaluate_main
+from jaxft.predict import main as predict_main
 from jaxft.run import open_run
 from jaxft.tasks.regression import Regression
 from jaxft.training.loop import fit
@@ -76,7 +78,7 @@ def test_another_target_is_noticed_when_a_run_goes_on(config: Config, photos: Pa
 
 def test_evaluate_gives_the_figures_of_the_run(run: Path) -> None:
     for arguments in ((), ("--split", "test")):
-        result = call(evaluate.main, "--run", run, "--checkpoint", "last", *arguments)
+        result = call(evaluate_main, "--run", run, "--checkpoint", "last", *arguments)
         assert result.code == 0, result
         expected = [line for line in lines(run) if line["split"] == "validation"][-1]
         assert (
@@ -86,7 +88,7 @@ def test_evaluate_gives_the_figures_of_the_run(run: Path) -> None:
 
 
 def test_predict_writes_numbers_in_their_units(run: Path, photos: Path, tmp_path: Path) -> None:
-    result = call(predict.main, "--run", run, "--output", tmp_path / "out", photos / "test")
+    result = call(predict_main, "--run", run, "--output", tmp_path / "out", photos / "test")
     assert result.code == 0, result
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     files = sorted((photos / "test").iterdir())

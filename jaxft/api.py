@@ -1,0 +1,189 @@
+"""What jaxft is from Python, besides what `jaxft/__init__.py` lists from elsewhere: models, and finished runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from flax import nnx
+
+from converters import load_pretrained
+from converters.exports import export
+from jaxft import models
+from jaxft.config import replace
+from jaxft.data.dataset import Dataset
+from jaxft.data.preprocessing import Preprocessing
+from jaxft.errors import UserError
+from jaxft.models.streams import initial_rngs
+from jaxft.run import FinishedRun, Trained, open_run
+from jaxft.training.evaluation import evaluate as evaluated
+from jaxft.training.evaluation import run_predictor
+from jaxft.training.fitted import Fitted
+
+Which = Literal["best", "last"]
+
+
+def create_model(
+    name: str,
+    num_classes: int | None = None,
+    *,
+    pretrained: str | Path | Mapping[str, np.ndarray] | None = None,
+    rngs: nnx.Rngs | None = None,
+    **options: Any,
+) -> nnx.Module:
+    """A model by its name, with initial values or with those of a checkpoint.
+
+    Args:
+        name: one of `jaxft.list_models()`.
+        num_classes: how many classes it tells apart; as many as its published weights where it is None.
+        pretrained: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]` or a state dict, all
+            of which must fit. For a new head, make the model without and call `jaxft.load_pretrained(model, source,
+            skip=("@head",))`.
+        rngs: where initial values and dropout draw from; seed 0 where it is None.
+        options: further arguments of the family's builder (`dropout`, ...).
+
+    Returns:
+        A classifier, which maps normalized float images `[N, H, W, 3]` to logits `[N, num_classes]`, its
+        `model.features(x)` to the pooled features before the last linear layer. Or a detector (see
+        `jaxft.models.detectors.detector`), whose `model.predict(images, sizes)` gives boxes, scores and labels. It is
+        in training mode; `model.eval()` and `model.train()` change that.
+
+    Raises:
+        UserError: the name is not known, the builder has no such option, or the checkpoint is missing or does not fit.
+    """
+    if rngs is not None:
+        model = models.create_model(name, num_classes, rngs=rngs, **options)
+    else:
+        model = models.abstract_model(name, num_classes, **options)
+    if pretrained is not None:
+        load_pretrained(model, pretrained)
+    if rngs is None:  # what is still missing, in one program: layer by layer it takes four times as long
+        models.initialize_missing(
+            model, lambda: models.create_model(name, num_classes, rngs=initial_rngs(0), **options)
+        )
+    return model
+
+
+def save(
+    model: nnx.Module | Trained,
+    path: str | Path,
+    *,
+    classes: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    wrapped: bool | None = None,
+) -> None:
+    """Writes a model for PyTorch, under its original names, with what must travel with the weights.
+
+    A `.safetensors` holds all of it. A `.pth` holds the state dict alone, which `load_state_dict(torch.load(path))`
+    accepts, and `NAME.pth.json` beside it the rest; or, `wrapped`, it is `{"state_dict": ..., "meta": ...}`, which
+    MMDetection's own loader takes, with the names of the classes.
+
+    Args:
+        model: a model; or what `fit` gave back or `load_run` opened, which say the classes and the preprocessing, too.
+        path: where to; a file that is there is replaced.
+        classes: names of the classes, in the order of the model's outputs.
+        preprocessing: how photos become what the model sees.
+        wrapped: whether a `.pth` is wrapped; by default those of runs that MMDetection's configuration described.
+
+    Raises:
+        UserError: the suffix is neither, the disk cannot be written, or a parameter has no certain name in PyTorch.
+    """
+    rename: Mapping[str, str] = {}
+    if not isinstance(model, nnx.Module):
+        trained, model = model, model.model
+        classes, preprocessing = classes or trained.classes, preprocessing or trained.preprocessing
+        wrapped = trained.config.model.mmdet is not None if wrapped is None else wrapped
+        # A prefix that was put before a whole checkpoint says that it was only a part of this model, a backbone.
+        rename = {theirs: ours for theirs, ours in trained.config.pretrained.rename.items() if theirs}
+    export(model, Path(path), classes=classes, preprocessing=preprocessing, wrapped=bool(wrapped), rename=rename)
+
+
+def load_run(path: str | Path, *, checkpoint: Which = "best", model: nnx.Module | None = None) -> FinishedRun:
+    """A run opened again, in its directory or while it goes on: `model` (in evaluation mode), `classes`,
+    `preprocessing`, `config`.
+
+    Args:
+        checkpoint: which model of the run.
+        model: of a run that was given a model of your own: one like it; its values do not matter.
+
+    Raises:
+        UserError: the directory is no run, is damaged, or holds no checkpoint yet.
+    """
+    return open_run(Path(path), checkpoint, model)
+
+
+def evaluate(
+    run: str | Path | Trained,
+    dataset: Dataset | None = None,
+    *,
+    split: str | None = None,
+    root: str | Path | None = None,
+    checkpoint: Which = "best",
+    model: nnx.Module | None = None,
+) -> dict[str, float]:
+    """The metrics of a run's model on a dataset, or on a split of the configured data.
+
+    Args:
+        run: a run directory, or what `fit` gave back or `load_run` opened.
+        dataset: one of your own; by default the validation split that the run was evaluated on.
+        split: the name of another split.
+        root: another data folder than the run's.
+        checkpoint, model: as of `load_run`.
+
+    Raises:
+        UserError: the run or the data cannot be used, or are of different classes.
+    """
+    trained = _opened(run, checkpoint, model)
+    config = trained.config if root is None else replace(trained.config, {"data.root": str(root)})
+    task = config.task.task(config.precision)
+    if dataset is None and split is not None:
+        dataset = task.dataset(config.data, split, trained.classes)
+    elif dataset is None:
+        if isinstance(trained, FinishedRun) and "datasets" in trained.directory.own():
+            raise UserError(f"{trained.directory.path} was trained on datasets of your own; name one to evaluate on.")
+        if isinstance(trained, Fitted) and root is None:
+            dataset = trained.setup.validation
+        else:
+            dataset = task.datasets(config.data, config.seed)[1]
+    if dataset.classes != trained.classes:
+        raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {trained.classes}.")
+    dataset.check()
+    predictor, arrays = run_predictor(trained, task)
+    return evaluated(predictor, task, arrays, dataset)[0]
+
+
+def predict(
+    run: str | Path | Trained,
+    photos: str | Path | Sequence[str | Path] | Dataset,
+    *,
+    checkpoint: Which = "best",
+    model: nnx.Module | None = None,
+) -> list[dict[str, Any]]:
+    """What a run's model says of photos: an entry a photo, of plain values, as `jaxft predict` writes them as JSON.
+
+    A classifier's entry has `file`, `class` and `probabilities` by class; a detector's `file` and `objects`, each with
+    `class`, `score` and `box`: left, top, right and bottom in pixels of the photo.
+
+    Args:
+        run: a run directory, or what `fit` gave back or `load_run` opened.
+        photos: files, folders of photos, or a dataset of your own, whose entries are called by its `names`.
+        checkpoint, model: as of `load_run`.
+
+    Raises:
+        UserError: the run or a photo cannot be used.
+    """
+    from jaxft.predict import find_photos
+
+    trained = _opened(run, checkpoint, model)
+    task = trained.config.task.task(trained.config.precision)
+    if isinstance(photos, str | Path | Sequence):
+        paths = [photos] if isinstance(photos, str | Path) else photos
+        dataset = task.photos(find_photos([Path(path) for path in paths]), trained.classes)
+    else:
+        dataset = photos
+    predictor, arrays = run_predictor(trained, task)
+    return task.entries(dataset, dict(sorted(predictor(arrays, dataset))))
+
+
+def _opened(run: str | Path | Trained, checkpoint: Which, model: nnx.Module | None) -> Trained:
+    return load_run(run, checkpoint=checkpoint, model=model) if isinstance(run, str | Path) else run
