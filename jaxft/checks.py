@@ -19,7 +19,9 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
     Raises:
         UserError: something is in the way, or missing.
     """
-    if run is None or not (resume and run.exists()):
+    if run is not None and resume and run.exists():
+        own_data = own_data or "datasets" in run.own()
+    else:
         if run is not None:
             run.refuse_existing()
             _check_writable(run)

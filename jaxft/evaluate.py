@@ -35,7 +35,7 @@ def main() -> None:
     config = RunDirectory(options.run).check()
     if options.root is not None:
         config = replace(config, {"data.root": options.root})
-    check_root(config.data)
+    check_root(config.data, "--root")
     start()
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import evaluate, run_predictor

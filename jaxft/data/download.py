@@ -25,8 +25,11 @@ def data_root(data: Data) -> Path:
     return root
 
 
-def check_root(data: Data) -> None:
+def check_root(data: Data, option: str = "--data.root") -> None:
     """Looks whether the folder is there that a source reads, unless it can be downloaded.
+
+    Args:
+        option: what names it on the command line.
 
     Raises:
         UserError: it is not.
@@ -34,7 +37,7 @@ def check_root(data: Data) -> None:
     root = Path(data.root).expanduser()
     read = data.source in READ_FOLDERS and not Path(data.annotation_file).is_absolute()
     if read and data.url is None and not root.is_dir():
-        raise UserError(f"There is no folder {root} with the data; name the right one with --data.root.")
+        raise UserError(f"There is no folder {root} with the data; name the right one with {option}.")
 
 
 def fetch_archive(url: str, digest: str, cache: Path) -> Path:
