@@ -1,6 +1,7 @@
 """One step: what changes, what must not, and that it is compiled once."""
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -205,7 +206,7 @@ def test_predictions_are_pytorchs() -> None:
     losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     np.testing.assert_allclose(found["loss"], losses.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["probabilities"], torch.softmax(logits, 1).numpy(), rtol=1e-5, atol=1e-6)
-    evaluator = TASK.evaluator(None)  # type: ignore[arg-type]
+    evaluator = TASK.evaluator(SimpleNamespace(classes=range(logits.shape[1])))  # type: ignore[arg-type]
     for index in range(ROWS):
         evaluator.add(index, {name: np.asarray(array)[index] for name, array in found.items()})
     result = evaluator.result()
