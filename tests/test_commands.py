@@ -22,8 +22,8 @@ from jaxft.config import Classification, from_json
 from jaxft.evaluate import main as evaluate_main
 from jaxft.models.paths import values, walk
 from jaxft.predict import main as predict_main
-from jaxft.run import FinishedRun, open_run
 from jaxft.tasks.classification.task import ClassificationTask
+from jaxft.training.finished import FinishedRun, open_run
 from tests.small import CLASSES, ROOT, TEST_EACH, call, lines, user_error
 
 pytest_plugins = ("tests.runs",)
