@@ -44,7 +44,9 @@ class Inspect:
         table = Table("key", "shape", "dtype", title=self.source)
         for key, tensor in state.items():
             table.add_row(key, "x".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype))
-        fits = ", ".join(fitting_models(state)) or "no model of jaxft"
+        fits = ", ".join(fitting_models(state)) or "no model of jaxft by name"
+        if "bbox_head" in {part for key in state for part in key.split(".")} and "by name" in fits:
+            fits += "; if it is MMDetection's, give its configuration with --model"
         return Group(table, f"{len(state)} tensors; fits: {fits}")
 
     def _mapped(self, model: str) -> Table:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jaxft import predict, train
+from jaxft import train
 from jaxft.config import Config, load
 from jaxft.help import REST
+from jaxft.predict import find_photos
+from jaxft.predict import main as predict
 from tests.small import ROOT, call, environment, user_error
 
 pytest_plugins = ("tests.runs",)
@@ -121,15 +123,15 @@ def test_photos_are_found_in_folders_of_folders(tmp_path: Path) -> None:
     for name in [*wanted, "notes.txt", "day 2/.DS_Store"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert predict.find_photos([tmp_path]) == [tmp_path / name for name in wanted]
+    assert find_photos([tmp_path]) == [tmp_path / name for name in wanted]
     first = tmp_path / "day 2"
-    assert predict.find_photos([first, tmp_path / "a.png"]) == [first / "d.jpeg", tmp_path / "a.png"]
+    assert find_photos([first, tmp_path / "a.png"]) == [first / "d.jpeg", tmp_path / "a.png"]
 
 
 def test_folders_of_folders_are_predicted(small_run: Path, photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos / "test", tmp_path / "in" / "deep")
     Image.new("RGB", (40, 40)).save(tmp_path / "in" / "top.png")
-    result = call(predict.main, "--run", small_run, "--output", tmp_path / "out", tmp_path / "in")
+    result = call(predict, "--run", small_run, "--output", tmp_path / "out", tmp_path / "in")
     assert result.code == 0, result
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     files = sorted(path for path in (tmp_path / "in").rglob("*") if path.is_file())

@@ -74,7 +74,7 @@ HOTDOG = ("train", "--config", "jaxft:hotdog_lite0")
 def run_of_nowhere(folder: Path, **data: str) -> RunDirectory:
     """The files of a run whose data are gone; its checkpoint is an empty folder."""
     run = RunDirectory(folder / "run")
-    run.create(Config(data=Data(**data)), ("cat", "dog"), {"train": [], "validation": []})
+    run.create(Config(data=Data(**data)), ("cat", "dog"), {"train": [], "validation": []}, {})
     run.checkpoints.mkdir()
     return run
 
