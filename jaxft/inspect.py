@@ -23,7 +23,7 @@ class Inspect:
     num_classes: int | None = None
     """Outputs of the model's last layer: 1000, or what the configuration says."""
     skip: tuple[str, ...] = ()
-    """Patterns of names to leave out; @head is the layers that put out the classes."""
+    """Patterns of names to leave out; @head is the class-dependent layers."""
 
     def run(self) -> None:
         """Prints the table."""
