@@ -37,7 +37,7 @@ def carry_classes(
         model: filled, its head with values of its own for the classes that the checkpoint does not know.
         source, rename, sha256: as of `load_pretrained`.
         ours: the names of the model's classes, in order.
-        layers: paths of the layers that put out the classes, such as `jaxft.models.class_layers` gives.
+        layers: paths of the class-dependent layers, such as `jaxft.models.class_layers` gives.
         theirs: the names of the checkpoint's classes, in order; those in the file where it is empty.
 
     Returns:
@@ -91,7 +91,7 @@ def check_names(
     Args:
         ledger: what `load_pretrained(model, source)` gave.
         ours: the names of the classes in the data.
-        layers: gives the paths of the layers that put out the classes; asked only where the names differ.
+        layers: gives the paths of the class-dependent layers; asked only where the names differ.
 
     Raises:
         UserError: the names differ, and the head was not skipped.

@@ -1,4 +1,4 @@
-"""Filling a model from a state dict with a total account: every source key and every target leaf is spoken for."""
+"""Filling a model from a state dict with a total account of every source key and every target leaf."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -108,7 +108,7 @@ def load_pretrained(
             `converters.sources`), or a state dict. Where it counts no batches for any BatchNorm, all counts are 0.
         skip: patterns (`fc`, `layer[34]`, `*.bn1`) over names; matching source keys are left out, and matching leaves
             of ours keep their initial values. The only way to leave anything out. A pattern must match something,
-            unless it starts with `~`. `@head` stands for the layers that put out the classes of a model that
+            unless it starts with `~`. `@head` stands for the class-dependent layers of a model that
             `jaxft.create_model` made.
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
         sha256: the expected hash of the file, or its first digits.

@@ -1,4 +1,4 @@
-"""What torchvision publishes: the weights of its models by name; and how it spelled keys of old.
+"""What torchvision publishes: the weights of its models by name; and its legacy keys.
 
 The lists were read from `torchvision.models.get_model_weights` of torchvision 0.29.1; a test compares them with the one
 that is installed. File names end in the first eight digits of the file's SHA-256.
@@ -183,8 +183,8 @@ OTHER_WEIGHTS = {
 }
 
 
-# Keys of old, which torchvision itself still loads and many of its files hold -> what became of them.
-OLD_SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+# Legacy keys, which torchvision itself still loads and many of its files hold -> what became of them.
+LEGACY_KEYS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     # PyTorch 0.4 forbade dots in names.
     (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
     # ViT's layers had names of their own before they became an MLP; its published files still have them.
@@ -198,10 +198,10 @@ OLD_SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 def modern_key(key: str, targets: Collection[str]) -> str:
-    """What torchvision calls a key of old now, if that is one of `targets` and the old one is not."""
+    """What torchvision calls a legacy key now, if that is one of `targets` and the old one is not."""
     if key in targets:
         return key
-    renamed = (re.sub(pattern, replacement, key) for pattern, replacement in OLD_SPELLINGS)
+    renamed = (re.sub(pattern, replacement, key) for pattern, replacement in LEGACY_KEYS)
     return next((name for name in renamed if name != key and name in targets), key)
 
 

@@ -95,7 +95,7 @@ def compare(
 ) -> Report:
     """The report on two models of one architecture; `ours` holds the weights of `theirs` (in float32).
 
-    `heads` are the paths of the layers that put out the classes; they get a rate of their own.
+    `heads` are the paths of the class-dependent layers; they get a rate of their own.
     """
     import torch
 

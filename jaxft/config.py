@@ -63,7 +63,7 @@ class Pretrained:
     """Expected hash of the file, or its first digits."""
     skip: tuple[str, ...] = ()
     """Patterns of names to leave out of the checkpoint; these parts start fresh. A new head must be named here, by its
-    path or as @head, which is the layers that put out the classes, whatever the model calls them. A pattern that may
+    path or as @head, which is the class-dependent layers, whatever the model calls them. A pattern that may
     match nothing starts with ~."""
     transfer_head_rows: bool = False
     """Take the rows of the new head from the checkpoint for the classes that it knows by the same name; checkpoints of
@@ -143,7 +143,7 @@ class Rule:
     """What one part of the model gets. The first rule that matches a parameter counts."""
 
     pattern: str
-    """A path or shell-style pattern: fc, layer[34], *.bn1, *; or @head, the layers that put out the classes."""
+    """A path or shell-style pattern: fc, layer[34], *.bn1, *; or @head, the class-dependent layers."""
     lr_scale: float = pydantic.Field(default=1.0, ge=0)
     """Multiplies the learning rate."""
     weight_decay_scale: float = pydantic.Field(default=1.0, ge=0)

@@ -12,7 +12,7 @@ from jaxft.config import replace
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
-from jaxft.run import RunDirectory, open_run
+from jaxft.run import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ def main() -> None:
     start()
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import evaluate, run_predictor
+    from jaxft.training.finished import open_run
 
     with Screen(make_console()) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -12,10 +12,13 @@ from jaxft.cli import program, run_command
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.reporting.console import make_console
-from jaxft.run import FinishedRun, RunDirectory, open_run
+from jaxft.run import RunDirectory
+
+if TYPE_CHECKING:
+    from jaxft.training.finished import FinishedRun
 
 
-def stablehlo(run: FinishedRun, pad_shape: HeightWidth | None = None) -> bytes:
+def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None) -> bytes:
     """A run's prediction as a StableHLO program, serialized by `jax.export`, weights included, for CPU, CUDA and TPU.
 
     What it maps to what is said by the task's `program`; it takes uint8 pixels, and normalization is inside. Load it
@@ -59,6 +62,7 @@ def main() -> None:
     RunDirectory(options.run).check()
     from jaxft.api import save
     from jaxft.reporting.screen import Screen
+    from jaxft.training.finished import open_run
 
     with Screen(make_console()) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)

@@ -23,7 +23,7 @@ class Inspect:
     num_classes: int | None = None
     """Outputs of the model's last layer: 1000, or what the configuration says."""
     skip: tuple[str, ...] = ()
-    """Patterns of names to leave out; @head is the layers that put out the classes."""
+    """Patterns of names to leave out; @head is the class-dependent layers."""
 
     def run(self) -> None:
         """Prints the table."""
@@ -44,7 +44,9 @@ class Inspect:
         table = Table("key", "shape", "dtype", title=self.source)
         for key, tensor in state.items():
             table.add_row(key, "x".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype))
-        fits = ", ".join(fitting_models(state)) or "no model of jaxft"
+        fits = ", ".join(fitting_models(state)) or "no model of jaxft by name"
+        if "bbox_head" in {part for key in state for part in key.split(".")} and "by name" in fits:
+            fits += "; if it is MMDetection's, give its configuration with --model"
         return Group(table, f"{len(state)} tensors; fits: {fits}")
 
     def _mapped(self, model: str) -> Table:

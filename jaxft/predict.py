@@ -11,7 +11,7 @@ from jaxft.activity import doing
 from jaxft.cli import program, run_command, start
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
-from jaxft.run import RunDirectory, open_run
+from jaxft.run import RunDirectory
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
@@ -61,6 +61,7 @@ def main() -> None:
     start()
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import run_predictor
+    from jaxft.training.finished import open_run
 
     with Screen(make_console()) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)

@@ -20,7 +20,7 @@ def main() -> int:
 
     console = make_console(quiet=jax.process_index() != 0)
     if options.dry_run:
-        from jaxft.reporting.dry_run import print_plan
+        from jaxft.dry_run import print_plan
 
         print_plan(config, console, full=options.full, compiling=options.compile)
         return 0

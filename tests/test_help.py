@@ -16,7 +16,7 @@ from jaxft import train
 from jaxft.config import Config, load
 from jaxft.help import REST
 from jaxft.predict import find_photos
-from jaxft.predict import main as predict_main
+from jaxft.predict import main as predict
 from tests.small import ROOT, call, environment, user_error
 
 pytest_plugins = ("tests.runs",)
@@ -131,7 +131,7 @@ def test_photos_are_found_in_folders_of_folders(tmp_path: Path) -> None:
 def test_folders_of_folders_are_predicted(small_run: Path, photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos / "test", tmp_path / "in" / "deep")
     Image.new("RGB", (40, 40)).save(tmp_path / "in" / "top.png")
-    result = call(predict_main, "--run", small_run, "--output", tmp_path / "out", tmp_path / "in")
+    result = call(predict, "--run", small_run, "--output", tmp_path / "out", tmp_path / "in")
     assert result.code == 0, result
     entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
     files = sorted(path for path in (tmp_path / "in").rglob("*") if path.is_file())

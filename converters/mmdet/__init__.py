@@ -2,7 +2,7 @@
 
 `model` puts a detector together; `backbones`, `necks`, `dense`, `roi` and `values` read its parts, `section` is what
 they read from. `training`, `rules` and `data` read the rest of a run. `file` opens a configuration with MMEngine, which
-nothing else imports. `spelling` knows the keys of old, `coverage` surveys whole trees.
+nothing else imports. `spelling` knows the legacy keys, `coverage` surveys whole trees.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -23,7 +23,7 @@ BUILDERS: dict[str, Callable[..., nnx.Module]] = {
     builder.__name__: builder for family in FAMILIES for builder in family.PRESETS
 } | DETECTORS
 MADE = "made"  # the attribute of a model that says how it was made by name
-HEAD = "@head"  # as a pattern: the layers that put out the classes, whatever a family calls them
+HEAD = "@head"  # as a pattern: the class-dependent layers, whatever a family calls them
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def initial_values(
 
 
 def class_layers(build: Callable[[int], nnx.Module]) -> tuple[str, ...]:
-    """The paths of the layers that put out the classes of the models that `build(number of classes)` makes.
+    """The paths of the class-dependent layers of the models that `build(number of classes)` makes.
 
     They are what changes with that number, whatever a family calls it; more than one where there are auxiliary heads.
     """
@@ -150,7 +150,7 @@ def made(model: nnx.Module) -> Made | None:
 
 
 def head_of(model: nnx.Module) -> tuple[str, ...]:
-    """The paths of the layers that put out the classes of a model that was made by name.
+    """The paths of the class-dependent layers of a model that was made by name.
 
     Raises:
         UserError: the model was not.

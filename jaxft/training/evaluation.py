@@ -12,8 +12,8 @@ from jaxft.activity import Counted, doing, ignored
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import eval_batches
 from jaxft.models.paths import values
-from jaxft.run import Trained
 from jaxft.tasks.task import Prediction, Task
+from jaxft.training.finished import Trained
 from jaxft.training.layout import Layout, device_layout, fetch
 from jaxft.training.step import Compiled, predict_step
 from jaxft.training.stopping import raise_if_stopped

@@ -70,12 +70,13 @@ def fit(
     own = Own(model, datasets, loss)
     run, console = RunDirectory(Path(workdir)), console or make_console(quiet=jax.process_index() != 0)
     with ExitStack() as entered, Screen(console) as screen, doing("starting"):
-        check_places(config, run, resume=resume, own_data=own.datasets is not None)
         resume = resume and run.exists()
+        if resume:
+            check_own(run, own.names)
+        check_places(config, run, resume=resume, own_data=own.datasets is not None)
         saved = last_checkpoint(run) if resume else None
         if resume:
             check_config(run, config, saved)
-            check_own(run, own.names)
         setup = set_up(config, own)
         if resume:
             check_examples(run, setup.classes, setup.examples)

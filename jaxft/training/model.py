@@ -63,7 +63,7 @@ class ModelSource:
         return nnx.eval_shape(lambda: self.build(classes))
 
     def head(self) -> tuple[str, ...]:
-        """The paths of the layers that put out the classes.
+        """The paths of the class-dependent layers.
 
         Raises:
             UserError: they are not known, of a model of the user's own.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax.numpy as jnp
 import pytest
@@ -14,8 +15,8 @@ from jaxft import export, train
 from jaxft.config import from_json, load
 from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
+from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.training.loop import fit
-from jaxft.training.setup import Own
 from tests.small import (
     Result,
     assert_equal_runs,
@@ -81,12 +82,13 @@ def test_a_phase_that_is_over_has_the_length_that_it_had(two_phases: Path, tmp_p
 def test_a_run_that_was_not_finite_goes_on_with_a_lower_rate(config_file: Path, begun: Path, tmp_path: Path) -> None:
     run = tmp_path / "not_finite"
 
-    def loss(model: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+    def loss(_: Any, model: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         value = jnp.nan * model(batch["image"].astype(jnp.float32)).sum()
         return value, {"loss": value}
 
-    with pytest.raises(UserError, match=r"--resume and a lower --optimizer\.learning-rate"):
-        fit(load(config_file), run, own=Own(loss=loss))
+    lower = pytest.raises(UserError, match=r"--resume and a lower --optimizer\.learning-rate")
+    with mock.patch.object(ClassificationTask, "loss", loss), lower:
+        fit(load(config_file), run)
     for rate in (0.1, 0.01):
         result = call(train.main, "--workdir", run, "--resume", "--optimizer.learning-rate", rate)
         if rate == 0.1:

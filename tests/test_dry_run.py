@@ -9,9 +9,9 @@ import pytest
 
 from jaxft import train
 from jaxft.config import load, replace
+from jaxft.dry_run import Leaf, compiled, parts, written
 from jaxft.models import create_model
 from jaxft.models.paths import values
-from jaxft.reporting.dry_run import Leaf, compiled, parts, written
 from jaxft.training.setup import set_up
 from jaxft.training.step import Compiled
 from tests.small import Result, call
