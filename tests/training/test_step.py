@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from types import SimpleNamespace
 from typing import Any
 
 import jax
