@@ -47,7 +47,7 @@ def read(path: Path, entry: str | None = None) -> State:
     Raises:
         UserError: the file is missing, empty, damaged, not a checkpoint, or holds code; or it has no such entry.
     """
-    if _holds_tensors_alone(path):
+    if holds_tensors_alone(path):
         if entry is not None:
             raise UserError(f"{path} holds tensors alone and no entry {entry}; leave out #{entry}.")
         tensors = _read_shards(path) if path.name.endswith(INDEX) else safetensors_reader.read(path)
@@ -56,7 +56,7 @@ def read(path: Path, entry: str | None = None) -> State:
     return _without_prefixes(tensors)
 
 
-def _holds_tensors_alone(path: Path) -> bool:
+def holds_tensors_alone(path: Path) -> bool:
     """Whether a file is of safetensors, by its name or, whatever that is, by how it begins.
 
     Raises:
@@ -102,7 +102,7 @@ def read_metadata(path: Path) -> dict[Any, Any]:
     Raises:
         UserError: the file is damaged or no checkpoint.
     """
-    if _holds_tensors_alone(path):
+    if holds_tensors_alone(path):
         meta: Any = {} if path.name.endswith(INDEX) else safetensors_reader.read_metadata(path)
     else:
         content = pth_reader.load(path).content

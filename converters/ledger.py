@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +22,34 @@ from jaxft.errors import UserError
 from jaxft.models import HEAD, MADE, head_of, made
 from jaxft.models.paths import matches
 
+LISTED = 10  # reasons in a message
 IF_ANY = "~"  # before a pattern that may match nothing
 
 
 class MismatchError(UserError):
-    """A checkpoint and a model do not fit; the message lists every reason at once."""
+    """A checkpoint and a model do not fit.
+
+    Args:
+        claim: what does not fit.
+        problems: every reason; the message lists ten of them, and says how many there are more.
+        more: where to see all of them.
+    """
+
+    def __init__(self, claim: str, problems: Sequence[str] = (), more: str = "") -> None:
+        self.claim, self.problems = claim, tuple(problems)
+        rest = len(problems) - LISTED
+        shown = [*problems[:LISTED], *([f"... and {rest} more{more}"] if rest > 0 else [])]
+        super().__init__(_listed(claim, shown))
+
+    def complete(self) -> "MismatchError":
+        """The same with every reason in its message."""
+        whole = MismatchError(self.claim)
+        whole.problems, whole.args = self.problems, (_listed(self.claim, self.problems),)
+        return whole
+
+
+def _listed(claim: str, lines: Sequence[str]) -> str:
+    return "\n".join([claim, *(f"  - {line}" for line in lines)])
 
 
 @dataclass(frozen=True)
@@ -107,6 +131,7 @@ def load_pretrained(
     # Files of before PyTorch 0.4.1, among them torchvision's own, have no such counters; PyTorch takes them as 0, too.
     counted = any(key.endswith(COUNTER) for key in state)
     rows, values = [], {}
+    homeless, odd, empty = list[str](), list[str](), list[str]()
     for key, tensor in state.items():
         leaf = targets.get(key)
         shape, dtype = tuple(tensor.shape), str(tensor.dtype)
@@ -115,9 +140,9 @@ def load_pretrained(
         elif leaf is not None and leaf.nameless:
             continue  # named below
         elif leaf is None:
-            problems.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
+            homeless.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
         elif objection := _objection(leaf, tensor):
-            problems.append(objection)
+            odd.append(objection)
         else:
             values[key] = leaf.from_torch(tensor)
             rows.append(Row("mapped", key, leaf.path, shape, dtype))
@@ -130,9 +155,12 @@ def load_pretrained(
             values[key] = np.zeros((), np.int32)
             rows.append(Row("new", "", leaf.path, (), str(leaf.variable.dtype)))
         elif key not in state:
-            problems.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
+            empty.append(f"our {leaf.path} is not filled: no source key {key}{_nearest(key, state)}")
+    # One of each kind in turn, so that the first ten show every kind.
+    problems += [reason for kinds in zip_longest(odd, homeless, empty) for reason in kinds if reason is not None]
     if problems:
-        raise MismatchError(_complaint(name, model, state, problems))
+        more = "" if isinstance(source, Mapping) else f"; python -m jaxft.inspect {name} --model NAME lists all of them"
+        raise MismatchError(_complaint(name, model, state, len(problems)), problems, more)
 
     _remember(model, name)
     for key, value in values.items():
@@ -256,7 +284,7 @@ def _remember(model: nnx.Module, source: str) -> None:
         setattr(model, MADE, replace(how, weights=published))
 
 
-def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], problems: Sequence[str]) -> str:
+def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], count: int) -> str:
     hint, how = "Skip what is meant to differ by name.", made(model)
     if nearest := nearest_model(state):
         fits = fitting_models(state)
@@ -266,7 +294,5 @@ def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], 
             hint = f"Its keys and shapes are those of {' or '.join(fits)}."
         else:
             hint += f" Of all models, {nearest[0]} has most of its keys and shapes ({nearest[1]:.0%})."
-    count = f"{len(problems)} reason" + "s" * (len(problems) > 1)
-    return f"{source} does not fit this {type(model).__name__} ({count}); nothing was loaded. {hint}\n" + "\n".join(
-        f"  - {problem}" for problem in problems
-    )
+    reasons = f"{count} reason" + "s" * (count > 1)
+    return f"{source} does not fit this {type(model).__name__} ({reasons}); nothing was loaded. {hint}"

@@ -5,7 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from converters.files import State, read
+from converters.files import State, holds_tensors_alone, read
 from converters.torchvision import weights_url
 from jaxft.download import cache_folder, fetch
 from jaxft.errors import UserError
@@ -36,17 +36,36 @@ def locate(source: str, sha256: str | None = None) -> Path:
     Raises:
         UserError: no such file, package or weights; no network; or the hash differs.
     """
+    place = _place(source)
+    if isinstance(place, Path):
+        return place
+    return fetch(place, cache_folder() / "weights", sha256 or hash_in_name(place))
+
+
+def check(source: str) -> None:
+    """Looks whether `source` names a checkpoint, as far as that is known from the first bytes and without a network.
+
+    Raises:
+        UserError: there is no such file, package or weights, or the file is of another kind.
+    """
+    place = _place(source if Path(source).exists() else source.partition("#")[0])
+    if isinstance(place, Path):
+        holds_tensors_alone(place)
+
+
+def _place(source: str) -> Path | str:
+    """The local path or the URL that `source` stands for."""
     scheme, separator, rest = source.partition("://")
     if not separator:
         return Path(source).expanduser()
     if scheme == "package":
         return _in_package(rest)
     if scheme == "torchvision":
-        return locate(weights_url(rest), sha256)
+        return weights_url(rest)
     if scheme in ("open-mmlab", "openmmlab"):
-        return locate(_open_mmlab(rest), sha256)
+        return _place(_open_mmlab(rest))
     if scheme in ("http", "https"):
-        return fetch(source, cache_folder() / "weights", sha256 or hash_in_name(source))
+        return source
     raise UserError(
         f"{source} starts with {scheme}://, which is no source of weights; "
         "use a path, http(s)://, package://MODULE/FILE, torchvision://NAME or open-mmlab://NAME."

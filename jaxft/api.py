@@ -15,9 +15,9 @@ from jaxft.data.dataset import Dataset
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.errors import UserError
 from jaxft.models.streams import initial_rngs
-from jaxft.run import FinishedRun, Trained, open_run
 from jaxft.training.evaluation import evaluate as evaluated
 from jaxft.training.evaluation import run_predictor
+from jaxft.training.finished import FinishedRun, Trained, open_run
 from jaxft.training.fitted import Fitted
 
 Which = Literal["best", "last"]

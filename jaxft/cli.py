@@ -1,38 +1,99 @@
-"""What commands share: parsing, errors, the compile cache, and the processes of one run."""
+"""What commands share: their names, errors, Ctrl-C, the compile cache, and the command line of training."""
 
 import argparse
 import dataclasses
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import tyro
 
-from jaxft.config import Config
-from jaxft.download import cache_folder
+from jaxft.activity import interrupted_while
+from jaxft.config import Config, load
+from jaxft.config_file import find, run_name
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
+from jaxft.training.stopping import Interrupted, leave
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
+def program(command: str) -> str:
+    """What a command is called in its help: as it was typed, `jaxft train` or `python -m jaxft.train`."""
+    return sys.argv[0] if sys.argv[0].startswith("jaxft ") else f"python -m jaxft.{command}"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
 def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command to its exit code; a `UserError` or a full disk is printed and becomes 2, Ctrl-C becomes 130."""
+    """Runs a command to its exit code.
+
+    A `UserError` or a full disk is printed and becomes 2; Ctrl-C and SIGTERM are printed and become 130 and 143.
+    """
+    # XLA's alarms ("Very slow compile?") are about XLA, and the display says what takes long. Before JAX is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        sys.exit(main() or 0)
+        with _signals_interrupt():
+            code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except OSError as error:
         if error.errno not in FULL:
             raise
         print(f"error: The disk cannot be written ({error}); free some space and go on.", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        code = 2
+    except KeyboardInterrupt as interrupt:
+        code = interrupted(interrupt)
+    leave(code)
+
+
+def interrupted(interrupt: KeyboardInterrupt, kept: str = "nothing is kept") -> int:
+    """Says in one line what Ctrl-C or SIGTERM ended and what is kept; the exit code."""
+    activity = interrupted_while(interrupt)
+    print(f"Stopped{f' while {activity}' if activity else ''}; {kept}.", file=sys.stderr)
+    return 128 + _number(interrupt)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Within, SIGTERM raises `Terminated`, so that what is half done is cleared away, and no interrupt is lost.
+
+    Python prints and forgets what is raised while it collects garbage, where JAX has a function of its own; then the
+    signal is sent again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def receive(number: int, frame: object) -> None:
+        raise Terminated
+
+    def resend(complaint: "sys.UnraisableHookArgs") -> None:
+        if isinstance(complaint.exc_value, KeyboardInterrupt):
+            threading.Timer(0.05, os.kill, (os.getpid(), _number(complaint.exc_value))).start()
+        elif not isinstance(complaint.exc_value, Interrupted):  # which is noticed without being raised
+            shown(complaint)
+
+    before, shown = signal.signal(signal.SIGTERM, receive), sys.unraisablehook
+    sys.unraisablehook = resend
+    try:
+        yield
+    finally:
+        sys.unraisablehook = shown
+        signal.signal(signal.SIGTERM, before)
+
+
+def _number(interrupt: KeyboardInterrupt) -> int:
+    return signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
 
 
 def start(*, distributed: bool = False) -> None:
@@ -43,6 +104,8 @@ def start(*, distributed: bool = False) -> None:
         UserError: the other processes are not known or cannot be reached.
     """
     import jax
+
+    from jaxft.download import cache_folder
 
     if distributed:
         from jaxft.processes import join_processes
@@ -58,14 +121,20 @@ def start(*, distributed: bool = False) -> None:
 class Options:
     """Fine-tunes a model. Any field of the configuration can be given on the command line."""
 
-    config: Path | None = None
-    """The configuration file; one of MMDetection will do, and mmdet::NAME for one of the installed package."""
+    config: str | None = None
+    """The configuration: a file, jaxft:NAME for one that is shipped, a file of MMDetection, or mmdet::NAME for one of
+    the installed package."""
     workdir: Path | None = None
     """The run directory; runs/NAME OF THE CONFIGURATION by default."""
     resume: bool = False
     """Go on with the run in the run directory, from its last checkpoint."""
     dry_run: bool = False
-    """Print what would happen to every parameter, then stop."""
+    """Print what would happen to each part of the model, and sizes; then stop."""
+    full: bool = False
+    """With --dry-run: a row a parameter."""
+    compile: bool = False
+    """With --dry-run: compile the training step of each phase, and print seconds and bytes. The run that follows finds
+    the programs in the cache."""
     distributed: bool = False
     """This is one of several processes of one run; JAX finds the others on a pod, or by JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
@@ -80,28 +149,45 @@ def parse(arguments: list[str]) -> tuple[Options, Path]:
         SystemExit: an option is unknown or of the wrong type (code 2), or help was asked for (code 0).
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path)
+    early.add_argument("--config")
     early.add_argument("--workdir", type=Path)
     early.add_argument("--resume", action="store_true")
     known, _ = early.parse_known_args(arguments)
-    helping = not {"-h", "--help"}.isdisjoint(arguments)
+    helping = not {"-h", "--help", "--help-all"}.isdisjoint(arguments)
     if known.config is None and not (known.resume and known.workdir) and not helping:
         raise UserError("Name a configuration with --config FILE (see configs/), or a run with --workdir DIR --resume.")
-    run = RunDirectory(known.workdir or Path("runs") / (known.config.stem if known.config else ""))
+    run = RunDirectory(known.workdir or Path("runs") / run_name(known.config or ""))
     resuming = known.resume and not helping and run.exists()
     if known.config is not None:
-        from converters.mmdet.training import load_any
-
-        defaults = load_any(known.config)
+        defaults = read(known.config)
     elif helping:
         defaults = Config()
     else:
         defaults = run.config()
+    if helping:
+        from jaxft.help import show
+
+        show(Options(settings=defaults), arguments, program("train"))
     options = tyro.cli(
         Options,
         args=arguments,
         default=Options(settings=defaults),
         config=(tyro.conf.AvoidSubcommands,),
-        prog="python -m jaxft.train",
+        prog=program("train"),
     )
     return dataclasses.replace(options, resume=resuming), run.path
+
+
+def read(name: str) -> Config:
+    """The configuration that is named on the command line, of this project or of MMDetection.
+
+    Raises:
+        UserError: there is none, or it is not valid.
+    """
+    from converters.mmdet.file import is_mmdet
+
+    if "::" not in name and not is_mmdet(find(name)):
+        return load(name)
+    from converters.mmdet.training import load_any  # which builds the abstract model, with JAX
+
+    return load_any(Path(name))

@@ -7,9 +7,6 @@ A configuration file binds `config`. Inheritance is an import and a `replace`:
 """
 
 import dataclasses
-import difflib
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,6 +14,7 @@ import pydantic
 import tyro
 from pydantic.dataclasses import dataclass
 
+from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Option, differences, explain, field_names, replace
 from jaxft.tasks import Classification, Detection, Images, TaskFields
@@ -227,31 +225,21 @@ class Config:
 ADAPTER = pydantic.TypeAdapter(Config)
 
 
-def load(path: Path) -> Config:
-    """The `config` that a Python file binds. Files beside `configs/` may import each other as `configs.NAME`.
+def load(name: str | Path) -> Config:
+    """The `config` that a Python file binds: one's own, or one that is shipped, `jaxft:hotdog`.
+
+    The file may import others as `configs.NAME`; see `jaxft.config_file`.
 
     Raises:
         UserError: no such file, it does not bind a `Config`, or a field in it is unknown or of the wrong type.
     """
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], n=1)
-        raise UserError(
-            f"There is no configuration file {path}{f'; did you mean {path.parent / near[0]}?' if near else '.'}"
-        )
-    # A configuration imports the one it inherits from as `configs.NAME`, wherever the command is typed.
-    sys.path.insert(0, str(path.resolve().parent.parent))
+    path = find(name)
     try:
-        spec = importlib.util.spec_from_file_location(f"configs.{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = execute(path)
     except pydantic.ValidationError as error:
         raise UserError(f"{path}: {explain(error, _fields())}") from error
     except (SyntaxError, ImportError, NameError, TypeError) as error:
         raise UserError(f"{path} is not a valid configuration: {type(error).__name__}: {error}.") from error
-    finally:
-        sys.path.pop(0)
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise UserError(f"{path} must bind `config = Config(...)`; it binds {type(config).__name__}.")

@@ -6,10 +6,13 @@ from typing import Literal
 
 import tyro
 
-from jaxft.cli import run_command, start
+from jaxft.activity import doing
+from jaxft.cli import program, run_command, start
 from jaxft.config import replace
+from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
+from jaxft.run import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,27 +31,31 @@ class Options:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options)
+    options = tyro.cli(Options, prog=program("evaluate"))
+    config = RunDirectory(options.run).check()
+    if options.root is not None:
+        config = replace(config, {"data.root": options.root})
+    check_root(config.data)
     start()
-    from jaxft.run import open_run
+    from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import evaluate, run_predictor
+    from jaxft.training.finished import open_run
 
-    run = open_run(options.run, options.checkpoint)
-    config = run.config if options.root is None else replace(run.config, {"data.root": options.root})
-    task = config.task.task(config.precision)
-    if options.split is None:
-        dataset = task.datasets(config.data, config.seed)[1]
-    else:
-        dataset = task.dataset(config.data, options.split, run.classes)
-    if dataset.classes != run.classes:
-        raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
-    dataset.check()
-    predictor, arrays = run_predictor(run, task)
-    metrics, _ = evaluate(predictor, task, arrays, dataset)
-    text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    make_console().print(
-        f"{options.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples: {text}", highlight=False
-    )
+    with Screen(make_console()) as screen, doing("opening the run"):
+        run = open_run(options.run, options.checkpoint)
+        task = config.task.task(config.precision)
+        if options.split is None:
+            dataset = task.datasets(config.data, config.seed)[1]
+        else:
+            dataset = task.dataset(config.data, options.split, run.classes)
+        if dataset.classes != run.classes:
+            raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
+        dataset.check()
+        predictor, arrays = run_predictor(run, task)
+        with doing("evaluating") as counted:
+            metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted)
+        text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        screen.say(f"{options.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples: {text}")
 
 
 if __name__ == "__main__":

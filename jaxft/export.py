@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from jaxft.cli import run_command
+from jaxft.activity import doing
+from jaxft.cli import program, run_command
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.reporting.console import make_console
+from jaxft.run import RunDirectory
 
 if TYPE_CHECKING:
-    from jaxft.run import FinishedRun
+    from jaxft.training.finished import FinishedRun
 
 
 def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None) -> bytes:
@@ -50,24 +52,26 @@ class Options:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options)
+    options = tyro.cli(Options, prog=program("export"))
     if options.output.exists():
         raise UserError(f"{options.output} exists already and is not overwritten; choose another --output.")
     if (options.output.suffix == ".safetensors") != (options.format == "safetensors"):
         raise UserError(f"The format {options.format} and the name {options.output.name} do not go together.")
     if options.pad_shape is not None and options.format != "stablehlo":
         raise UserError("--pad-shape is for detectors as StableHLO; leave it out.")
+    RunDirectory(options.run).check()
     from jaxft.api import save
-    from jaxft.run import open_run
+    from jaxft.reporting.screen import Screen
+    from jaxft.training.finished import open_run
 
-    run = open_run(options.run, options.checkpoint)
-    if options.format == "stablehlo":
-        _write_bytes(stablehlo(run, options.pad_shape), options.output)
-    else:
-        save(run, options.output)
-    make_console().print(
-        f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}", highlight=False
-    )
+    with Screen(make_console()) as screen, doing("opening the run"):
+        run = open_run(options.run, options.checkpoint)
+        with doing(f"exporting to {options.output}"):
+            if options.format == "stablehlo":
+                _write_bytes(stablehlo(run, options.pad_shape), options.output)
+            else:
+                save(run, options.output)
+        screen.say(f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}")
 
 
 def _write_bytes(data: bytes, output: Path) -> None:
@@ -78,6 +82,9 @@ def _write_bytes(data: bytes, output: Path) -> None:
         os.replace(temporary, output)
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error}); choose another --output.") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
-from jaxft.cli import run_command, start
+from jaxft.activity import doing
+from jaxft.cli import program, run_command, start
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
+from jaxft.run import RunDirectory
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
@@ -49,26 +51,37 @@ class Options:
 
 def main() -> None:
     """The command."""
-    options = tyro.cli(Options)
+    options = tyro.cli(Options, prog=program("predict"))
     if not options.photos:
         raise UserError("Name at least one photo or folder of photos.")
     files = find_photos(options.photos)
+    if options.output is not None and options.output.exists() and not options.output.is_dir():
+        raise UserError(f"{options.output} is no folder; choose another --output.")
+    RunDirectory(options.run).check()
     start()
-    from jaxft.run import open_run
+    from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import run_predictor
+    from jaxft.training.finished import open_run
 
-    run = open_run(options.run, options.checkpoint)
-    task = run.config.task.task(run.config.precision)
-    dataset = task.photos(files, run.classes)
-    predictor, arrays = run_predictor(run, task)
-    predictions = dict(sorted(predictor(arrays, dataset)))
-    make_console().print(task.table(dataset, predictions))
-    if options.output is not None:
-        try:
-            options.output.mkdir(parents=True, exist_ok=True)
-            task.write(dataset, predictions, options.output)
-        except OSError as error:
-            raise UserError(f"{options.output} cannot be written ({error}); choose another --output.") from error
+    with Screen(make_console()) as screen, doing("opening the run"):
+        run = open_run(options.run, options.checkpoint)
+        task = run.config.task.task(run.config.precision)
+        dataset = task.photos(files, run.classes)
+        predictor, arrays = run_predictor(run, task)
+        predictions: dict[int, Any] = {}
+        with doing("predicting") as counted:
+            for index, prediction in predictor(arrays, dataset):
+                predictions[index] = prediction
+                counted(len(predictions), len(files))
+        predictions = dict(sorted(predictions.items()))
+        screen.console.print(task.table(dataset, predictions))
+        if options.output is not None:
+            try:
+                options.output.mkdir(parents=True, exist_ok=True)
+                with doing(f"writing {options.output}"):
+                    task.write(dataset, predictions, options.output)
+            except OSError as error:
+                raise UserError(f"{options.output} cannot be written ({error}); choose another --output.") from error
 
 
 if __name__ == "__main__":

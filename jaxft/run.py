@@ -1,4 +1,4 @@
-"""A run directory: the resolved configuration, the classes, the examples, and a finished run opened again."""
+"""A run directory: the resolved configuration, the classes, the examples, what a user brought."""
 
 import gzip
 import json
@@ -7,15 +7,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import cast
 
 from jaxft import config
 from jaxft.errors import UserError
-
-if TYPE_CHECKING:
-    from flax import nnx
-
-    from jaxft.data.preprocessing import Preprocessing
 
 Names = Mapping[str, Sequence[str]]
 """By split, a line for each example: its name, a tab, its ground truth."""
@@ -59,6 +54,10 @@ class RunDirectory:
         """Whether there is anything at this place."""
         return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is a state to go on from."""
+        return any(entry.name.isdigit() for entry in self.checkpoints.glob("last/*"))
+
     def refuse_existing(self) -> None:
         """Raises a UserError where there is something at this place already."""
         if self.exists():
@@ -98,6 +97,20 @@ class RunDirectory:
     def save_config(self, settings: config.Config) -> None:
         """Writes the configuration, in the place of one that is there."""
         _write(self.config_file, config.to_json(settings).encode())
+
+    def check(self) -> config.Config:
+        """The resolved configuration of a run that can be opened, as far as its files say it.
+
+        Raises:
+            UserError: this is no whole run directory, or holds no checkpoint yet.
+        """
+        settings = self.config()
+        self.classes()
+        if not self.checkpoints.is_dir():
+            raise UserError(
+                f"{self.path} holds no checkpoint; was the run stopped before its first? Train it with --resume."
+            )
+        return settings
 
     def config(self) -> config.Config:
         """The resolved configuration.
@@ -149,72 +162,3 @@ def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
-
-
-class Trained(Protocol):
-    """A trained model and what it was trained with: what `fit` gives back, and what `open_run` opens."""
-
-    @property
-    def config(self) -> config.Config: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def preprocessing(self) -> "Preprocessing": ...
-
-    @property
-    def model(self) -> "nnx.Module": ...
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A trained model and all that is needed to use it."""
-
-    directory: RunDirectory
-    config: config.Config
-    classes: tuple[str, ...]
-    model: "nnx.Module"
-    step: int
-
-    @property
-    def preprocessing(self) -> "Preprocessing":
-        """How photos become what the model sees."""
-        return self.config.task.task(self.config.precision).preprocessing()
-
-
-def open_run(path: Path, which: str = "best", model: "nnx.Module | None" = None) -> FinishedRun:
-    """The best (or last) model of a run directory, in evaluation mode; a run under way is not disturbed.
-
-    Args:
-        model: of a run that was given a model of the user's own: one like it.
-
-    Raises:
-        UserError: the directory is no run, is damaged, or holds no checkpoint yet.
-    """
-    from flax import nnx
-
-    from jaxft.models import initialize_missing
-    from jaxft.models.paths import filled, values
-    from jaxft.training.checkpoint import Checkpoints
-    from jaxft.training.model import ModelSource, abstract_for
-
-    directory = RunDirectory(path)
-    settings, classes = directory.config(), directory.classes()
-    if model is None and "model" in directory.own():
-        raise UserError(
-            f"{path} was trained with a model of your own, {directory.own()['model']}, which its configuration does "
-            "not describe; give one like it: jaxft.load_run(path, model=...)."
-        )
-    if not directory.checkpoints.is_dir():
-        raise UserError(f"{path} holds no checkpoint; was the run stopped before its first? Train it with --resume.")
-    source = ModelSource(settings, model)
-    template = abstract_for(source, settings.task.task(settings.precision), classes)
-    with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
-        step = checkpoints.step(which)
-        averaged = () if settings.ema_decay is None else values(template, nnx.Param).keys()
-        arrays = checkpoints.model(values(template), which, averaged=averaged)
-    opened = filled(template, arrays)
-    initialize_missing(opened, lambda: source.build(len(classes)))
-    opened.eval()
-    return FinishedRun(directory, settings, classes, opened, step or 0)

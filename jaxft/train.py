@@ -2,13 +2,17 @@
 
 import sys
 
-from jaxft.cli import parse, run_command, start
+from jaxft.checks import check_places
+from jaxft.cli import interrupted, parse, run_command, start
 from jaxft.reporting.console import make_console
+from jaxft.run import RunDirectory
 
 
 def main() -> int:
     """The command."""
     options, workdir = parse(sys.argv[1:])
+    config, run = options.settings, RunDirectory(workdir)
+    check_places(config, None if options.dry_run else run, resume=options.resume)
     start(distributed=options.distributed)
     import jax
 
@@ -16,11 +20,15 @@ def main() -> int:
 
     console = make_console(quiet=jax.process_index() != 0)
     if options.dry_run:
-        from jaxft.reporting.dry_run import print_plan
+        from jaxft.dry_run import print_plan
 
-        print_plan(options.settings, console)
+        print_plan(config, console, full=options.full, compiling=options.compile)
         return 0
-    fitted = fit(options.settings, workdir, resume=options.resume, console=console)
+    resume = f"python -m jaxft.train --workdir {workdir} --resume"
+    try:
+        fitted = fit(config, workdir, resume=options.resume, console=console)
+    except KeyboardInterrupt as interrupt:
+        return interrupted(interrupt, f"go on with {resume}" if run.has_checkpoint() else "nothing is kept")
     if fitted.complete:
         metric = fitted.setup.task.primary_metric.name
         console.print(
@@ -32,11 +40,7 @@ def main() -> int:
     if fitted.step == 0:
         console.print("Stopped before the first step; nothing is kept.", highlight=False)
     else:
-        console.print(
-            f"Stopped after step {fitted.step}; all is saved. Go on with:\n"
-            f"  python -m jaxft.train --workdir {workdir} --resume",
-            highlight=False,
-        )
+        console.print(f"Stopped after step {fitted.step}; all is saved. Go on with:\n  {resume}", highlight=False)
     return 128 + (fitted.signal or 0)
 
 

@@ -116,7 +116,7 @@ CASES: dict[str, tuple[Case, list[str]]] = {
     "no weights": (always("--pretrained.source", "nowhere.pth"), ["nowhere.pth"]),
     "weights of another network": (
         other_architecture,
-        ["does not fit this ResNet", "layer1.0.conv1"],
+        ["does not fit this ResNet", "layer1.0.bn1", "more; python -m jaxft.inspect"],
     ),
     "head not skipped": (head_not_skipped, ["fc.weight has shape (7, 8), the model wants (3, 8)"]),
     "truncated weights": (truncated, ["small.pth", "truncated"]),

@@ -22,8 +22,8 @@ from jaxft.config import Classification, from_json
 from jaxft.evaluate import main as evaluate_main
 from jaxft.models.paths import values, walk
 from jaxft.predict import main as predict_main
-from jaxft.run import FinishedRun, open_run
 from jaxft.tasks.classification.task import ClassificationTask
+from jaxft.training.finished import FinishedRun, open_run
 from tests.small import CLASSES, ROOT, TEST_EACH, call, lines, user_error
 
 pytest_plugins = ("tests.runs",)
@@ -193,7 +193,7 @@ def test_a_dry_run_shows_every_parameter_and_writes_nothing(two_phases: Path, tm
     model = create_model("small", 3)
     write(to_torch(create_model("small", 7, rngs=nnx.Rngs(1))), tmp_path / "small.pth")
     before = sorted(tmp_path.rglob("*"))
-    arguments = ("--pretrained.source", tmp_path / "small.pth", "--pretrained.skip", "fc", "--dry-run")
+    arguments = ("--pretrained.source", tmp_path / "small.pth", "--pretrained.skip", "fc", "--dry-run", "--full")
     result = call(train.main, "--config", two_phases, "--workdir", tmp_path / "run", *arguments)
     assert result.code == 0, result
     assert sorted(tmp_path.rglob("*")) == before
@@ -227,7 +227,7 @@ def test_the_head_goes_by_its_role_in_any_model(photos: Path, tmp_path: Path) ->
     write(to_torch(create_model("squeezenet1_1")), tmp_path / "squeezenet.pth")
     model = ("--model.name", "squeezenet1_1", "--pretrained.source", tmp_path / "squeezenet.pth")
     data = ("--data.root", photos, "--data.batch-size", 8)
-    recipe = ("--config", ROOT / "configs" / "hotdog.py", "--workdir", tmp_path / "run", "--dry-run")
+    recipe = ("--config", ROOT / "configs" / "hotdog.py", "--workdir", tmp_path / "run", "--dry-run", "--full")
     result = call(train.main, *recipe, *data, *model)
     assert result.code == 0, result
     rows = [[cell.strip() for cell in line.strip("│┃| ").split("│")] for line in result.out.splitlines()]

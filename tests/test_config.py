@@ -155,7 +155,7 @@ def test_the_run_directory_is_named_after_the_configuration() -> None:
 
 
 def test_help_lists_every_field() -> None:
-    result = call(train.main, "--help")
+    result = call(train.main, "--help-all")
     assert result.code == 0
     options = {name.replace("_", "-") for name, _ in flat(Config()) if name not in ("model.mmdet", "task.kind")} | {
         "config",

@@ -11,8 +11,8 @@ from converters import to_torch
 from converters.files import write
 from converters.mmdet import create_model
 from jaxft.config import Config, load, replace, to_json
+from jaxft.dry_run import print_plan
 from jaxft.reporting.console import make_console
-from jaxft.reporting.dry_run import print_plan
 from tests.scenes import write_coco
 from tests.small import ROOT, execute, lines
 from tests.test_configs import DETECTION

@@ -19,7 +19,7 @@ from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
 from jaxft.models.streams import initial_rngs
 from jaxft.predict import main as predict_main
-from jaxft.run import open_run
+from jaxft.training.finished import open_run
 from tests.scenes import CLASSES, Finder, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
 from tests.training.test_processes import processes

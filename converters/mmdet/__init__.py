@@ -5,6 +5,18 @@ they read from. `training`, `rules` and `data` read the rest of a run. `file` op
 nothing else imports. `spelling` knows the keys of old, `coverage` surveys whole trees.
 """
 
-from converters.mmdet.model import class_counts, create_model, model_dict, parse, with_classes
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converters.mmdet.model import class_counts, create_model, model_dict, parse, with_classes
 
 __all__ = ["class_counts", "create_model", "model_dict", "parse", "with_classes"]
+
+
+def __getattr__(name: str) -> Any:
+    # These pull in JAX, which `file` and `spelling` do without.
+    if name in __all__:
+        from converters.mmdet import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module 'converters.mmdet' has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """Reading an MMDetection configuration file, with MMEngine's own reader."""
 
+import ast
 import difflib
 import importlib.util
 import warnings
@@ -10,6 +11,23 @@ from typing import Any
 from unittest import mock
 
 from jaxft.errors import UserError
+
+
+def is_mmdet(path: Path) -> bool:
+    """Whether a configuration file is one of MMDetection: it binds `model` or `_base_`, and no `config`."""
+    if "::" in str(path):
+        return True
+    try:
+        tree = ast.parse(path.expanduser().read_text())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    names = {target.id for node in tree.body if isinstance(node, ast.Assign) for target in _names(node.targets)}
+    lazy = any(isinstance(node, ast.With) and "read_base" in ast.unparse(node.items[0]) for node in tree.body)
+    return "config" not in names and (lazy or bool(names & {"model", "_base_"}))
+
+
+def _names(targets: list[ast.expr]) -> list[ast.Name]:
+    return [target for target in targets if isinstance(target, ast.Name)]
 
 
 def read(config: str | Path) -> dict[str, Any]:

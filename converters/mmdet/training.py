@@ -3,36 +3,18 @@
 The batch and the learning rate are those of one of MMDetection's processes, as they stand in the file.
 """
 
-import ast
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from converters.mmdet.data import read_data, read_detection
-from converters.mmdet.file import read
+from converters.mmdet.file import is_mmdet, read
 from converters.mmdet.model import model_dict, with_classes
 from converters.mmdet.rules import read_rules
 from converters.mmdet.section import ConfigError, Section, flag, number, numbers, text, whole
 from jaxft.config import Config, Model, Optimizer, Phase, Pretrained, Schedule
 from jaxft.errors import UserError
-
-
-def is_mmdet(path: Path) -> bool:
-    """Whether a configuration file is one of MMDetection: it binds `model` or `_base_`, and no `config`."""
-    if "::" in str(path):
-        return True
-    try:
-        tree = ast.parse(path.read_text())
-    except (OSError, SyntaxError, ValueError):
-        return False
-    names = {target.id for node in tree.body if isinstance(node, ast.Assign) for target in _names(node.targets)}
-    lazy = any(isinstance(node, ast.With) and "read_base" in ast.unparse(node.items[0]) for node in tree.body)
-    return "config" not in names and (lazy or bool(names & {"model", "_base_"}))
-
-
-def _names(targets: list[ast.expr]) -> list[ast.Name]:
-    return [target for target in targets if isinstance(target, ast.Name)]
 
 
 def read_config(path: str | Path) -> Config:

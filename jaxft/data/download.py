@@ -10,6 +10,8 @@ from jaxft.config import Data
 from jaxft.download import cache_folder, fetch
 from jaxft.errors import UserError
 
+READ_FOLDERS = ("folder", "csv", "coco", "voc")  # the sources that read what is in `data.root`
+
 
 def data_root(data: Data) -> Path:
     """The folder that `data.root` names; where it does not exist and there is a `data.url`, that archive's folder.
@@ -21,6 +23,18 @@ def data_root(data: Data) -> Path:
     if not root.is_dir() and data.url is not None:
         return fetch_archive(data.url, data.sha1 or "", cache_folder() / "data")
     return root
+
+
+def check_root(data: Data) -> None:
+    """Looks whether the folder is there that a source reads, unless it can be downloaded.
+
+    Raises:
+        UserError: it is not.
+    """
+    root = Path(data.root).expanduser()
+    read = data.source in READ_FOLDERS and not Path(data.annotation_file).is_absolute()
+    if read and data.url is None and not root.is_dir():
+        raise UserError(f"There is no folder {root} with the data; name the right one with --data.root.")
 
 
 def fetch_archive(url: str, digest: str, cache: Path) -> Path:

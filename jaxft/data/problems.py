@@ -2,11 +2,11 @@
 
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL.Image
 
+from jaxft.data.cores import on_all_cores
 from jaxft.data.photo import Photo
 from jaxft.errors import UserError
 
@@ -31,9 +31,10 @@ def check_photos(files: Sequence[Path], where: Path) -> None:
         UserError: some files are missing, empty, truncated, corrupt, too large, or no images; up to 20 are named.
     """
     # The filter makes a too large picture an error here instead of a warning on the terminal.
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings():
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-        bad = [reason for reason in pool.map(_why_unreadable, files) if reason]
+        reasons = on_all_cores(_why_unreadable, files, f"checking the photos in {where}")
+    bad = [reason for reason in reasons if reason]
     if bad:
         raise UserError(f"{len(bad)} of the {len(files)} images in {where} cannot be used:{_listed(bad)}")
 

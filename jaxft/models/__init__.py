@@ -56,6 +56,19 @@ def builder(name: str) -> Callable[..., nnx.Module]:
     return BUILDERS[name]
 
 
+def check_options(name: str, options: Collection[str]) -> None:
+    """Looks whether there is a model of a name that takes these options.
+
+    Raises:
+        UserError: the name is not known, or the builder has no such option.
+    """
+    known = inspect.signature(builder(name)).parameters.keys() - {"num_classes", "rngs"}
+    if unknown := set(options) - known:
+        raise UserError(
+            f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}."
+        )
+
+
 def abstract_model(name: str, num_classes: int | None = None, **options: Any) -> nnx.Module:
     """A model of shapes and types alone, to be filled by `converters.load_pretrained` and `initialize_missing`.
 
@@ -64,11 +77,7 @@ def abstract_model(name: str, num_classes: int | None = None, **options: Any) ->
     Raises:
         UserError: the name is not known, or the builder has no such option.
     """
-    known = inspect.signature(builder(name)).parameters.keys() - {"num_classes", "rngs"}
-    if unknown := options.keys() - known:
-        raise UserError(
-            f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}."
-        )
+    check_options(name, options)
     return nnx.eval_shape(lambda: _build(name, num_classes, initial_rngs(0), options))
 
 
@@ -99,12 +108,16 @@ def initialize_missing(model: nnx.Module, build: Callable[[], nnx.Module]) -> No
 
 
 def initial_values(
-    build: Callable[[], nnx.Module], paths: Collection[str], sharding: Callable[[Sequence[int]], jax.sharding.Sharding]
+    build: Callable[[], nnx.Module],
+    paths: Collection[str],
+    sharding: Callable[[Sequence[int]], jax.sharding.Sharding],
+    compiled: Callable[[jax.stages.Lowered], Callable] = jax.stages.Lowered.compile,
 ) -> dict[str, jax.Array]:
     """The parameters and statistics at dotted paths as `build()` draws them, and nothing else of it.
 
     Args:
         sharding: says of a shape where the array lies; each device makes its own part.
+        compiled: compiles the program that draws them.
     """
     if not paths:
         return {}
@@ -114,7 +127,7 @@ def initial_values(
         return {path: drawn[path] for path in sorted(paths)}
 
     shardings = {path: sharding(leaf.shape) for path, leaf in jax.eval_shape(draw).items()}
-    return jax.jit(draw, out_shardings=shardings, compiler_options=QUICK)()
+    return compiled(jax.jit(draw, out_shardings=shardings, compiler_options=QUICK).lower())()
 
 
 def class_layers(build: Callable[[int], nnx.Module]) -> tuple[str, ...]:

@@ -8,13 +8,15 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from jaxft.activity import Counted, doing, ignored
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import eval_batches
 from jaxft.models.paths import values
-from jaxft.run import Trained
 from jaxft.tasks.task import Prediction, Task
+from jaxft.training.finished import Trained
 from jaxft.training.layout import Layout, device_layout, fetch
 from jaxft.training.step import Compiled, predict_step
+from jaxft.training.stopping import raise_if_stopped
 
 Arrays = Mapping[str, Array]
 """A model's parameters and statistics by dotted path."""
@@ -70,11 +72,26 @@ class Predictor:
 
 
 def evaluate(
-    predictor: Predictor, task: Task, arrays: Arrays, dataset: Dataset, keep: Collection[int] = ()
+    predictor: Predictor,
+    task: Task,
+    arrays: Arrays,
+    dataset: Dataset,
+    keep: Collection[int] = (),
+    counted: Counted = ignored,
 ) -> tuple[dict[str, float], dict[int, Prediction]]:
-    """The metrics of a dataset, each example counted once; and the predictions of the examples in `keep`."""
+    """The metrics of a dataset, each example counted once; and the predictions of the examples in `keep`.
+
+    Args:
+        counted: is told how many examples are done, and how many there are.
+
+    Raises:
+        Interrupted: a signal has asked the run to end, and no other process waits for this one.
+    """
     evaluator, kept = task.evaluator(dataset), dict[int, Prediction]()
-    for index, prediction in predictor(arrays, dataset):
+    for done, (index, prediction) in enumerate(predictor(arrays, dataset), 1):
+        counted(done, len(dataset))
+        if jax.process_count() == 1:
+            raise_if_stopped()
         evaluator.add(index, prediction)
         if index in keep:
             kept[index] = prediction
@@ -91,6 +108,12 @@ def run_predictor(run: Trained, task: Task) -> tuple[Predictor, Arrays]:
     data = run.config.data
     layout = device_layout(data.batch_size)
     predictor = Predictor(
-        task, run.model, layout, batch_size=data.batch_size, workers=data.workers, dtype=run.config.precision
+        task,
+        run.model,
+        layout,
+        batch_size=data.batch_size,
+        workers=data.workers,
+        dtype=run.config.precision,
+        compiling=lambda number: doing(f"compiling the prediction, program {number}"),
     )
     return predictor, layout.place({path: np.asarray(array) for path, array in values(run.model).items()})

@@ -1,5 +1,6 @@
 """The mesh of devices and who holds what: the one place that knows, one code path from one CPU core to a pod."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,23 @@ class Layout:
         """This process's examples of a batch as part of arrays whose examples lie on all devices of all processes."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+    def abstract_batch(self, example: Mapping[str, Any], size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes, types and shardings of a batch of so many examples like this one, over all processes."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return {
+            name: jax.ShapeDtypeStruct(
+                (size, *value.shape), jax.dtypes.canonicalize_dtype(value.dtype), sharding=sharding
+            )
+            for name, value in example.items()
+        }
+
+    def bytes_per_device(self, tree: Any) -> int:
+        """What a device holds of a tree of arrays or shapes."""
+        return sum(
+            math.prod(self.sharding(leaf.shape).shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(tree)
+        )
 
 
 def device_layout(batch_size: int, parts: int = 1, *, fsdp: bool = False) -> Layout:

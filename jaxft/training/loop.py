@@ -6,6 +6,7 @@ compiled step, again and again; in between a line of metrics, a checkpoint, an e
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +17,24 @@ from jax import Array
 from jax.experimental import multihost_utils
 from rich.console import Console
 
+from jaxft.activity import doing
+from jaxft.checks import check_places
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Batches, train_batches
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
-from jaxft.reporting.pictures import learning_curves
 from jaxft.reporting.progress import Reporter
+from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.checkpoint import Checkpoints, last_checkpoint
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
-from jaxft.training.optim import set_modes
-from jaxft.training.resuming import check_config, check_examples, check_own
+from jaxft.training.resuming import check_config, check_examples, check_own, removed_if_interrupted
 from jaxft.training.setup import Loss, Own, Setup, set_up
 from jaxft.training.stages import Stage
-from jaxft.training.state import TrainState, enter, initial_state
-from jaxft.training.step import Compiled, StepInputs, key_data, train_step
+from jaxft.training.state import TrainState, enter
+from jaxft.training.step import Compiled, StepInputs, key_data
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
 
 DRAWN = 24  # validation examples in the picture of predictions
@@ -65,52 +67,51 @@ def fit(
     Raises:
         UserError: something outside the program is wrong; what the run directory holds stays whole.
     """
-    console, run = console or make_console(quiet=jax.process_index() != 0), RunDirectory(Path(workdir))
-    own, resume = Own(model, datasets, loss), resume and run.exists()
-    saved = last_checkpoint(run) if resume else None
-    if resume:
-        check_config(run, config, saved)
-        check_own(run, own.names)
-    else:
-        run.refuse_existing()
-    setup = set_up(config, own)
-    if resume:
-        check_examples(run, setup.classes, setup.examples)
-    ledger = None if saved else setup.load_weights()
-    for dataset in (setup.train, setup.validation):
-        dataset.check()
-        console.print(dataset.report(config.data.batch_size), highlight=False, markup=False)
-    if ledger is not None:
-        console.print(ledger.summary(), highlight=False)
-    if jax.process_index() == 0:
-        run.save_config(config) if resume else run.create(config, setup.classes, setup.examples, own.names)
-    multihost_utils.sync_global_devices("the run directory is there")
-    with Checkpoints(run.checkpoints) as checkpoints:
+    own = Own(model, datasets, loss)
+    run, console = RunDirectory(Path(workdir)), console or make_console(quiet=jax.process_index() != 0)
+    with ExitStack() as entered, Screen(console) as screen, doing("starting"):
+        resume = resume and run.exists()
+        if resume:
+            check_own(run, own.names)
+        check_places(config, run, resume=resume, own_data=own.datasets is not None)
+        saved = last_checkpoint(run) if resume else None
+        if resume:
+            check_config(run, config, saved)
+        setup = set_up(config, own)
+        if resume:
+            check_examples(run, setup.classes, setup.examples)
+        ledger = None if saved else setup.load_weights()
+        for dataset in (setup.train, setup.validation):
+            dataset.check()
+            screen.say(dataset.report(config.data.batch_size))
+        if ledger is not None:
+            screen.say(ledger.summary())
         stage = setup.stages[saved.phase if saved else 0]
-        if saved is not None:
-            state = checkpoints.state(setup.abstract_state(stage))
-            console.print(
-                f"Going on from step {saved.step} of {setup.total_steps} (epoch {saved.step // setup.steps_per_epoch} "
-                f"of {setup.total_steps // setup.steps_per_epoch} is done).",
-                highlight=False,
+        state = None if saved else setup.first_state(stage, ledger)
+        if jax.process_index() == 0:
+            entered.enter_context(removed_if_interrupted(run))
+            run.save_config(config) if resume else run.create(config, setup.classes, setup.examples, own.names)
+        multihost_utils.sync_global_devices("the run directory is there")
+        with Checkpoints(run.checkpoints) as checkpoints:
+            if state is None:
+                with doing("loading the last checkpoint"):
+                    state = checkpoints.state(setup.abstract_state(stage))
+                screen.say(setup.progress(int(state.step)))
+            best = checkpoints.metadata("best")["best"] if saved and checkpoints.step("best") is not None else None
+            reporter = Reporter(
+                run.path,
+                start_step=int(state.step),
+                total_steps=setup.total_steps,
+                steps_per_epoch=setup.steps_per_epoch,
+                screen=screen,
             )
-        else:
-            params, stats = setup.first_values(ledger)
-            state = initial_state(stage, params, stats, setup.layout, ema=config.ema_decay is not None)
-        best = checkpoints.metadata("best")["best"] if saved and checkpoints.step("best") is not None else None
-        reporter = Reporter(
-            run.path,
-            start_step=int(state.step),
-            total_steps=setup.total_steps,
-            steps_per_epoch=setup.steps_per_epoch,
-            console=console,
-        )
-        with reporter, stop_signals() as stop:
-            loop = Loop(setup, run, checkpoints, reporter, stop, callbacks, stop_after, best)
-            state = loop.run(state, stage)
-        checkpoints.wait()
-    if int(state.step) == 0 and jax.process_index() == 0:
-        run.remove()  # what was stopped before its first step has nothing to go on from
+            with reporter, stop_signals() as stop:
+                loop = Loop(setup, run, checkpoints, reporter, stop, callbacks, stop_after, best)
+                state = loop.run(state, stage)
+            with doing("saving"):
+                checkpoints.wait()
+        if int(state.step) == 0 and jax.process_index() == 0:
+            run.remove()  # what was stopped before its first step has nothing to go on from
     return Fitted(run.path, setup, state, loop.best, loop.complete, stop.number)
 
 
@@ -175,17 +176,8 @@ class Loop:
     def train(self, stage: Stage, state: TrainState, batches: Batches) -> TrainState:
         """Data, step, data, step, to the end of a stage."""
         setup, config, step = self.setup, self.setup.config, int(state.step)
-        template = nnx.clone(setup.model)
-        set_modes(template, stage.groups, stage.batch_norm)
         compiled = Compiled(
-            train_step(
-                template,
-                setup.loss,
-                stage.groups.trained,
-                stage.chain,
-                parts=config.optimizer.accumulate,
-                dtype=config.precision,
-            ),
+            setup.training_step(stage),
             updates_state=True,
             budget=len(np.unique(setup.train.buckets)),
             compiling=lambda number: self.reporter.doing(
@@ -251,13 +243,19 @@ class Loop:
 
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already."""
-        self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
+        with self.reporter.doing("saving"):
+            self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""
         setup, epoch, pictures = self.setup, step // self.setup.steps_per_epoch, self.run_directory.pictures
-        with self.reporter.doing(f"evaluating epoch {epoch}"):
-            metrics, shown = evaluate(self.predictor, setup.task, state.evaluated, setup.validation, self.drawn)
+        with self.reporter.doing(f"evaluating epoch {epoch}") as counted:
+            try:
+                metrics, shown = evaluate(
+                    self.predictor, setup.task, state.evaluated, setup.validation, self.drawn, counted
+                )
+            except Interrupted:
+                return  # as after a signal during the last step: the evaluation is made up when the run goes on
             primary = setup.task.primary_metric
             better = primary.improves(metrics[primary.name], self.best)
             if better:
@@ -265,6 +263,8 @@ class Loop:
                 self.checkpoints.save_best(state, {"best": self.best})
             self.reporter.evaluation(step, metrics, better)
         if jax.process_index() == 0:
+            from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
+
             with self.reporter.doing("drawing"):
                 learning_curves(self.run_directory.metrics_file, pictures / "learning_curves.png", primary.name)
                 setup.task.draw(setup.validation, shown, pictures / "predictions.png")

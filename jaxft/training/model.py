@@ -12,12 +12,13 @@ from converters import Ledger, load_pretrained
 from converters.carry import carry_classes, check_names
 from jaxft import config
 from jaxft.errors import UserError
-from jaxft.models import HEAD, abstract_model, builder, class_layers, head_of, initial_values, made
+from jaxft.models import HEAD, abstract_model, builder, check_options, class_layers, head_of, initial_values, made
 from jaxft.models.layers import Linear
 from jaxft.models.paths import values, walk
 from jaxft.models.streams import initial_rngs
 from jaxft.tasks.task import Task
 from jaxft.training.layout import ArrayDict, Layout, fetch
+from jaxft.training.stopping import interruptible
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,15 @@ class ModelSource:
 
     settings: config.Config
     own: nnx.Module | None = None
+
+    def check(self) -> None:
+        """Looks whether there is such a model, before anything is known of the data.
+
+        Raises:
+            UserError: its name is not known, or it has no such option.
+        """
+        if self.own is None and self.settings.model.mmdet is None:
+            check_options(self.settings.model.name, self.settings.model.options)
 
     def build(self, classes: int) -> nnx.Module:
         """The model with its first values, by the configuration's seed."""
@@ -141,7 +151,12 @@ def first_values(
 ) -> ArrayDict:
     """The values that a run starts from, where they belong: those in `model`, and fresh ones for what is abstract."""
     loaded = {path: value for path, value in values(model).items() if not isinstance(value, jax.ShapeDtypeStruct)}
-    fresh = initial_values(lambda: source.build(len(classes)), values(model).keys() - loaded.keys(), layout.sharding)
+    fresh = initial_values(
+        lambda: source.build(len(classes)),
+        values(model).keys() - loaded.keys(),
+        layout.sharding,
+        lambda lowered: interruptible(lowered.compile),
+    )
     if ledger is not None and pretrained.new_kernels == "xavier_uniform":
         fresh |= layout.place(_xavier(model, fresh.keys(), source.settings.seed))
     arrays = layout.place({path: np.asarray(value) for path, value in loaded.items()}) | fresh

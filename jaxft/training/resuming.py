@@ -1,7 +1,8 @@
 """What may differ when a run goes on, and what must not."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jaxft.config import Config
@@ -96,3 +97,14 @@ def _changes(split: str, before: Sequence[str], now: Sequence[str]) -> list[str]
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+@contextmanager
+def removed_if_interrupted(run: RunDirectory) -> Iterator[None]:
+    """Removes the directory of a run that Ctrl-C ends within, before there is a checkpoint to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run.exists() and not run.has_checkpoint():
+            run.remove()
+        raise

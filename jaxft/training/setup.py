@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from converters import Ledger
+from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import steps_per_epoch
@@ -18,11 +19,12 @@ from jaxft.errors import UserError
 from jaxft.models.paths import values
 from jaxft.run import Names
 from jaxft.tasks.task import Task
-from jaxft.training.layout import ArrayDict, Layout, device_layout
+from jaxft.training.layout import Layout, device_layout
 from jaxft.training.model import ModelSource, abstract_for, first_values, head_named, load_weights
+from jaxft.training.optim import set_modes
 from jaxft.training.stages import Stage, lay_out
-from jaxft.training.state import TrainState, abstract_state
-from jaxft.training.step import Batch, LossFunction, predict_step
+from jaxft.training.state import TrainState, abstract_state, initial_state
+from jaxft.training.step import Batch, LossFunction, Step, predict_step, train_step
 
 Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
 """A user's loss of a batch: a scalar, alone or with metrics of the batch."""
@@ -111,12 +113,28 @@ class Setup:
 
     def load_weights(self) -> Ledger | None:
         """Fills the model from its configured checkpoint, on the host; see `jaxft.training.model.load_weights`."""
-        return load_weights(self.model, self.source, self.config.pretrained, self.classes)
+        with doing(f"loading {self.config.pretrained.source or 'no weights'}"):
+            return load_weights(self.model, self.source, self.config.pretrained, self.classes)
 
-    def first_values(self, ledger: Ledger | None) -> tuple[ArrayDict, ArrayDict]:
-        """The parameters and the statistics that a run starts from, where they belong."""
-        arrays = first_values(self.model, self.source, self.config.pretrained, self.classes, ledger, self.layout)
-        return self.split(arrays)
+    def first_state(self, stage: Stage, ledger: Ledger | None) -> TrainState:
+        """The state that a run starts from, its arrays where they belong."""
+        with doing("drawing initial values"):
+            arrays = first_values(self.model, self.source, self.config.pretrained, self.classes, ledger, self.layout)
+            params, stats = self.split(arrays)
+            return initial_state(stage, params, stats, self.layout, ema=self.config.ema_decay is not None)
+
+    def training_step(self, stage: Stage) -> Step:
+        """The function that a stage repeats, to be compiled; see `jaxft.training.step.train_step`."""
+        template, config = nnx.clone(self.model), self.config
+        set_modes(template, stage.groups, stage.batch_norm)
+        parts = config.optimizer.accumulate
+        return train_step(template, self.loss, stage.groups.trained, stage.chain, parts=parts, dtype=config.precision)
+
+    def progress(self, step: int) -> str:
+        """Where a run goes on, in a sentence."""
+        epochs = self.total_steps // self.steps_per_epoch
+        done = step // self.steps_per_epoch
+        return f"Going on from step {step} of {self.total_steps} (epoch {done} of {epochs} is done)."
 
     def abstract_state(self, stage: Stage) -> TrainState:
         """The shapes, types and shardings of the state during a stage."""
@@ -138,8 +156,11 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     Raises:
         UserError: whatever can be known to be wrong by now.
     """
-    task = config.task.task(config.precision)
-    train, validation = own.datasets or task.datasets(config.data, config.seed)
+    task, source = config.task.task(config.precision), ModelSource(config, own.model)
+    source.check()
+    layout = device_layout(config.data.batch_size, config.optimizer.accumulate, fsdp=config.fsdp)
+    with doing("listing the data"):
+        train, validation = own.datasets or task.datasets(config.data, config.seed)
     if train.classes != validation.classes:
         raise UserError(f"The training split has the classes {train.classes}, the other one {validation.classes}.")
     if config.data.batch_size > len(train):
@@ -147,8 +168,6 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
             f"A batch of {config.data.batch_size} is larger than the {len(train)} training examples; "
             "lower --data.batch-size."
         )
-    layout = device_layout(config.data.batch_size, config.optimizer.accumulate, fsdp=config.fsdp)
-    source = ModelSource(config, own.model)
     model = abstract_for(source, task, train.classes)
     named = head_named(source)
     steps = steps_per_epoch(train.buckets, config.data.batch_size)

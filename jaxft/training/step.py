@@ -17,11 +17,12 @@ from jax import Array
 from jaxft.models.paths import filled, values
 from jaxft.training.optim import Numbers
 from jaxft.training.state import TrainState
-from jaxft.training.stopping import interruptible
+from jaxft.training.stopping import at_once, interruptible
 
 Arrays = dict[str, Array]
 Batch = Mapping[str, Array]
 LossFunction = Callable[[Any, Batch], tuple[Array, Arrays]]
+Step = Callable[[TrainState, Batch, "StepInputs"], tuple[TrainState, Arrays]]
 
 
 @jax.tree_util.register_dataclass
@@ -54,7 +55,7 @@ def train_step(
     *,
     parts: int = 1,
     dtype: str = "float32",
-) -> Callable[[TrainState, Batch, StepInputs], tuple[TrainState, Arrays]]:
+) -> Step:
     """A function (state, batch, inputs) -> (state, metrics of the batch), to be compiled.
 
     Args:
@@ -223,8 +224,13 @@ class Compiled:
         )
 
     def _compiled(self, state: Any, batch: Batch, *rest: Any) -> Callable:
+        with at_once():
+            lowered = self.lowered(state, batch, *rest)
+        return interruptible(lowered.compile)
+
+    def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
+        """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""
         if not self._updates_state:
-            return interruptible(jax.jit(self._function).lower(state, batch, *rest).compile)
+            return jax.jit(self._function).lower(state, batch, *rest)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        jitted = jax.jit(self._function, donate_argnums=0, out_shardings=(shardings, None))
-        return interruptible(jitted.lower(state, batch, *rest).compile)
+        return jax.jit(self._function, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch, *rest)

@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -55,6 +52,18 @@ def assert_same_metrics(one: Path, other: Path) -> None:
         assert [step for step, _ in keys] == sorted(step for step, _ in keys)
     tests = [[line for line in lines(run) if line["split"] == "validation"] for run in (one, other)]
     assert tests[0] == tests[1]
+
+
+def wait_for(ready: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if ready():
+                return
+        except ValueError:
+            pass  # half a line
+        time.sleep(0.02)
+    raise TimeoutError
 
 
 @pytest.fixture(scope="session")
@@ -200,62 +209,6 @@ def test_resume_of_parameters_that_are_cut_over_devices(config_file: Path, tmp_p
     resume(run)
     assert_equal_runs(run, calm)
     assert_same_metrics(run, calm)
-
-
-# Kill -9
-
-
-def wait_for(ready: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if ready():
-                return
-        except ValueError:
-            pass  # half a line
-        time.sleep(0.02)
-    raise TimeoutError
-
-
-def killed_again_and_again(photos: Path, folder: Path, phases: str, kills: int, rng: random.Random) -> None:
-    """A run that is killed at random moments, then finished, next to one that nobody disturbs."""
-    config = write_config(folder / "configs" / "long.py", photos, phases=phases)
-    calm, run = folder / "calm", folder / "run"
-    arguments = ("--config", config, "--checkpoint-every", 1)
-    assert execute("tests.small", *arguments, "--workdir", calm).code == 0
-    moments: list[int] = []
-    for _ in range(kills):
-        known = newest(run)
-        with start("tests.small", *arguments, "--workdir", run, "--resume") as process:
-            wait_for(partial(is_further, run, known, process))
-            time.sleep(rng.uniform(0, 0.7))  # perhaps in the middle of a checkpoint, a picture or a line
-            assert process.poll() is None, f"the run was over before it could be killed; checkpoints at {moments}"
-            process.kill()
-            process.communicate()
-        moments.append(newest(run))
-    result = execute("tests.small", *arguments, "--workdir", run, "--resume")
-    assert result.code == 0, (moments, result)
-    print("last checkpoint at each kill:", moments)
-    assert_equal_runs(run, calm)
-    assert_same_metrics(run, calm)
-
-
-def is_further(run: Path, known: int, process: "subprocess.Popen[str]") -> bool:
-    return newest(run) > known or process.poll() is not None
-
-
-def newest(run: Path) -> int:
-    """The step of the last whole checkpoint; 0 where there is none."""
-    return max((int(path.name) for path in run.glob("checkpoints/last/*") if path.name.isdigit()), default=0)
-
-
-def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(photos: Path, tmp_path: Path) -> None:
-    killed_again_and_again(photos, tmp_path, LONG.replace("12", "5"), 1, random.Random(0))
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_five_times_ends_as_if_nothing_had_happened(photos: Path, tmp_path: Path) -> None:
-    killed_again_and_again(photos, tmp_path, LONG, 5, random.Random())
 
 
 # Half-written and existing directories

@@ -11,19 +11,17 @@ import pytest
 import torch
 from flax import nnx
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.config import Classification, Config, Optimizer, Phase, Rule
-from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm, Outputs
 from jaxft.models.paths import modules, values
 from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.tasks.images import Images
-from jaxft.training.layout import AXIS, Layout, device_layout, one_device
+from jaxft.training.layout import Layout, one_device
 from jaxft.training.optim import set_modes
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, initial_state
-from jaxft.training.step import Compiled, RecompilationError, StepInputs, key_data, predict_step, reseed, train_step
+from jaxft.training.step import StepInputs, key_data, predict_step, reseed, train_step
 from tests.small import Small
 
 ROWS, CLASSES = 8, 3
@@ -297,77 +295,3 @@ def test_a_step_with_dropout_depends_on_seed_and_step_alone() -> None:
     assert len(set(losses(0, dropout=0.0))) == 1
     assert losses(0) == losses(0)
     assert len({*losses(0), *losses(1)}) == 6
-
-
-# Compilation and devices
-
-
-def test_a_step_is_compiled_once() -> None:
-    model, layout = small(), device_layout(ROWS)
-    state, stage = prepared(model, layout=layout)
-    compiled = Compiled(step_function(model, stage), updates_state=True)
-    for seed in range(4):
-        # Another key, rate, decay and momentum at each step: they are inputs.
-        numbers = jax.tree.map(lambda number, factor=seed + 1: number / factor, stage.numbers(seed))
-        state, _ = compiled(state, layout.batch(batch(seed)), StepInputs(key_data(seed), numbers))
-    inputs = StepInputs(key_data(0), stage.numbers(4))
-    assert compiled.compilations == 1
-    with pytest.raises(RecompilationError, match=r"compiled 1 time.*image \(8, 24, 16, 3\) uint8\. Pad"):
-        compiled(state, layout.batch(batch() | {"image": np.zeros((ROWS, 24, 16, 3), np.uint8)}), inputs)
-    with pytest.raises(RecompilationError, match=r"label \(8,\) float32"):
-        compiled(state, layout.batch(batch() | {"label": np.zeros(ROWS, np.float32)}), inputs)
-    state, _ = compiled(state, layout.batch(batch()), inputs)
-    assert compiled.compilations == 1
-    assert int(state.step) == 5
-
-
-def test_the_budget_allows_so_many_shapes() -> None:
-    compiled = Compiled(lambda state, batch: state + batch["x"].sum(), budget=2)
-    zero = jnp.zeros(())
-    assert float(compiled(zero, {"x": jnp.ones(3)})) == 3
-    assert float(compiled(zero, {"x": jnp.ones(4)})) == 4
-    assert float(compiled(zero, {"x": jnp.ones(3)})) == 3
-    with pytest.raises(RecompilationError, match=r"x \(5,\)"):
-        compiled(zero, {"x": jnp.ones(5)})
-
-
-def laid_out(layout: Layout, steps: int = 3) -> tuple[TrainState, list[float]]:
-    """The state and the losses after some steps in a layout."""
-    model = small(dropout=0.2)
-    state, stage = prepared(model, layout=layout)
-    compiled = Compiled(step_function(model, stage), updates_state=True)
-    losses = []
-    for seed in range(steps):
-        state, metrics = compiled(state, layout.batch(batch(seed, 16)), StepInputs(key_data(0), stage.numbers(seed)))
-        losses.append(float(metrics["loss"]))
-    return state, losses
-
-
-def test_one_device_two_devices_and_sharded_parameters_agree() -> None:
-    assert len(jax.devices()) == 2
-    one, losses = laid_out(one_device())
-    for fsdp in (False, True):
-        two, others = laid_out(device_layout(16, fsdp=fsdp))
-        assert others == pytest.approx(losses, rel=1e-5)
-        assert_close(two.model, one.model, 1e-5)
-        kernel = two.params["conv2.kernel"]
-        assert kernel.sharding.is_fully_replicated != fsdp
-        assert kernel.addressable_shards[0].data.size == kernel.size // (2 if fsdp else 1)
-        moments = [leaf for leaf in jax.tree.leaves(two.opt_state) if leaf.shape == kernel.shape]
-        assert moments
-        assert all(leaf.sharding == kernel.sharding for leaf in moments)
-
-
-def test_a_batch_lies_on_all_devices() -> None:
-    layout = device_layout(ROWS)
-    data = batch()
-    for name, array in layout.batch(data).items():
-        assert array.sharding == NamedSharding(layout.mesh, PartitionSpec(AXIS))
-        for index, shard in enumerate(array.addressable_shards):
-            np.testing.assert_array_equal(shard.data, data[name][4 * index : 4 * index + 4])
-
-
-@pytest.mark.parametrize(("rows", "parts", "multiple"), [(7, 1, 2), (6, 2, 4), (3, 3, 6)])
-def test_a_batch_that_cannot_be_cut_is_refused(rows: int, parts: int, multiple: int) -> None:
-    with pytest.raises(UserError, match=rf"batch of {rows} .* 2 device.* multiple of {multiple}\."):
-        device_layout(rows, parts)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL.Image
 
+from jaxft.data.cores import on_all_cores
 from jaxft.data.photo import ImageData, Photo
 from jaxft.data.problems import refuse
 from jaxft.data.source import random_part
@@ -112,10 +112,10 @@ class ObjectSource:
         Raises:
             UserError: files are missing, no images, or of another size than their annotation says; up to 20 are named.
         """
-        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            problems = [problem for problem in pool.map(_problem, self.examples) if problem]
-        refuse(self.where, problems)
+            problems = on_all_cores(_problem, self.examples, f"checking the photos of {self.where}")
+        refuse(self.where, [problem for problem in problems if problem])
 
 
 def split_objects(source: ObjectSource, fraction: float, seed: int) -> tuple[ObjectSource, ObjectSource]:

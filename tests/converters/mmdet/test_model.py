@@ -249,7 +249,7 @@ def test_coverage_counts_what_is_built_and_why_the_rest_is_not(tmp_path: Path) -
     assert "built.py: 354 keys" in result.out
     for reason in ("model.backbone.dcn", "model.type = YOLOX", "no `model` dict", "cannot be read"):
         assert reason in result.out
-    assert "no configurations" in user_error(call(main, "mmdet-coverage", tmp_path / "nowhere"))
+    assert "no folder" in user_error(call(main, "mmdet-coverage", tmp_path / "nowhere"))
 
 
 def test_a_checkpoint_is_converted_there_and_back_by_a_configuration(tmp_path: Path) -> None:

@@ -108,7 +108,10 @@ def test_the_frozen_part_of_a_configuration_is_frozen(tmp_path: Path) -> None:
     write_coco(data, (1, 2, 1, 1), "train")
     write_coco(data, (1,), "test")
     file.write_text(CONFIG)
-    result = call(train.main, "--config", file, "--data.root", data, "--workdir", tmp_path / "run", "--dry-run")
+    arguments = ("--data.root", data, "--workdir", tmp_path / "run", "--dry-run", "--full")
+    result = call(train.main, "--config", file, *arguments)
+        train.main, "--config", file, "--data.root", data, "--workdir", tmp_path / "run", "--dry-run", "--full"
+    )
     assert result.code == 0, result
     rows = {row.split()[1]: row for row in result.out.splitlines() if "backbone." in row or "bbox_head." in row}
     assert "frozen" in rows["backbone.conv1.kernel"]

@@ -12,8 +12,8 @@ from jaxft import train
 from jaxft.config import Config
 from jaxft.evaluate import main as evaluate_main
 from jaxft.predict import main as predict_main
-from jaxft.run import open_run
 from jaxft.tasks.multilabel import Multilabel
+from jaxft.training.finished import open_run
 from jaxft.training.loop import fit
 from tests.small import assert_equal_runs, call, lines, user_error
 from tests.tasks.targets import COUNTS, IMAGES, exported, paint_photos, run_torch, small_config, write_config

@@ -14,8 +14,8 @@ from jaxft.data.csv_targets import read_numbers
 from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
 from jaxft.predict import main as predict_main
-from jaxft.run import open_run
 from jaxft.tasks.regression import Regression
+from jaxft.training.finished import open_run
 from jaxft.training.loop import fit
 from tests.small import assert_equal_runs, call, lines, user_error
 from tests.tasks.targets import COUNTS, IMAGES, exported, paint_photos, run_torch, small_config, write_config

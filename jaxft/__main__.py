@@ -1,0 +1,47 @@
+"""All commands under one name: `jaxft COMMAND ...` is `python -m jaxft.COMMAND ...`."""
+
+import difflib
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "fine-tune a model, or go on with a run",
+    "evaluate": "metrics of a run's model on a split",
+    "predict": "what a run's model says of photos",
+    "export": "a run's model as a PyTorch state dict, as safetensors, or as a StableHLO program",
+    "inspect": "what is in a checkpoint, and where each tensor goes",
+    "convert": "a checkpoint between PyTorch's names and axes and Flax's",
+    "verify": "PyTorch's model and ours on the same weights and images",
+    "mmdet-coverage": "which MMDetection configurations can be built",
+}
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {said}" for name, said in COMMANDS.items()]
+    return "\n".join(
+        ["usage: jaxft COMMAND ...", "", *lines, "", "jaxft COMMAND --help shows the options of a command."]
+    )
+
+
+def main() -> None:
+    """Runs the command that is named first; nothing else is imported."""
+    name, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        print(f"error: jaxft has no command {name!r}{hint}\n" if name else "", usage(), sep="", file=sys.stderr)
+        sys.exit(2)
+    from jaxft.cli import run_command
+
+    sys.argv = [f"jaxft {name}", *rest]
+    module = importlib.import_module(f"jaxft.{name.replace('-', '_')}")
+    run_command(module.main)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What is known to be wrong with a run from paths alone, before JAX is imported: within a second, whatever the data."""
+
+import os
+
+from jaxft.config import Config
+from jaxft.data.download import check_root
+from jaxft.errors import UserError
+from jaxft.run import RunDirectory
+
+
+def check_places(config: Config, run: RunDirectory | None, *, resume: bool = False, own_data: bool = False) -> None:
+    """Looks whether a run could be written, and whether its checkpoint and its data are there.
+
+    Args:
+        run: where it would be written; None for a dry run, which writes nothing.
+        resume: go on with the run, where there is one; it needs its first weights no more.
+        own_data: the datasets are a user's own.
+
+    Raises:
+        UserError: something is in the way, or missing.
+    """
+    if run is None or not (resume and run.exists()):
+        if run is not None:
+            run.refuse_existing()
+            _check_writable(run)
+        if config.pretrained.source is not None:
+            from converters.sources import check
+
+            check(config.pretrained.source)
+    if not own_data:
+        check_root(config.data)
+
+
+def _check_writable(run: RunDirectory) -> None:
+    parent = next(folder for folder in (run.path, *run.path.resolve().parents) if os.path.exists(folder))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "cannot be written" if parent.is_dir() else "is no folder"
+        raise UserError(
+            f"The run directory {run.path} cannot be written ({parent} {reason}); choose another --workdir."
+        )

@@ -1,0 +1,76 @@
+"""A trained model and what it was trained with; and a run directory opened again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from flax import nnx
+
+from jaxft import config
+from jaxft.data.preprocessing import Preprocessing
+from jaxft.errors import UserError
+from jaxft.models import initialize_missing
+from jaxft.models.paths import filled, values
+from jaxft.run import RunDirectory
+from jaxft.training.checkpoint import Checkpoints
+from jaxft.training.model import ModelSource, abstract_for
+
+
+class Trained(Protocol):
+    """A trained model and what it was trained with: what `fit` gives back, and what `open_run` opens."""
+
+    @property
+    def config(self) -> config.Config: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def model(self) -> nnx.Module: ...
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A trained model and all that is needed to use it."""
+
+    directory: RunDirectory
+    config: config.Config
+    classes: tuple[str, ...]
+    model: nnx.Module
+    step: int
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How photos become what the model sees."""
+        return self.config.task.task(self.config.precision).preprocessing()
+
+
+def open_run(path: Path, which: str = "best", model: nnx.Module | None = None) -> FinishedRun:
+    """The best (or last) model of a run directory, in evaluation mode; a run under way is not disturbed.
+
+    Args:
+        model: of a run that was given a model of the user's own: one like it.
+
+    Raises:
+        UserError: the directory is no run, is damaged, or holds no checkpoint yet.
+    """
+    directory = RunDirectory(path)
+    settings, classes = directory.check(), directory.classes()
+    if model is None and "model" in directory.own():
+        raise UserError(
+            f"{path} was trained with a model of your own, {directory.own()['model']}, which its configuration does "
+            "not describe; give one like it: jaxft.load_run(path, model=...)."
+        )
+    source = ModelSource(settings, model)
+    template = abstract_for(source, settings.task.task(settings.precision), classes)
+    with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
+        step = checkpoints.step(which)
+        averaged = () if settings.ema_decay is None else values(template, nnx.Param).keys()
+        arrays = checkpoints.model(values(template), which, averaged=averaged)
+    opened = filled(template, arrays)
+    initialize_missing(opened, lambda: source.build(len(classes)))
+    opened.eval()
+    return FinishedRun(directory, settings, classes, opened, step or 0)
