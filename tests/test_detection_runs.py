@@ -14,10 +14,13 @@ from pycocotools.coco import COCO
 
 import jaxft
 from jaxft import export, train
+from jaxft.config import load
+from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
+from jaxft.models.streams import initial_rngs
 from jaxft.predict import main as predict_main
 from jaxft.training.finished import open_run
-from tests.scenes import CLASSES, write_coco, write_config, write_json
+from tests.scenes import CLASSES, Finder, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
 from tests.training.test_processes import processes
 
@@ -307,3 +310,17 @@ def test_predicting_from_python_gives_objects_in_pixels_of_the_photo(detector_ru
         assert scores == sorted(scores, reverse=True)
         assert {one["class"] for one in entry["objects"]} <= set(CLASSES)
     assert json.loads(json.dumps(entries)) == entries
+
+
+def test_a_detector_of_ones_own_is_the_configured_one(
+    detector_run: Path, detector_config: Path, tmp_path: Path
+) -> None:
+    config = load(detector_config)
+    model = Finder(2, rngs=initial_rngs(config.seed))
+    fitted = jaxft.fit(config, tmp_path / "run", model=model)
+    assert fitted.complete
+    (step, arrays), (other_step, others) = final(fitted.path), final(detector_run)
+    assert step == other_step
+    assert all(np.allclose(array, others[path], atol=1e-4) for path, array in arrays.items())
+    with pytest.raises(UserError, match="a model of your own, Finder"):
+        jaxft.evaluate(fitted.path)

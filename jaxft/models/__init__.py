@@ -84,7 +84,8 @@ def abstract_model(name: str, num_classes: int | None = None, **options: Any) ->
 def _build(name: str, num_classes: int | None, rngs: nnx.Rngs, options: dict[str, Any]) -> nnx.Module:
     classes = {} if num_classes is None else {"num_classes": num_classes}
     model = BUILDERS[name](**classes, rngs=rngs, **options)
-    setattr(model, MADE, Made(name, num_classes, tuple(sorted(options.items()))))
+    hashable = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
+    setattr(model, MADE, Made(name, num_classes, tuple(sorted(hashable.items()))))
     return model
 
 
