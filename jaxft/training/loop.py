@@ -110,7 +110,7 @@ def fit(
                 state = loop.run(state, stage)
             with doing("saving"):
                 checkpoints.wait()
-        if int(state.step) == 0 and jax.process_index() == 0:
+        if int(state.step) == 0 and not resume and jax.process_index() == 0:
             run.remove()  # what was stopped before its first step has nothing to go on from
     return Fitted(run.path, setup, state, loop.best, loop.complete, stop.number)
 
