@@ -32,7 +32,13 @@ class Options:
 def main() -> None:
     """The command."""
     options = tyro.cli(Options, prog=program("evaluate"))
-    config = RunDirectory(options.run).check()
+    directory = RunDirectory(options.run)
+    config = directory.check()
+    if "datasets" in directory.own():
+        raise UserError(
+            f"{options.run} was trained on datasets of your own, which its configuration does not describe; evaluate "
+            "it from Python: jaxft.evaluate(jaxft.load_run(path), dataset)."
+        )
     if options.root is not None:
         config = replace(config, {"data.root": options.root})
     check_root(config.data, "--root")

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
+from jax import Array
 
 from jaxft.errors import UserError
 from jaxft.models.classifiers import FAMILIES
@@ -108,26 +110,28 @@ def initialize_missing(model: nnx.Module, build: Callable[[], nnx.Module]) -> No
 
 
 def initial_values(
-    build: Callable[[], nnx.Module],
+    build: Callable[[Array], nnx.Module],
+    key: np.ndarray,
     paths: Collection[str],
     sharding: Callable[[Sequence[int]], jax.sharding.Sharding],
     compiled: Callable[[jax.stages.Lowered], Callable] = jax.stages.Lowered.compile,
 ) -> dict[str, jax.Array]:
-    """The parameters and statistics at dotted paths as `build()` draws them, and nothing else of it.
+    """The parameters and statistics at dotted paths as `build(key)` draws them, and nothing else of it.
 
     Args:
+        key: the data of a random key; an input of the program, so that another seed compiles nothing.
         sharding: says of a shape where the array lies; each device makes its own part.
         compiled: compiles the program that draws them.
     """
     if not paths:
         return {}
 
-    def draw() -> dict[str, jax.Array]:
-        drawn = values(build())
+    def draw(key: Array) -> dict[str, Array]:
+        drawn = values(build(key))
         return {path: drawn[path] for path in sorted(paths)}
 
-    shardings = {path: sharding(leaf.shape) for path, leaf in jax.eval_shape(draw).items()}
-    return compiled(jax.jit(draw, out_shardings=shardings, compiler_options=QUICK).lower())()
+    shardings = {path: sharding(leaf.shape) for path, leaf in jax.eval_shape(draw, key).items()}
+    return compiled(jax.jit(draw, out_shardings=shardings, compiler_options=QUICK).lower(key))(key)
 
 
 def class_layers(build: Callable[[int], nnx.Module]) -> tuple[str, ...]:

@@ -30,8 +30,9 @@ class CountedStream(nnx.RngStream):
         return nnx.RngStream(self(), tag=self.tag)
 
 
-def initial_rngs(seed: int) -> nnx.Rngs:
-    """What a builder takes as its `rngs`: the streams of `nnx.Rngs(seed)`, quick under a trace."""
-    rngs = nnx.Rngs(seed)
-    rngs.default = CountedStream(jax.random.key(seed), tag="default")  # type: ignore[attr-defined]
+def initial_rngs(seed: int | Array) -> nnx.Rngs:
+    """What a builder takes as its `rngs`: the streams of `nnx.Rngs(seed)`, quick under a trace; or those of a key."""
+    rngs = nnx.Rngs(0)
+    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    rngs.default = CountedStream(key, tag="default")  # type: ignore[attr-defined]
     return rngs

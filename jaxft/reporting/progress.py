@@ -54,7 +54,7 @@ class Reporter:
 
     def evaluated(self) -> set[int]:
         """The steps whose evaluation has been written already."""
-        if not self._metrics.is_file():
+        if self._file is None or not self._metrics.is_file():
             return set()
         lines = map(json.loads, self._metrics.read_text(encoding="utf-8").splitlines())
         return {line["step"] for line in lines if line["split"] == "validation"}
@@ -75,13 +75,13 @@ class Reporter:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[Counted]:
-        """An activity, such as compiling, whose time does not count in images per second."""
-        began = time.perf_counter()
+        """An activity, such as compiling, whose time does not count in images per second; one may be within another."""
+        began, since = time.perf_counter(), self._since
         try:
             with doing(what) as counted:
                 yield counted
         finally:
-            self._since += time.perf_counter() - began
+            self._since = since + time.perf_counter() - began  # whatever was counted within is counted here
 
     def _show(self) -> None:
         epoch = self._epoch(max(self._step, 1))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from jaxft.errors import UserError
 from jaxft.run import RunDirectory
 from jaxft.training.state import TrainState
 
+NOT_FINITE = "not_finite"  # a file that holds the step after which a run has met numbers that are not finite
 ATTEMPTS = 3  # of a reader, beside which a run may replace a checkpoint
 
 
@@ -86,23 +88,29 @@ class Checkpoints:
                 f"The checkpoint of step {step} could not be written ({error}); the one before it stays."
             ) from error
 
+    def mark_not_finite(self, step: int) -> None:
+        """Notes that the numbers of the step after `step`, which is the last checkpoint's, were not finite."""
+        if jax.process_index() == 0:
+            temporary = self._folder / f".{NOT_FINITE}.tmp"
+            temporary.write_text(f"{step}\n")
+            os.replace(temporary, self._folder / NOT_FINITE)
+
     def step(self, which: str = "last") -> int | None:
         """The step of the last or the best checkpoint; None where there is none yet."""
         return self._managers[which].latest_step() if which in self._managers else None
 
     def metadata(self, which: str = "last") -> dict[str, Any]:
         """The JSON metadata of a checkpoint."""
-        return self._restore(which, metadata=ocp.args.JsonRestore())["metadata"]
+        return self._restore(which, metadata=ocp.args.JsonRestore())[1]["metadata"]
 
     def state(self, abstract: TrainState) -> TrainState:
         """The last state, in the structure, types and shardings of `abstract`."""
-        step = self.step()
         named = {"model": abstract.model, "optimizer": abstract.opt_state, "ema": abstract.ema}
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in named.items() if jax.tree.leaves(tree)}
-        found = self._restore("last", **arguments)
+        step, found = self._restore("last", **arguments)
         return dataclasses.replace(
             abstract,
-            step=_scalar(abstract.step, np.int32(step or 0)),
+            step=_scalar(abstract.step, np.int32(step)),
             all_finite=_scalar(abstract.all_finite, np.bool_(True)),
             params={path: found["model"][path] for path in abstract.params},
             stats={path: found["model"][path] for path in abstract.stats},
@@ -112,8 +120,8 @@ class Checkpoints:
 
     def model(
         self, abstract: Mapping[str, Any], which: str = "best", *, averaged: Collection[str] = ()
-    ) -> dict[str, jax.Array]:
-        """The model's arrays of a checkpoint, by dotted path.
+    ) -> tuple[int, dict[str, jax.Array]]:
+        """The step of a checkpoint and its model's arrays, by dotted path.
 
         Args:
             averaged: the paths of the parameters to take from the moving average, which must have been kept.
@@ -125,20 +133,20 @@ class Checkpoints:
             path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here)
             for path, leaf in abstract.items()
         }
-        arrays = self._restore(which, model=ocp.args.StandardRestore(placed))["model"]
-        if not averaged:
-            return arrays
-        wanted = ocp.args.StandardRestore({path: placed[path] for path in averaged})
-        return arrays | self._restore(which, ema=wanted)["ema"]
+        wanted = {"model": placed} | ({"ema": {path: placed[path] for path in averaged}} if averaged else {})
+        arguments = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
+        step, found = self._restore(which, **arguments)
+        return step, found["model"] | (found["ema"] if averaged else {})
 
-    def _restore(self, which: str, **arguments: Any) -> Any:
+    def _restore(self, which: str, **arguments: Any) -> tuple[int, Any]:
+        """The step of a checkpoint and its items, all of the same one."""
         for attempt in range(ATTEMPTS):
             step = self.step(which)
             if step is None:
                 raise UserError(f"{self._folder} holds no {which} checkpoint; train first.")
             try:
                 with _mute_unless_done(), _quiet():
-                    return self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
+                    return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
             except (ValueError, KeyError, OSError) as error:
                 self._managers[which].reload()
                 if self.step(which) != step and attempt + 1 < ATTEMPTS:
@@ -193,8 +201,9 @@ def last_checkpoint(run: RunDirectory) -> Saved | None:
         step = checkpoints.step()
         if step is None:
             return None
-        metadata = checkpoints.metadata()
-        return Saved(step, int(metadata["phase"]), bool(metadata["all_finite"]))
+        mark = run.checkpoints / NOT_FINITE
+        stopped_there = mark.is_file() and mark.read_text().strip() == str(step)
+        return Saved(step, int(checkpoints.metadata()["phase"]), not stopped_there)
 
 
 def _scalar(abstract: Any, value: np.generic) -> jax.Array:

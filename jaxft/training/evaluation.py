@@ -64,7 +64,7 @@ class Predictor:
         with batches:
             for batch in batches:
                 needed = {name: array for name, array in batch.items() if name not in ("mask", "index")}
-                part = self._step(arrays, self._layout.batch(needed)) | {"index": self._layout.batch(batch)["index"]}
+                part = self._step(arrays, self._layout.batch(needed)) | self._layout.batch({"index": batch["index"]})
                 found = {name: fetch(array) for name, array in part.items()}
                 for row, index in enumerate(found.pop("index").tolist()):
                     if index >= 0:

@@ -67,10 +67,9 @@ def open_run(path: Path, which: str = "best", model: nnx.Module | None = None) -
     source = ModelSource(settings, model)
     template = abstract_for(source, settings.task.task(settings.precision), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
-        step = checkpoints.step(which)
         averaged = () if settings.ema_decay is None else values(template, nnx.Param).keys()
-        arrays = checkpoints.model(values(template), which, averaged=averaged)
+        step, arrays = checkpoints.model(values(template), which, averaged=averaged)
     opened = filled(template, arrays)
     initialize_missing(opened, lambda: source.build(len(classes)))
     opened.eval()
-    return FinishedRun(directory, settings, classes, opened, step or 0)
+    return FinishedRun(directory, settings, classes, opened, step)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,19 @@ def device_layout(batch_size: int, parts: int = 1, *, fsdp: bool = False) -> Lay
 def one_device() -> Layout:
     """The layout of the first device alone."""
     return Layout(Mesh(np.array(jax.devices()[:1]), (AXIS,)))
+
+
+def first_says(value: bool) -> bool:
+    """What process 0 says, on every process."""
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def on_host() -> AbstractContextManager:
+    """Within, arrays are made on the host; on the first device where JAX is told to know no CPU."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return nullcontext()
 
 
 def fetch(array: jax.Array) -> np.ndarray:

@@ -30,7 +30,8 @@ from jaxft.run import RunDirectory
 from jaxft.training.checkpoint import Checkpoints, last_checkpoint
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
-from jaxft.training.resuming import check_config, check_examples, check_own, removed_if_interrupted
+from jaxft.training.layout import first_says
+from jaxft.training.resuming import check_config, check_examples, check_own, removed_if_unfinished
 from jaxft.training.setup import Loss, Own, Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter
@@ -70,10 +71,11 @@ def fit(
     own = Own(model, datasets, loss)
     run, console = RunDirectory(Path(workdir)), console or make_console(quiet=jax.process_index() != 0)
     with ExitStack() as entered, Screen(console) as screen, doing("starting"):
-        resume = resume and run.exists()
+        resume = first_says(resume and run.exists())
         if resume:
             check_own(run, own.names)
         check_places(config, run, resume=resume, own_data=own.datasets is not None)
+        multihost_utils.sync_global_devices("nobody takes what is made now for what was there")
         saved = last_checkpoint(run) if resume else None
         if resume:
             check_config(run, config, saved)
@@ -89,7 +91,8 @@ def fit(
         stage = setup.stages[saved.phase if saved else 0]
         state = None if saved else setup.first_state(stage, ledger)
         if jax.process_index() == 0:
-            entered.enter_context(removed_if_interrupted(run))
+            if not resume:
+                entered.enter_context(removed_if_unfinished(run))
             run.save_config(config) if resume else run.create(config, setup.classes, setup.examples, own.names)
         multihost_utils.sync_global_devices("the run directory is there")
         with Checkpoints(run.checkpoints) as checkpoints:
@@ -128,6 +131,7 @@ class Loop:
     stop_after: int | None
     best: float | None
     complete: bool = False
+    evaluated: int = 0  # the step of the last evaluation
     asked_to_stop: bool = False
 
     def __post_init__(self) -> None:
@@ -157,7 +161,8 @@ class Loop:
             hosts=jax.process_count(),
         )
         with batches:
-            if step and step % setup.steps_per_epoch == 0 and step not in self.reporter.evaluated():
+            self.evaluated = step if first_says(step in self.reporter.evaluated()) else 0
+            if step and step % setup.steps_per_epoch == 0 and self.evaluated != step:
                 self.evaluate(stage, state, step)  # the run was stopped between a checkpoint and its evaluation
             for following in setup.stages[stage.index :]:
                 if following is not stage:
@@ -166,7 +171,7 @@ class Loop:
                 state = self.train(stage, state, batches)
                 if self.stopping(int(state.step)):
                     break
-        self.complete = int(state.step) == setup.total_steps in self.reporter.evaluated()
+        self.complete = int(state.step) == setup.total_steps == self.evaluated
         return state
 
     def stopping(self, step: int) -> bool:
@@ -232,6 +237,7 @@ class Loop:
         if not bool(state.all_finite):
             good = int(state.step)
             self.save(stage, state)
+            self.checkpoints.mark_not_finite(good)
             raise UserError(
                 f"The loss or its gradient was not finite in step {good + 1}. The last good state, of step {good}, is "
                 f"saved in {self.run_directory.path}. Go on from it with --resume and a lower "
@@ -244,7 +250,7 @@ class Loop:
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already."""
         with self.reporter.doing("saving"):
-            self.checkpoints.save(state, {"phase": stage.index, "all_finite": bool(state.all_finite)})
+            self.checkpoints.save(state, {"phase": stage.index})
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""
@@ -261,11 +267,15 @@ class Loop:
             if better:
                 self.best = metrics[primary.name]
                 self.checkpoints.save_best(state, {"best": self.best})
-            self.reporter.evaluation(step, metrics, better)
+        if jax.process_index() == 0:
+            with self.reporter.doing("drawing"):
+                setup.task.draw(setup.validation, shown, pictures / "predictions.png")
+        self.checkpoints.wait()  # the line below says that this is done, also after a kill
+        self.reporter.evaluation(step, metrics, better)
+        self.evaluated = step
         if jax.process_index() == 0:
             from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
 
             with self.reporter.doing("drawing"):
                 learning_curves(self.run_directory.metrics_file, pictures / "learning_curves.png", primary.name)
-                setup.task.draw(setup.validation, shown, pictures / "predictions.png")
         self.call_back(stage, Event("evaluation", step, epoch, metrics, state))

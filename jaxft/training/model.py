@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from converters import Ledger, load_pretrained
 from converters.carry import carry_classes, check_names
@@ -17,7 +18,8 @@ from jaxft.models.layers import Linear
 from jaxft.models.paths import values, walk
 from jaxft.models.streams import initial_rngs
 from jaxft.tasks.task import Task
-from jaxft.training.layout import ArrayDict, Layout, fetch
+from jaxft.training.layout import ArrayDict, Layout, fetch, on_host
+from jaxft.training.step import key_data
 from jaxft.training.stopping import interruptible
 
 
@@ -37,12 +39,12 @@ class ModelSource:
         if self.own is None and self.settings.model.mmdet is None:
             check_options(self.settings.model.name, self.settings.model.options)
 
-    def build(self, classes: int) -> nnx.Module:
-        """The model with its first values, by the configuration's seed."""
+    def build(self, classes: int, key: Array | None = None) -> nnx.Module:
+        """The model with its first values, by a random key, or else by the configuration's seed."""
         if self.own is not None:
             return nnx.clone(self.own)
         settings = self.settings
-        rngs = initial_rngs(settings.seed)
+        rngs = initial_rngs(settings.seed if key is None else key)
         if settings.model.mmdet is not None:
             from converters.mmdet import create_model
 
@@ -132,7 +134,7 @@ def load_weights(
     """
     if pretrained.source is None:
         return None
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # on the host, until it is known what lies where
+    with on_host():  # on the host, until it is known what lies where
         ledger = load_pretrained(
             model, pretrained.source, skip=pretrained.skip, rename=pretrained.rename, sha256=pretrained.sha256
         )
@@ -152,7 +154,8 @@ def first_values(
     """The values that a run starts from, where they belong: those in `model`, and fresh ones for what is abstract."""
     loaded = {path: value for path, value in values(model).items() if not isinstance(value, jax.ShapeDtypeStruct)}
     fresh = initial_values(
-        lambda: source.build(len(classes)),
+        lambda key: source.build(len(classes), jax.random.wrap_key_data(key)),
+        key_data(source.settings.seed),
         values(model).keys() - loaded.keys(),
         layout.sharding,
         lambda lowered: interruptible(lowered.compile),

@@ -100,11 +100,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def removed_if_interrupted(run: RunDirectory) -> Iterator[None]:
-    """Removes the directory of a run that Ctrl-C ends within, before there is a checkpoint to go on from."""
+def removed_if_unfinished(run: RunDirectory) -> Iterator[None]:
+    """Removes the directory of a new run that ends within by an error or Ctrl-C, before there is a checkpoint."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt):
         if run.exists() and not run.has_checkpoint():
             run.remove()
         raise

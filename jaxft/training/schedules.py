@@ -6,6 +6,7 @@ import optax
 
 from jaxft import config
 from jaxft.errors import UserError
+from jaxft.training.layout import on_host
 
 
 def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
@@ -57,5 +58,5 @@ def warmup_steps(settings: config.Schedule, steps_per_epoch: int) -> int:
 
 def evaluated(schedule: optax.Schedule, steps: int) -> np.ndarray:
     """The values of a schedule at steps 0 to `steps` - 1, float64 `[steps]`, computed on the host as PyTorch does."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]), jax.enable_x64(True):
+    with on_host(), jax.enable_x64(True):
         return np.broadcast_to(np.asarray(schedule(np.arange(steps)), np.float64), (steps,))

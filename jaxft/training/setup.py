@@ -16,7 +16,7 @@ from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import steps_per_epoch
 from jaxft.errors import UserError
-from jaxft.models.paths import values
+from jaxft.models.paths import values, walk
 from jaxft.run import Names
 from jaxft.tasks.task import Task
 from jaxft.training.layout import Layout, device_layout
@@ -121,6 +121,8 @@ class Setup:
         with doing("drawing initial values"):
             arrays = first_values(self.model, self.source, self.config.pretrained, self.classes, ledger, self.layout)
             params, stats = self.split(arrays)
+            for _, _, _, variable in walk(self.model):  # the values are in the state now, and need no second place
+                variable.set_value(jax.ShapeDtypeStruct(variable.shape, variable.dtype))
             return initial_state(stage, params, stats, self.layout, ema=self.config.ema_decay is not None)
 
     def training_step(self, stage: Stage) -> Step:

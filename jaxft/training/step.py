@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.paths import filled, values
+from jaxft.training.layout import on_host
 from jaxft.training.optim import Numbers
 from jaxft.training.state import TrainState
 from jaxft.training.stopping import at_once, interruptible
@@ -43,7 +44,7 @@ class StepInputs:
 
 def key_data(seed: int) -> np.ndarray:
     """The data of a random key on the host, where every process has it."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with on_host():
         return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
@@ -117,7 +118,7 @@ def train_step(
 
 
 def _averaged(average: Array, value: Array, decay: float) -> Array:
-    return average * decay + value * (1 - decay)
+    return average + (value - average) * (1 - decay)  # what does not change stays as it is, to the last bit
 
 
 class Gradient(NamedTuple):

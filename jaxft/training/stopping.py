@@ -32,7 +32,6 @@ class Stop:
 
 
 _current = Stop()  # of the run in the main thread; one that nobody sets where there is none
-_at_work: list[threading.Thread] = []  # what `interruptible` no longer waits for
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What may change when a run goes on and what must not; and other processes that look at a run under way."""
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,7 +17,9 @@ from jaxft.config import from_json, load
 from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
 from jaxft.tasks.classification.task import ClassificationTask
-from jaxft.training.loop import fit
+from jaxft.training.loop import Loop, fit
+from jaxft.training.stages import Stage
+from jaxft.training.state import TrainState
 from tests.small import (
     Result,
     assert_equal_runs,
@@ -110,6 +113,29 @@ def test_resume_needs_the_run_directory_alone(config_file: Path, tmp_path: Path)
     weights.unlink()
     resume(run)
     assert final(run)[0] == 6
+
+
+def test_numbers_that_are_not_finite_right_after_a_checkpoint_are_remembered(config_file: Path, tmp_path: Path) -> None:
+    """The step of the last checkpoint and the last good one are the same, so that nothing is saved anew."""
+    run, real = tmp_path / "run", Loop.log
+
+    def log(loop: Loop, stage: Stage, state: TrainState, step: int, *rest: Any) -> None:
+        if step == 4:
+            state = dataclasses.replace(state, step=state.step - 1, all_finite=jnp.zeros((), bool))
+        real(loop, stage, state, step, *rest)
+
+    with mock.patch.object(Loop, "log", log):
+        message = user_error(call(train.main, "--config", config_file, "--workdir", run, "--log-every", 1))
+    assert "The last good state, of step 3" in message
+    assert final(run)[0] == 3
+    resume(run, "--optimizer.learning-rate", 0.01)
+    assert final(run)[0] == 6
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(config_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="scalar"):
+        fit(load(config_file), tmp_path / "run", loss=lambda model, batch: batch["label"])
+    assert not (tmp_path / "run").exists()
 
 
 # Data
@@ -222,7 +248,7 @@ def test_a_changed_number_compiles_nothing(config_file: Path, tmp_path: Path) ->
     assert result.code == 0, result
     assert lines(tmp_path / "one")[0]["loss"] != lines(tmp_path / "two")[0]["loss"]
     after = {path.name for path in (tmp_path / "cache").glob("*-cache")}
-    assert not {name for name in after - programs if "step" in name}
+    assert not {name for name in after - programs if "step" in name or "draw" in name}
 
 
 def test_a_changed_number_is_no_constant_of_the_step(config_file: Path, tmp_path: Path) -> None:
