@@ -90,8 +90,7 @@ def evaluate(
     evaluator, kept = task.evaluator(dataset), dict[int, Prediction]()
     for done, (index, prediction) in enumerate(predictor(arrays, dataset), 1):
         counted(done, len(dataset))
-        if jax.process_count() == 1:
-            raise_if_stopped()
+        raise_if_stopped()
         evaluator.add(index, prediction)
         if index in keep:
             kept[index] = prediction

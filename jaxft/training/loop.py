@@ -108,7 +108,7 @@ def fit(
                 steps_per_epoch=setup.steps_per_epoch,
                 screen=screen,
             )
-            with reporter, stop_signals() as stop:
+            with reporter, stop_signals(interrupts=jax.process_count() == 1) as stop:
                 loop = Loop(setup, run, checkpoints, reporter, stop, callbacks, stop_after, best)
                 state = loop.run(state, stage)
             with doing("saving"):

@@ -20,11 +20,14 @@ class Stop:
     """Whether a signal has asked the run to end: `number` is the signal's, or None.
 
     Attributes:
+        interrupts: whether it ends what is under way between two steps, such as compiling; of several processes none
+            may do that alone.
         raises: whether the first signal raises `Interrupted` where the program is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, interrupts: bool = True) -> None:
         self.number: int | None = None
+        self.interrupts = interrupts
         self.raises = False
 
     def __bool__(self) -> bool:
@@ -35,14 +38,17 @@ _current = Stop()  # of the run in the main thread; one that nobody sets where t
 
 
 @contextmanager
-def stop_signals() -> Iterator[Stop]:
+def stop_signals(*, interrupts: bool = True) -> Iterator[Stop]:
     """Receives the first Ctrl-C or SIGTERM; the second one interrupts at once.
 
     Handlers belong to the main thread of a program. In another thread, and in a notebook, whose own handler ends a
     cell, nothing is received.
+
+    Args:
+        interrupts: see `Stop`.
     """
     global _current
-    stop = Stop()
+    stop = Stop(interrupts=interrupts)
     if threading.current_thread() is not threading.main_thread() or "ipykernel" in sys.modules:
         yield stop
         return
@@ -70,7 +76,7 @@ def raise_if_stopped() -> None:
     Raises:
         Interrupted: a signal was received.
     """
-    if _current:
+    if _current and _current.interrupts:
         raise Interrupted
 
 
@@ -83,7 +89,7 @@ def at_once() -> Iterator[None]:
     """
     raise_if_stopped()
     stop = _current
-    stop.raises = threading.current_thread() is threading.main_thread()
+    stop.raises = stop.interrupts and threading.current_thread() is threading.main_thread()
     try:
         yield
     finally:
@@ -126,7 +132,7 @@ def interruptible(work: Callable[[], T]) -> T:
     thread.start()
     while thread.is_alive():
         thread.join(_POLL)
-        if stop and thread.is_alive():
+        if stop and stop.interrupts and thread.is_alive():
             raise Interrupted
     _begun.remove(begun)
     if begun.error is not None:
