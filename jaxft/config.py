@@ -223,6 +223,11 @@ class Config:
 
 
 ADAPTER = pydantic.TypeAdapter(Config)
+MISTAKES = (
+    *(SyntaxError, ImportError, NameError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError),
+    OSError,
+)
+"""What a mistake in a configuration file raises when Python runs it."""
 
 
 def load(name: str | Path) -> Config:
@@ -238,7 +243,7 @@ def load(name: str | Path) -> Config:
         module = execute(path)
     except pydantic.ValidationError as error:
         raise UserError(f"{path}: {explain(error, _fields())}") from error
-    except (SyntaxError, ImportError, NameError, TypeError) as error:
+    except MISTAKES as error:
         raise UserError(f"{path} is not a valid configuration: {type(error).__name__}: {error}.") from error
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
