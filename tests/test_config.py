@@ -122,6 +122,13 @@ def test_replace_changes_one_field_and_no_other(path: str, value: object) -> Non
         ("phases.first", 1, "'first' is none of them"),
         ("optimizer.momentum", 1.5, r"Optimizer\.momentum: .*found 1\.5"),
         ("data.batch_size", "many", r"Data\.batch_size: .*found 'many'"),
+        ("optimizer.clip_norm", 0, r"Optimizer\.clip_norm: .*found 0"),
+        ("optimizer.betas", (0.9, 1.0), r"Optimizer\.betas\.1: .*found 1\.0"),
+        ("optimizer.betas", (-0.1, 0.9), r"Optimizer\.betas\.0: .*found -0\.1"),
+        ("task.images.std", (0.2, 0.0, 0.2), r"Images\.std\.1: .*found 0\.0"),
+        ("task.images.scale", (1.0, 0.5), r"Images\.scale: .*must not be larger than the second, found \(1\.0, 0\.5\)"),
+        ("task.images.ratio", (0.0, 0.5), r"Images\.ratio\.0: .*found 0\.0"),
+        ("task", {"kind": "detection", "std": (0, 1, 1)}, r"std\.0: .*found 0"),
         ("phases.0.rules.0.frozen", 0.3, r"Rule\.frozen"),
     ],
 )
