@@ -57,7 +57,7 @@ def check_model(model: Any, task: str) -> None:
     Raises:
         UserError: the model is a detector.
     """
-    if hasattr(model, "loss") or hasattr(model, "predict"):
+    if hasattr(model, "loss") and hasattr(model, "predict"):
         raise UserError(
             f"The model is a detector ({type(model).__name__}), but the task is {task}; choose a classifier by "
             "--model.name, or a configuration whose task is Detection()."

@@ -34,3 +34,22 @@ def test_one_label_an_example_is_taken() -> None:
     task = ClassificationTask(Classification(images=Images(crop=8, resize=8)))
     loss, _ = task.loss(of_shape(4, 3), {"image": jnp.asarray(IMAGES), "label": jnp.arange(4) % 3})
     np.testing.assert_allclose(loss, np.log(3), rtol=1e-6)
+
+
+class Predicting:
+    def predict(self) -> None: ...
+
+
+class Losing:
+    def loss(self) -> None: ...
+
+
+class Finder(Predicting, Losing): ...
+
+
+def test_a_detector_has_a_loss_and_a_prediction_of_its_own() -> None:
+    task = ClassificationTask(Classification())
+    task.check_model(Predicting(), ("a", "b"))
+    task.check_model(Losing(), ("a", "b"))
+    with pytest.raises(UserError, match="is a detector"):
+        task.check_model(Finder(), ("a", "b"))
