@@ -57,7 +57,10 @@ def test_a_configuration_inherits_by_import_and_replace() -> None:
         ("config = 3", ["must bind", "int"]),
         ("", ["must bind", "NoneType"]),
         ("def", ["not a valid configuration", "SyntaxError"]),
-        ("from jaxft.config import Config\nconfig = Config().foo", ["not a valid configuration", "AttributeError", "foo"]),
+        (
+            "from jaxft.config import Config\nconfig = Config().foo",
+            ["not a valid configuration", "AttributeError", "foo"],
+        ),
         ("config = {}['a']", ["not a valid configuration", "KeyError"]),
         ("config = int('x')", ["not a valid configuration", "ValueError"]),
         ("config = 1 / 0", ["not a valid configuration", "ZeroDivisionError"]),

@@ -28,7 +28,7 @@ class Metric(NamedTuple):
     greater_is_better: bool = True
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the best so far; None is no value yet. Anything is better than NaN, but NaN."""
+        """Whether `value` is better than the best so far; None is no value yet. Any number is better than NaN."""
         if best is None or math.isnan(best):
             return best is None or not math.isnan(value)
         return value > best if self.greater_is_better else value < best

@@ -40,6 +40,6 @@ def test_arrays_that_the_task_needs_are_named(tmp_path: Path, datasets: Any, mes
 
 def test_detection_makes_its_datasets_itself(tmp_path: Path) -> None:
     config = replace(CONFIG, {"task": Detection(), "model.name": "retinanet_efficientnet_lite0_fpn"})
-    with pytest.raises(UserError, match="makes its datasets itself .* yours is of the kind ArrayDataset"):
+    with pytest.raises(UserError, match=r"makes its datasets itself .* yours is of the kind ArrayDataset"):
         fit(config, tmp_path / "run", datasets=pair({"image": IMAGE, "label": 0}))
     assert not (tmp_path / "run").exists()
