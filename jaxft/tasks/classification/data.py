@@ -16,7 +16,7 @@ def open_source(data: Data, split: str) -> Source:
     """One split.
 
     Raises:
-        UserError: it is missing, a field is given that no such source reads, or the source is not one of classification.
+        UserError: it is missing, a field is given that it does not read, or the source is none of classification.
     """
     if data.source in ("digits", "tfds", "folder"):
         refuse_fields(data, "classes", "single_class")
