@@ -9,14 +9,13 @@ Expected on the test photos: 75.5 % (median of seeds 0, 1, 2: 75.5, 73.0, 75.8).
 """
 
 from configs.hotdog_lite0 import config as base
-from jaxft.config import Phase, Rule, Schedule, replace
+from jaxft.config import Phase, Pretrained, Rule, Schedule, replace
 
 config = replace(
     base,
     {
         "model.options": {"momentum": 0.1},
-        "pretrained.source": None,
-        "pretrained.skip": (),
+        "pretrained": Pretrained(),
         "optimizer.learning_rate": 0.01,
         "phases": (Phase(epochs=5, rules=(Rule(pattern="*"),), schedule=Schedule(decay="cosine")),),
     },

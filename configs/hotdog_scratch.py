@@ -4,6 +4,6 @@ python -m jaxft.train --config configs/hotdog_scratch.py
 """
 
 from configs.hotdog import config as base
-from jaxft.config import replace
+from jaxft.config import Pretrained, replace
 
-config = replace(base, {"pretrained.source": None, "pretrained.skip": (), "phases.0.rules.0.lr_scale": 1.0})
+config = replace(base, {"pretrained": Pretrained(), "phases.0.rules.0.lr_scale": 1.0})

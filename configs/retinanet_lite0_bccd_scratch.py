@@ -11,15 +11,13 @@ Seven of the eight epochs took 14.4 minutes on two cores, compiling included, wi
 """
 
 from configs.retinanet_lite0_bccd import config as base
-from jaxft.config import Phase, Rule, Schedule, replace
+from jaxft.config import Phase, Pretrained, Rule, Schedule, replace
 
 config = replace(
     base,
     {
         "model.options": {"momentum": 0.1},
-        "pretrained.source": None,
-        "pretrained.skip": (),
-        "pretrained.rename": {},
+        "pretrained": Pretrained(),
         "phases": (
             Phase(
                 epochs=8,

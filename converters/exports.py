@@ -43,11 +43,10 @@ def export(
         raise UserError(f"{path.name} ends in none of {', '.join(SUFFIXES)}, so that its format is not known.")
     state, facts = to_torch(model, rename=rename), metadata(model, classes, preprocessing)
     inside = path.suffix == ".safetensors" or wrapped
+    beside(path).unlink(missing_ok=True)  # of weights that were here before, and never beside the new ones
     write(state, path, facts if inside else None)
     if facts and not inside:
         write_beside(path, facts)
-    else:
-        beside(path).unlink(missing_ok=True)  # of weights that were here before
 
 
 def metadata(

@@ -2,7 +2,7 @@
 
 import os
 
-from jaxft.config import Config
+from jaxft.config import Config, Pretrained
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
@@ -29,8 +29,30 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
             from converters.sources import check
 
             check(config.pretrained.source)
+        _check_used(config)
     if not own_data:
         check_root(config.data)
+
+
+def _check_used(config: Config) -> None:
+    """Raises a UserError where a field is given that nothing would read, by its name."""
+    pretrained, optimizer = config.pretrained, config.optimizer
+    if pretrained.source is None:
+        for name in ("sha256", "skip", "transfer_head_rows", "rename", "new_kernels"):
+            if (found := getattr(pretrained, name)) != getattr(Pretrained(), name):
+                raise UserError(
+                    f"pretrained.{name} is {found!r}, but there is no checkpoint that it could speak of; name one by "
+                    f"pretrained.source, or leave pretrained.{name} out."
+                )
+    if optimizer.name != "sgd":
+        for name in ("momentum", "nesterov"):
+            if found := getattr(optimizer, name):
+                raise UserError(
+                    f"optimizer.{name} is {found!r}, which is sgd's alone, but optimizer.name is {optimizer.name!r}; "
+                    f"set optimizer.{name} to {type(found)()}."
+                )
+    if optimizer.nesterov and not optimizer.momentum:
+        raise UserError("optimizer.nesterov is a form of momentum, but optimizer.momentum is 0; set that, too.")
 
 
 def _check_writable(run: RunDirectory) -> None:

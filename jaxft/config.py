@@ -38,6 +38,8 @@ __all__ = [
     "to_json",
 ]
 
+Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Model:
@@ -184,7 +186,7 @@ class Optimizer:
     """sgd: momentum."""
     nesterov: bool = False
     """sgd: Nesterov's form of momentum."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """adam, adamw: decay of the two moments."""
     eps: float = pydantic.Field(default=1e-8, gt=0)
     """adam, adamw: added to the root of the second moment."""
@@ -192,7 +194,7 @@ class Optimizer:
     """Weight decay of parameters that no rule changes it for."""
     decay_bias_and_norm: bool = True
     """Whether one-dimensional parameters (biases, normalisation) decay too, as in PyTorch."""
-    clip_norm: float | None = None
+    clip_norm: pydantic.PositiveFloat | None = None
     """Scale the gradient of all trained parameters down to this global norm."""
     accumulate: int = pydantic.Field(default=1, ge=1)
     """Parts in which a batch goes through the model; the step is taken on their mean gradient."""
@@ -223,6 +225,11 @@ class Config:
 
 
 ADAPTER = pydantic.TypeAdapter(Config)
+MISTAKES = (
+    *(SyntaxError, ImportError, NameError, TypeError, AttributeError, LookupError, ValueError, ArithmeticError),
+    OSError,
+)
+"""What a mistake in a configuration file raises when Python runs it."""
 
 
 def load(name: str | Path) -> Config:
@@ -238,7 +245,7 @@ def load(name: str | Path) -> Config:
         module = execute(path)
     except pydantic.ValidationError as error:
         raise UserError(f"{path}: {explain(error, _fields())}") from error
-    except (SyntaxError, ImportError, NameError, TypeError) as error:
+    except MISTAKES as error:
         raise UserError(f"{path} is not a valid configuration: {type(error).__name__}: {error}.") from error
     config = getattr(module, "config", None)
     if not isinstance(config, Config):

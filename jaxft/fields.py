@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 
@@ -12,6 +12,17 @@ from jaxft.errors import UserError
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 Option = bool | int | float | str | tuple[int | float, ...]
 HeightWidth = tuple[int, int]
+ThreePositive = tuple[pydantic.PositiveFloat, pydantic.PositiveFloat, pydantic.PositiveFloat]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first of the two numbers must not be larger than the second")
+    return bounds
+
+
+Bounds = Annotated[tuple[pydantic.PositiveFloat, pydantic.PositiveFloat], pydantic.AfterValidator(_ascending)]
+"""The smallest and the largest of what is drawn: 0 < first <= second."""
 Node = TypeVar("Node")
 
 

@@ -4,6 +4,7 @@ import sys
 
 from jaxft.checks import check_places
 from jaxft.cli import interrupted, parse, run_command, start
+from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 
@@ -11,6 +12,10 @@ from jaxft.run import RunDirectory
 def main() -> int:
     """The command."""
     options, workdir = parse(sys.argv[1:])
+    if not options.dry_run and (options.full or options.compile):
+        raise UserError(
+            f"--{'full' if options.full else 'compile'} says what a dry run prints; add --dry-run or leave it out."
+        )
     config, run = options.settings, RunDirectory(workdir)
     check_places(config, None if options.dry_run else run, resume=options.resume)
     start(distributed=options.distributed)

@@ -8,7 +8,10 @@ from jaxft import train
 from tests.small import ROOT, call, lines
 
 SHAPES = {path.stem: path for path in (ROOT / "configs").glob("shapes*.py")}
-SMALL = ("--model.name", "small", "--pretrained.source", "None", "--data.batch-size", 250, "--phases.0.epochs", 1)
+SMALL = (
+    *("--model.name", "small", "--pretrained.source", "None", "--pretrained.skip"),
+    *("--data.batch-size", 250, "--phases.0.epochs", 1),
+)
 
 
 @pytest.mark.parametrize("name", SHAPES)

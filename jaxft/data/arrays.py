@@ -15,6 +15,8 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 Augment = Callable[[Arrays, np.random.Generator], Mapping[str, Any]]
 NARROW = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}  # as JAX holds them
 LABEL = "label"
+ADDED = ("mask", "index")
+"""The names of the arrays that `jaxft.data.loader.eval_batches` adds to a batch."""
 
 
 class ArrayDataset:
@@ -103,6 +105,11 @@ def _arrays(example: Any, index: int) -> Arrays:
         raise UserError(
             f"Example {index} is a {type(example).__name__}; a mapping of names to arrays was expected, such as "
             '{"image": ..., "label": ...}.'
+        )
+    if taken := [name for name in ADDED if name in example]:
+        raise UserError(
+            f"Example {index} has an array {taken[0]!r}, which is a name of what the loader adds to a batch; give it "
+            "another name."
         )
     return {str(name): _array(value, str(name), index) for name, value in example.items()}
 

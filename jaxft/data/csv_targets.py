@@ -7,6 +7,7 @@ The file has a header. Its first column, `file`, names a photo; each other colum
     002.jpg,1.64,61             002.jpg,1,1           002.jpg,cat;dog
 
 The third form is for labels alone. In it labels are separated by `;` or `|`, or, in a file that has neither, by spaces.
+A cell that is one of the classes that are asked for is that label, whatever it contains.
 """
 
 import csv
@@ -71,7 +72,7 @@ def read_labels(file: Path, photos: Path, classes: tuple[str, ...] = (), complet
     """Labels: a column each with 1 where an image has it and 0 where it does not, or one column `labels`.
 
     Arguments and errors are those of `read_numbers`. The classes of a column `labels` are those that occur, sorted;
-    with `complete` others than `classes` are an error, but not all of them need to occur.
+    others than `classes`, where they are given, are an error, but not all of them need to occur.
     """
     table = _read(file, photos)
     if LABELS not in table.columns:
@@ -83,11 +84,13 @@ def read_labels(file: Path, photos: Path, classes: tuple[str, ...] = (), complet
         )
     cells = [line.cells[0] for line in table.lines]
     separator = "[;|]" if any(";" in cell or "|" in cell for cell in cells) else r"\s"
-    found = [{name.strip() for name in re.split(separator, cell)} - {""} for cell in cells]
+    found = [
+        {cell} if cell in classes else {name.strip() for name in re.split(separator, cell)} - {""} for cell in cells
+    ]
     names = classes or tuple(sorted(set().union(*found)))
     if not names:
         raise UserError(f"{file} has no label in its column {LABELS!r}, so there is nothing to learn.")
-    if complete and classes:
+    if classes:
         table.problems.extend(
             f"line {line.number}, column {LABELS!r}: {unknown!r} is none of the classes {', '.join(classes)}"
             for line, labels in zip(table.lines, found, strict=True)

@@ -232,8 +232,10 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def _follow_parent(worker: int, workers: int) -> None:
-    """In a worker process: leave Ctrl-C to the parent, which closes us in order, and end when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker process: leave Ctrl-C and SIGTERM, which a whole group of processes may get, to the parent, which
+    closes us in order, and end when it is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 

@@ -6,7 +6,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from jaxft.errors import UserError
-from jaxft.fields import STRICT
+from jaxft.fields import STRICT, Bounds, ThreePositive
 
 if TYPE_CHECKING:
     from jaxft.data.preprocessing import Preprocessing
@@ -21,15 +21,15 @@ class Images:
     """Side of the square that the model sees, pixels."""
     resize: int = pydantic.Field(default=256, ge=1)
     """Evaluation: the short side before the center crop, pixels."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Bounds = (0.08, 1.0)
     """Training: the area of the random crop, as a share of the photo."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ratio: Bounds = (3 / 4, 4 / 3)
     """Training: width to height of the random crop."""
     flip: float = pydantic.Field(default=0.5, ge=0, le=1)
     """Training: probability of a horizontal flip."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from the channels R, G, B scaled to 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: ThreePositive = (0.229, 0.224, 0.225)
     """Divides the channels after that."""
 
     def augment(self) -> "Augment":
@@ -57,7 +57,7 @@ def check_model(model: Any, task: str) -> None:
     Raises:
         UserError: the model is a detector.
     """
-    if hasattr(model, "loss") or hasattr(model, "predict"):
+    if hasattr(model, "loss") and hasattr(model, "predict"):
         raise UserError(
             f"The model is a detector ({type(model).__name__}), but the task is {task}; choose a classifier by "
             "--model.name, or a configuration whose task is Detection()."

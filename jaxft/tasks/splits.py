@@ -40,6 +40,15 @@ def check_classes(source: Source, classes: tuple[str, ...]) -> None:
         raise UserError(f"The data have the classes {source.classes}, the run was trained on {classes}.")
 
 
+def refuse_fields(data: Data, *names: str) -> None:
+    """Raises a UserError where one of these fields is given, which the data source does not read."""
+    for name in names:
+        if found := getattr(data, name):
+            raise UserError(
+                f"data.{name} is {found!r}, but the data source {data.source!r} has no use for it; leave it out."
+            )
+
+
 def open_csv(data: Data, split: str, read: Reader, classes: tuple[str, ...]) -> TargetSource:
     """A split of the data source `csv`.
 
@@ -70,8 +79,10 @@ def open_targets(
         UserError: the split is missing, something in it is wrong, or the source is not one of such images.
     """
     if data.source == "csv":
+        refuse_fields(data, "single_class")
         return open_csv(data, split, read, classes)
     if data.source == "shapes":
+        refuse_fields(data, "classes", "single_class")
         return generate(split)
     raise UserError(
         f"The task is {task}, which takes the data sources csv and shapes; {data.source!r} is neither of them."

@@ -1,5 +1,6 @@
 """What training and the commands know of a task, and no more."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -27,8 +28,10 @@ class Metric(NamedTuple):
     greater_is_better: bool = True
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the best so far; None is no value yet."""
-        return best is None or (value > best if self.greater_is_better else value < best)
+        """Whether `value` is better than the best so far; None is no value yet. Any number is better than NaN."""
+        if best is None or math.isnan(best):
+            return best is None or not math.isnan(value)
+        return value > best if self.greater_is_better else value < best
 
 
 class Evaluator(Protocol):

@@ -16,7 +16,7 @@ from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import steps_per_epoch
 from jaxft.errors import UserError
-from jaxft.models.paths import values, walk
+from jaxft.models.paths import filled, values, walk
 from jaxft.run import Names
 from jaxft.tasks.task import Task
 from jaxft.training.layout import Layout, device_layout
@@ -24,7 +24,7 @@ from jaxft.training.model import ModelSource, abstract_for, first_values, head_n
 from jaxft.training.optim import set_modes
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
-from jaxft.training.step import Batch, LossFunction, Step, predict_step, train_step
+from jaxft.training.step import Batch, LossFunction, Step, narrowed, predict_step, reseed, train_step
 
 Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
 """A user's loss of a batch: a scalar, alone or with metrics of the batch."""
@@ -175,16 +175,44 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     steps = steps_per_epoch(train.buckets, config.data.batch_size)
     shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
     stages = lay_out(named, shapes, steps)
-    if own.model is not None:
+    if own.model is not None or own.datasets is not None:
         _try_out(task, model, validation, config.precision)
+        if own.loss is None:
+            _try_loss(task, model, train, config.precision)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
     return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)
 
 
 def _try_out(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> None:
-    """Lets the task judge the shapes of what a user's model says of an example, before anything is compiled."""
-    evaluated = nnx.clone(model)
+    """Lets the task judge the arrays of a user's dataset, and the shapes of what a user's model says of an example,
+    before anything is compiled."""
+    evaluator, evaluated = task.evaluator(dataset), nnx.clone(model)
     evaluated.eval()
     batch = {name: np.asarray(array)[None] for name, array in dataset.evaluation(0).items()}
-    shapes = jax.eval_shape(predict_step(evaluated, task.predict, dtype), values(evaluated), batch)
-    task.evaluator(dataset).add(0, {name: np.ones(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()})
+    step = predict_step(evaluated, lambda model, batch: task.predict(model, _Asked(batch)), dtype)
+    shapes = jax.eval_shape(step, values(evaluated), batch)
+    evaluator.add(0, {name: np.ones(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()})
+
+
+def _try_loss(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> None:
+    """The same of the task's loss of a training example."""
+    trained = nnx.clone(model)
+    trained.train()
+
+    def loss(arrays: Mapping[str, Array], batch: Batch, key: Array) -> Array:
+        filled_in = filled(trained, narrowed(arrays, dtype))
+        reseed(filled_in, key)
+        return task.loss(filled_in, _Asked(batch))[0]
+
+    batch = {name: np.asarray(array)[None] for name, array in dataset.training(0, np.random.default_rng(0)).items()}
+    jax.eval_shape(loss, values(trained), batch, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+class _Asked(dict[str, Array]):
+    """A batch of a user's dataset, which says what is missing."""
+
+    def __missing__(self, name: str) -> Array:
+        raise UserError(
+            f"The task needs an array {name!r} of each example, but your dataset has {', '.join(self)}; add it, or "
+            "give a loss of your own where training alone lacks it."
+        )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -41,6 +42,14 @@ def test_what_is_beside_the_weights_comes_back(tmp_path: Path, name: str, wrappe
     assert all(np.array_equal(state[key], value) for key, value in to_torch(model).items())
     inside = wrapped or path.suffix == ".safetensors"
     assert sorted(file.name for file in path.parent.iterdir()) == [name] + ([] if inside else [f"{name}.json"])
+
+
+def test_weights_never_stand_beside_what_was_said_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "m.pth"
+    export(tiny(), path, classes=("old", "older"))
+    with mock.patch("converters.exports.write_beside", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        export(tiny(), path, classes=CLASSES)
+    assert read_classes(path) == ()
 
 
 def _tuples(values: dict[str, object]) -> dict[str, object]:

@@ -132,9 +132,14 @@ def ragged(some: list[Any]) -> None:
     some[5]["image"] = [[1], [1, 2]]
 
 
+def name_taken(some: list[Any]) -> None:
+    some[5]["mask"] = np.ones(4)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (name_taken, "Example 5 has an array 'mask', which is a name of what the loader adds to a batch"),
         (other_shape, "Example 5: image is uint8 [4, 5, 3], but uint8 [4, 4, 3] in the first example"),
         (other_type, "Example 5: image is float32 [4, 4, 3], but uint8 [4, 4, 3] in the first example"),
         (array_missing, "Example 5 has the arrays image, the first has image, label."),

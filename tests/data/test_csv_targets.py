@@ -96,14 +96,21 @@ def test_classes_choose_columns_and_their_order(photos: Path) -> None:
     assert "columns photographer, x, y, but z are expected" in message(read_numbers, photos, text, ("z",))
 
 
-def test_classes_choose_labels(photos: Path) -> None:
+@pytest.mark.parametrize("complete", [False, True])
+def test_classes_are_all_the_labels_there_are(photos: Path, complete: bool) -> None:
     text = "file,labels\na.jpg,cat dog\nnested/b.jpg,cow\n"
-    source = read(read_labels, photos, text, ("dog", "cat", "emu"))
-    assert source.classes == ("dog", "cat", "emu")
-    assert source.targets.tolist() == [[1, 1, 0], [0, 0, 0]]
-    assert message(read_labels, photos, text, ("dog", "cat"), True) == (
+    source = read(read_labels, photos, text, ("dog", "cow", "cat", "emu"), complete)
+    assert source.classes == ("dog", "cow", "cat", "emu")
+    assert source.targets.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0]]
+    assert message(read_labels, photos, text, ("dog", "cat"), complete) == (
         "train.csv: line 3, column 'labels': 'cow' is none of the classes dog, cat."
     )
+
+
+def test_a_cell_that_is_a_class_is_taken_whole(photos: Path) -> None:
+    text = "file,labels\na.jpg,fire truck\nnested/b.jpg,cat dog\n"
+    source = read(read_labels, photos, text, ("fire truck", "cat", "dog"))
+    assert source.targets.tolist() == [[1, 0, 0], [0, 1, 1]]
 
 
 def test_where_a_split_lies(photos: Path) -> None:

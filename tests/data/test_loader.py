@@ -217,6 +217,9 @@ def test_workers_end_with_the_program(tmp_path: Path, how: signal.Signals) -> No
     process = start(tmp_path, 60)
     family = workers_of(psutil.Process(process.pid))
     assert len(family) == 2
+    for worker in family:
+        worker.send_signal(signal.SIGTERM)  # as the parent's group gets it, which may want to save first
+    assert len(psutil.wait_procs(family, timeout=1)[1]) == 2
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as Ctrl-C does
     else:

@@ -9,14 +9,17 @@ from jaxft.data.folder import ImageFolder
 from jaxft.data.source import Source
 from jaxft.data.tfds import Tfds
 from jaxft.errors import UserError
+from jaxft.tasks.splits import refuse_fields
 
 
 def open_source(data: Data, split: str) -> Source:
     """One split.
 
     Raises:
-        UserError: it is missing, or the source is not one of classification.
+        UserError: it is missing, a field is given that it does not read, or the source is none of classification.
     """
+    if data.source in ("digits", "tfds", "folder"):
+        refuse_fields(data, "classes", "single_class")
     if data.source == "digits":
         return Digits(split)
     if data.source == "tfds":

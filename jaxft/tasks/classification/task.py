@@ -83,6 +83,16 @@ class ClassificationTask:
         return loss, {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean()}
 
     def _losses(self, logits: Array, labels: Array) -> Array:
+        """The cross-entropy of each example, `[N]`.
+
+        Raises:
+            UserError: the outputs are not `[N, classes]`, or the labels not `[N]`; others would be broadcast.
+        """
+        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+            raise UserError(
+                f"The model puts out an array of the shape {logits.shape} for labels of the shape {labels.shape}, but "
+                "a batch of N examples has outputs [N, classes] and labels [N]; a label is one number, of shape []."
+            )
         onehot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
         return optax.softmax_cross_entropy(logits, optax.smooth_labels(onehot, self.fields.label_smoothing))
 

@@ -6,7 +6,7 @@ import pydantic
 import tyro
 from pydantic.dataclasses import dataclass
 
-from jaxft.fields import STRICT, HeightWidth
+from jaxft.fields import STRICT, HeightWidth, ThreePositive
 
 if TYPE_CHECKING:
     from jaxft.tasks.task import Task
@@ -50,7 +50,7 @@ class Detection:
     shares. The names and meanings are MMDetection's."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from the channels scaled to 0..1, in the order that the model sees."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: ThreePositive = (0.229, 0.224, 0.225)
     """Divides the channels after that."""
     bgr: bool = False
     """The model sees B, G, R instead of R, G, B."""

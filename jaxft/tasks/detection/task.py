@@ -212,5 +212,9 @@ class CocoEvaluator:
 
 
 def _objects(dataset: Dataset) -> ObjectDataset:
-    assert isinstance(dataset, ObjectDataset), "a detection task makes its datasets itself"
+    if not isinstance(dataset, ObjectDataset):
+        raise UserError(
+            f"The task is detection, which makes its datasets itself from data.source, but yours is of the kind "
+            f"{type(dataset).__name__}; leave it out, or take another task."
+        )
     return dataset

@@ -117,6 +117,10 @@ def test_the_evaluator_counts_each_example_once(numbers: tuple[np.ndarray, np.nd
     assert evaluator.result() == pytest.approx({"loss": found["loss"].mean()} | expected)
     assert task.primary_metric.name in expected
     assert task.primary_metric.improves(0.9, 0.8)
+    nan = float("nan")
+    assert task.primary_metric.improves(0.1, nan)
+    assert not task.primary_metric.improves(nan, nan)
+    assert not task.primary_metric.improves(nan, 0.1)
 
 
 @pytest.mark.parametrize(
