@@ -226,11 +226,13 @@ def test_a_disk_that_is_full_at_the_metrics(config_file: Path, tmp_path: Path) -
 def test_files_that_may_not_grow(config_file: Path, tmp_path: Path, limit: int) -> None:
     """A real limit of the operating system, met by the threads that write a checkpoint."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    jax.config.update("jax_enable_compilation_cache", False)  # which would keep half a program
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         result = call(train.main, "--config", config_file, "--workdir", tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        jax.config.update("jax_enable_compilation_cache", True)
     message = user_error(result)
     assert "written" in message
     assert "File too large" in message

@@ -16,7 +16,7 @@ SMALL = (
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_it_makes_a_plan(name: str, tmp_path: Path) -> None:
-    result = call(train.main, "--config", SHAPES[name], "--workdir", tmp_path / "run", "--dry-run")
+    result = call(train.main, "--config", SHAPES[name], "--workdir", tmp_path / "run", "--dry-run", "--full")
     assert result.code == 0, result
     assert "_fc.kernel" in result.out
     assert "1,000 images" in result.out
