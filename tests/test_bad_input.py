@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 import torch
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from converters import to_torch
@@ -227,12 +228,14 @@ def test_files_that_may_not_grow(config_file: Path, tmp_path: Path, limit: int) 
     """A real limit of the operating system, met by the threads that write a checkpoint."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     jax.config.update("jax_enable_compilation_cache", False)  # which would keep half a program
+    compilation_cache.reset_cache()
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         result = call(train.main, "--config", config_file, "--workdir", tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.reset_cache()
     message = user_error(result)
     assert "written" in message
     assert "File too large" in message

@@ -15,9 +15,9 @@ from jaxft.dry_run import print_plan
 from jaxft.reporting.console import make_console
 from tests.scenes import write_coco
 from tests.small import ROOT, execute, lines
-from tests.test_configs import DETECTION
 
 SIDE = 64
+DETECTION = ("*rcnn*.py", "gfl*.py", "retinanet*.py")
 THIN: dict[str, Any] = {
     "backbone": {"depth": 18, "base_channels": 8},
     "neck": {"in_channels": [8, 16, 32, 64], "out_channels": 8, "num_outs": 5},

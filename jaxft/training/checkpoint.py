@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ from jaxft.run import RunDirectory
 from jaxft.training.state import TrainState
 
 NOT_FINITE = "not_finite"  # a file that holds the step after which a run has met numbers that are not finite
-ATTEMPTS = 3  # of a reader, beside which a run may replace a checkpoint
+ATTEMPTS = 5  # of a reader, beside which a run may replace a checkpoint
+PAUSE = 0.2  # seconds before another one
 
 
 class Checkpoints:
@@ -33,22 +35,32 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        self._folder = folder.resolve()
+        self._folder, self._read_only = folder.resolve(), read_only
         try:
-            with _quiet():
-                if read_only:
-                    options = ocp.CheckpointManagerOptions(read_only=True)
-                else:
-                    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
-                self._managers = {
-                    which: ocp.CheckpointManager(self._folder / which, options=options)
-                    for which in ("last", "best")
-                    if not read_only or (self._folder / which).is_dir()
-                }
+            self._managers = {
+                which: self._manager(which)
+                for which in ("last", "best")
+                if not read_only or (self._folder / which).is_dir()
+            }
         except OSError as error:
-            raise UserError(
-                f"Checkpoints cannot be written to {folder} ({error}); choose another --workdir."
-            ) from error
+            trouble = "read from" if read_only else "written to"
+            raise UserError(f"Checkpoints cannot be {trouble} {folder} ({error}); choose another --workdir.") from error
+
+    def _manager(self, which: str) -> ocp.CheckpointManager:
+        """Orbax' manager of a folder; it lists what is there, which a run under way may just be replacing."""
+        for attempt in range(ATTEMPTS):
+            try:
+                with _quiet():
+                    if self._read_only:
+                        options = ocp.CheckpointManagerOptions(read_only=True)
+                    else:
+                        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
+                    return ocp.CheckpointManager(self._folder / which, options=options)
+            except FileNotFoundError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                time.sleep(PAUSE)
+        raise AssertionError("every attempt returns or raises")
 
     def save(self, state: TrainState, metadata: Mapping[str, Any]) -> None:
         """Saves a state to go on from and JSON metadata under its step; the work goes on in the background.
@@ -148,7 +160,8 @@ class Checkpoints:
                 with _mute_unless_done(), _quiet():
                     return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
             except (ValueError, KeyError, OSError) as error:
-                self._managers[which].reload()
+                if self._read_only:
+                    self._managers[which] = self._manager(which)
                 if self.step(which) != step and attempt + 1 < ATTEMPTS:
                     continue  # a run under way has replaced it meanwhile
                 reason = str(error).splitlines()[0][:200]
