@@ -35,7 +35,7 @@ def create_model(
 
     Args:
         name: one of `jaxft.list_models()`.
-        num_classes: how many classes it tells apart; as many as its published weights where it is None.
+        num_classes: the number of classes; as many as its published weights where it is None.
         pretrained: a path, an http(s) URL, `package://MODULE/FILE`, `torchvision://NAME[/WEIGHTS]` or a state dict, all
             of which must fit. For a new head, make the model without and call `jaxft.load_pretrained(model, source,
             skip=("@head",))`.

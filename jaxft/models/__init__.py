@@ -176,7 +176,7 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        num_classes: how many classes it tells apart; as many as its published weights where it is None.
+        num_classes: the number of classes; as many as its published weights where it is None.
         rngs: where initial values and dropout draw from; seed 0 where it is None.
         options: further arguments of the family's builder (`dropout`, ...).
 

@@ -52,7 +52,7 @@ class Reporter:
             self._file.close()
             self._events.close()
 
-    def evaluated(self) -> set[int]:
+    def evaluated_steps(self) -> set[int]:
         """The steps whose evaluation has been written already."""
         if self._file is None or not self._metrics.is_file():
             return set()

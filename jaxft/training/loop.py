@@ -131,7 +131,7 @@ class Loop:
     stop_after: int | None
     best: float | None
     complete: bool = False
-    evaluated: int = 0  # the step of the last evaluation
+    evaluated_step: int = 0  # the step of the last evaluation
     asked_to_stop: bool = False
 
     def __post_init__(self) -> None:
@@ -161,8 +161,8 @@ class Loop:
             hosts=jax.process_count(),
         )
         with batches:
-            self.evaluated = step if first_says(step in self.reporter.evaluated()) else 0
-            if step and step % setup.steps_per_epoch == 0 and self.evaluated != step:
+            self.evaluated_step = step if first_says(step in self.reporter.evaluated_steps()) else 0
+            if step and step % setup.steps_per_epoch == 0 and self.evaluated_step != step:
                 self.evaluate(stage, state, step)  # the run was stopped between a checkpoint and its evaluation
             for following in setup.stages[stage.index :]:
                 if following is not stage:
@@ -171,7 +171,7 @@ class Loop:
                 state = self.train(stage, state, batches)
                 if self.stopping(int(state.step)):
                     break
-        self.complete = int(state.step) == setup.total_steps == self.evaluated
+        self.complete = int(state.step) == setup.total_steps == self.evaluated_step
         return state
 
     def stopping(self, step: int) -> bool:
@@ -272,7 +272,7 @@ class Loop:
                 setup.task.draw(setup.validation, shown, pictures / "predictions.png")
         self.checkpoints.wait()  # the line below says that this is done, also after a kill
         self.reporter.evaluation(step, metrics, better)
-        self.evaluated = step
+        self.evaluated_step = step
         if jax.process_index() == 0:
             from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
 

@@ -56,7 +56,7 @@ def warmup_steps(settings: config.Schedule, steps_per_epoch: int) -> int:
     return round(settings.warmup * (steps_per_epoch if unit == "epoch" else 1))
 
 
-def evaluated(schedule: optax.Schedule, steps: int) -> np.ndarray:
+def tabulated(schedule: optax.Schedule, steps: int) -> np.ndarray:
     """The values of a schedule at steps 0 to `steps` - 1, float64 `[steps]`, computed on the host as PyTorch does."""
     with on_host(), jax.enable_x64(True):
         return np.broadcast_to(np.asarray(schedule(np.arange(steps)), np.float64), (steps,))

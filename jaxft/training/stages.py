@@ -17,7 +17,7 @@ from jaxft.training.optim import (
     parameter_groups,
     transformation,
 )
-from jaxft.training.schedules import evaluated
+from jaxft.training.schedules import tabulated
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Stage:
     @cached_property
     def learning_rates(self) -> Mapping[str, np.ndarray]:
         """The rate of every trained group at each step of the phase, float64 `[steps]`."""
-        return {group.label: evaluated(group.lr, self.last - self.first) for group in self.groups.trained_groups}
+        return {group.label: tabulated(group.lr, self.last - self.first) for group in self.groups.trained_groups}
 
     def chain(self, numbers: Numbers) -> optax.GradientTransformation:
         """The optimizer of the phase with these numbers; see `numbers`."""

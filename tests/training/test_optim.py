@@ -17,7 +17,7 @@ from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import modules, values
 from jaxft.training.optim import ParameterGroups, optimizer_numbers, parameter_groups, set_modes, transformation
-from jaxft.training.schedules import evaluated, schedule, warmup_steps
+from jaxft.training.schedules import schedule, tabulated, warmup_steps
 from jaxft.training.stages import lay_out
 from tests.small import Small
 
@@ -187,7 +187,7 @@ def test_all_steps_of_a_schedule_at_once(name: str) -> None:
     ours = schedule(settings, 0.1, steps, 10)
     with jax.enable_x64(True):
         one_by_one = [float(ours(step)) for step in range(steps)]
-    np.testing.assert_allclose(evaluated(ours, steps), one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(tabulated(ours, steps), one_by_one, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("unit", "warmup", "steps"), [("step", 7, 7), ("epoch", 0.5, 5), ("epoch", 2, 20)])

@@ -78,7 +78,7 @@ class DetectionTask:
             )
         if len(classes) > 1 and isinstance(getattr(model, "bbox_head", None), RPNHead):
             raise UserError(
-                f"The model is an RPN alone, which tells no classes apart, but the data have {len(classes)}; let them "
+                f"The model is an RPN alone, which knows a single class, but the data have {len(classes)}; let them "
                 "count as one with --data.single-class object."
             )
         if not self.fields.masks and any(".mask_head." in f".{path}" for path, *_ in walk(model)):

@@ -90,7 +90,7 @@ def test_an_rpn_alone_takes_all_objects_for_one_class(tmp_path: Path) -> None:
     file.write_text(RPN)
     given = ["--config", file, "--data.root", data, "--log-every", 1]
     refused = call(train.main, *given, "--data.single-class", "None", "--workdir", tmp_path / "refused")
-    assert "an RPN alone, which tells no classes apart, but the data have 2" in user_error(refused)
+    assert "an RPN alone, which knows a single class, but the data have 2" in user_error(refused)
     names = {"dataset_meta": {"classes": ("cat", "dog")}}  # of the data that it was trained on
     torch.save({"state_dict": random_tensors(file, 1), "meta": names}, tmp_path / "rpn.pth")
     result = call(train.main, *given, "--pretrained.source", tmp_path / "rpn.pth", "--workdir", run)
