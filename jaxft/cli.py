@@ -88,7 +88,8 @@ def _signals_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = shown
+        if sys.unraisablehook is resend:  # a damaged checkpoint leaves another one, which must outlive the command
+            sys.unraisablehook = shown
         signal.signal(signal.SIGTERM, before)
 
 
