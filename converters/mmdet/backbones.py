@@ -17,7 +17,7 @@ def regnet(section: Section) -> Part:
     if arch not in ARCHITECTURES:
         key = section.key("arch")
         raise ConfigError(key, key, f"{key} is {arch!r}; known are {', '.join(ARCHITECTURES)}.")
-    section.ignore("base_channels")
+    section.ignore("base_channels", because="RegNet's widths follow from its arch")
     section.only(style="pytorch", deep_stem=False, avg_down=False, zero_init_residual=True)
     made = partial(
         RegNet,
@@ -36,7 +36,7 @@ def regnet(section: Section) -> Part:
 def hrnet(section: Section) -> Part:
     """HRNet by the four stages of its `extra`."""
     section.only(multiscale_output=True)
-    section.ignore("zero_init_residual")
+    section.ignore("zero_init_residual", because=values.DRAWN)
     extra = section.section("extra")
     made = partial(
         HRNet,
@@ -72,8 +72,10 @@ def backbone(parent: Section) -> Part:
     """The constructor of the backbone that `parent.backbone` describes."""
     section = parent.section("backbone")
     kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet", "HRNet"])
-    section.ignore("frozen_stages", "norm_eval", "init_cfg", "pretrained", "with_cp", "stage_with_dcn")
-    section.only(dcn=None, plugins=None)
+    section.elsewhere("frozen_stages", "norm_eval", "init_cfg")  # `rules` and `training` read them
+    section.only(dcn=None, plugins=None, pretrained=None)
+    section.ignore("with_cp", because=values.RECOMPUTED)
+    section.ignore("stage_with_dcn", because="there are no deformable convolutions")
     even = section.standardizes()
     if kind in ("RegNet", "HRNet"):
         other = regnet(section) if kind == "RegNet" else hrnet(section)

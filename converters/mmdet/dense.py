@@ -19,7 +19,7 @@ def rpn_head(parent: Section, train: Section, test: Section, divisor: int | None
     name = "rpn_head"
     section = parent.section(name)
     section.type(["RPNHead"])
-    section.ignore("init_cfg")
+    section.ignore("init_cfg", because=values.DRAWN)
     section.only(num_classes=1)
     made = partial(
         RPNHead,
@@ -49,7 +49,7 @@ def dense_head(parent: Section, name: str, divisor: int | None) -> Part:
     """The constructor of `parent.bbox_head`, a dense head of that name; `divisor` as of `rpn_head`."""
     section, test = parent.section("bbox_head"), parent.section("test_cfg")
     kind = section.type([name])
-    section.ignore("init_cfg")
+    section.ignore("init_cfg", because=values.DRAWN)
     section.only(conv_cfg=None)
     options: dict[str, Any] = {
         "num_classes": section.take("num_classes", whole),
@@ -59,7 +59,7 @@ def dense_head(parent: Section, name: str, divisor: int | None) -> Part:
         "norm_cfg": values.norm(section, None if kind == "RetinaHead" else values.GROUP_NORM),
     }
     if kind == "FCOSHead":
-        parent.ignore("train_cfg")  # FCOS assigns by its own rule
+        parent.ignore("train_cfg", because="FCOS assigns by a rule of its own")
         options |= _fcos_options(section, test)
         head: Part = FCOSHead
     else:
@@ -120,7 +120,7 @@ def _atss_options(section: Section, train: Section, test: Section, divisor: int 
 
 
 def _gfl_options(section: Section, train: Section, test: Section, divisor: int | None) -> dict[str, Any]:
-    section.ignore("reg_decoded_bbox")
+    section.ignore("reg_decoded_bbox", because="GFL decodes boxes for its loss whatever is said")
     return {
         "reg_max": section.take("reg_max", whole, 16),
         "anchor_generator": values.anchors(section, divisor),

@@ -19,7 +19,7 @@ from converters.mmdet.dense import dense_head, rpn_head
 from converters.mmdet.file import read
 from converters.mmdet.necks import neck
 from converters.mmdet.roi import roi_head
-from converters.mmdet.section import ConfigError, Part, Section, whole
+from converters.mmdet.section import ConfigError, Ignored, Part, Section, whole
 from jaxft.errors import UserError
 from jaxft.models.detectors.detector import SingleStage, TwoStage
 
@@ -43,11 +43,16 @@ def create_model(
     return parse(config, num_classes)(rngs=rngs or nnx.Rngs(0))
 
 
-def parse(config: str | Path | Mapping[str, Any], num_classes: int | None = None) -> Part:
-    """The detector's constructor, which takes `rngs` alone. The arguments are those of `create_model`."""
+def parse(
+    config: str | Path | Mapping[str, Any], num_classes: int | None = None, ignored: list[Ignored] | None = None
+) -> Part:
+    """The detector's constructor, which takes `rngs` alone; `ignored` collects what of the configuration is passed over.
+
+    The other arguments are those of `create_model`.
+    """
     model = model_dict(config)
-    section = Section(with_classes(model, num_classes), "model")
-    section.ignore("init_cfg")
+    section = Section(with_classes(model, num_classes), "model", ignored)
+    section.elsewhere("init_cfg")  # `training` reads it
     _check_levels(section)
     kind = section.type([*TWO_STAGE, *SINGLE_STAGE, "RPN"])
     divisor = _divisor(section)
@@ -57,7 +62,7 @@ def parse(config: str | Path | Mapping[str, Any], num_classes: int | None = None
     elif kind == "RPN":
         train, test = section.section("train_cfg"), section.section("test_cfg")
         parts["bbox_head"] = rpn_head(section, train.section("rpn"), test.section("rpn"), divisor)
-        train.ignore("rpn_proposal")
+        train.ignore("rpn_proposal", because="an RPN alone has no second stage")
         train.done()
         test.done()
     else:
@@ -74,7 +79,7 @@ def _two_stage(parent: Section, kind: str, divisor: int | None) -> dict[str, Any
     }
     if train.has("rpn_proposal"):
         parts["rpn_proposal"] = values.selection(train.section("rpn_proposal"))
-    train.ignore("rpn_proposal")
+    train.elsewhere("rpn_proposal")
     parts["roi_head"] = roi_head(parent.section("roi_head"), train, test, cascade=kind == "CascadeRCNN")
     train.done()
     test.done()
@@ -130,10 +135,10 @@ def _heads(model: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _divisor(section: Section) -> int | None:
     """What the sides of padded photos are multiples of; None where all are padded to one size."""
-    if not section.has("data_preprocessor"):
-        section.ignore("data_preprocessor")
+    given = section.has("data_preprocessor")
+    preprocessor = section.optional("data_preprocessor")  # `preprocessing` reads the rest of it
+    if not given:
         return 32
-    preprocessor = section.section("data_preprocessor")
     kinds = [step.get("type") for step in preprocessor.values.get("batch_augments") or ()]
     return None if "BatchFixedSizePad" in kinds else preprocessor.take("pad_size_divisor", whole, 1)
 

@@ -11,7 +11,7 @@ from jaxft.models.detectors.necks.hrfpn import HRFPN
 def hrfpn(section: Section) -> Part:
     """HRFPN."""
     section.only(conv_cfg=None, pooling_type="AVG")
-    section.ignore("norm_cfg")  # which MMDetection's class takes and does not use
+    section.ignore("norm_cfg", because="MMDetection's HRFPN takes it and does not use it")
     made = partial(
         HRFPN,
         in_channels=section.take("in_channels", wholes),
@@ -26,14 +26,15 @@ def hrfpn(section: Section) -> Part:
 def neck(parent: Section) -> Part | None:
     """The constructor of the neck that `parent.neck` describes; None where there is none."""
     if not parent.has("neck"):
-        parent.ignore("neck")
+        parent.elsewhere("neck")
         return None
     if isinstance(parent.values["neck"], list | tuple):
         key = parent.key("neck")
         raise ConfigError(key, f"{key} of several parts", f"{key} has several parts; jaxft builds one FPN.")
     section = parent.section("neck")
     kind = section.type(["FPN", "HRFPN"])
-    section.ignore("init_cfg", "with_cp")
+    section.ignore("init_cfg", because=values.DRAWN)
+    section.ignore("with_cp", because=values.RECOMPUTED)
     if kind == "HRFPN":
         return hrfpn(section)
     section.only(act_cfg=None, upsample_cfg={"mode": "nearest"})

@@ -26,7 +26,7 @@ COUNTS = ("num_shared_convs", "num_shared_fcs", "num_cls_convs", "num_cls_fcs", 
 def roi_head(section: Section, train: Section, test: Section, *, cascade: bool) -> Part:
     """`StandardRoIHead` or `CascadeRoIHead`; `train` and `test` are the detector's `train_cfg` and `test_cfg`."""
     section.type(["CascadeRoIHead" if cascade else "StandardRoIHead"])
-    section.ignore("init_cfg")
+    section.ignore("init_cfg", because=values.DRAWN)
     section.only(shared_head=None)
     stages = section.take("num_stages", whole) if cascade else 1
     options: dict[str, Any] = {"test_cfg": values.selection(test.section("rcnn"))}
@@ -41,7 +41,7 @@ def roi_head(section: Section, train: Section, test: Section, *, cascade: bool) 
         masks = [_mask_head(part) for part in section.sections("mask_head", stages)]
         if section.has("mask_roi_extractor"):
             options["mask_roi_extractor"] = values.extractor(section, "mask_roi_extractor")
-    section.ignore("mask_head", "mask_roi_extractor")
+    section.ignore("mask_head", "mask_roi_extractor", because="there is no mask head")
     section.done()
     return partial(_cascade if cascade else _standard, boxes, masks, options)
 
@@ -62,7 +62,7 @@ def _cascade(
 
 def _bbox_head(section: Section) -> Part:
     kind = section.type(list(LAYERS))
-    section.ignore("init_cfg")
+    section.ignore("init_cfg", because=values.DRAWN)
     section.only(
         with_avg_pool=False,
         with_cls=True,
@@ -98,7 +98,8 @@ def _bbox_head(section: Section) -> Part:
 
 def _mask_head(section: Section) -> Part:
     section.type(["FCNMaskHead"])
-    section.ignore("init_cfg", "roi_feat_size")
+    section.ignore("init_cfg", because=values.DRAWN)
+    section.ignore("roi_feat_size", because="the mask head is convolutional, and takes the size that the regions have")
     section.only(predictor_cfg={"type": "Conv"})
     even = section.standardizes()
     upsample = section.section("upsample_cfg", {"type": "deconv", "scale_factor": 2})
@@ -107,7 +108,7 @@ def _mask_head(section: Section) -> Part:
         upsample.only(scale_factor=2)
         grow: str | None = "deconv"
     else:
-        upsample.ignore("type", "scale_factor")
+        upsample.ignore("type", "scale_factor", because="nothing is upsampled")
         grow = None
     upsample.done()
     loss = section.section("loss_mask", {"type": "CrossEntropyLoss", "use_mask": True})

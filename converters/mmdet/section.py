@@ -1,7 +1,12 @@
-"""Reading a part of an MMDetection configuration so that nothing in it is overlooked."""
+"""Reading a part of an MMDetection configuration so that nothing in it is overlooked.
+
+Of every entry a reader says one of four things: it takes it, it wants a single value of it, it ignores it and says why,
+or another part of the reader takes it. What is left is refused by name.
+"""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -23,17 +28,31 @@ class ConfigError(UserError):
         self.key, self.reason = key, reason
 
 
-class Section:
-    """The dictionary at a dotted path (`model.backbone`). What nobody has taken from it when it is done is an error."""
+@dataclass(frozen=True)
+class Ignored:
+    """An entry that is passed over: its dotted path, its value, and why that is right or what differs for it."""
 
-    def __init__(self, values: Any, path: str) -> None:
+    key: str
+    value: Any
+    reason: str
+
+
+class Section:
+    """The dictionary at a dotted path (`model.backbone`; empty for a whole file).
+
+    What nobody has taken from it when it is done is an error. `ignored` collects what is passed over; sections below
+    one add to the same list.
+    """
+
+    def __init__(self, values: Any, path: str, ignored: list[Ignored] | None = None) -> None:
         if not isinstance(values, Mapping):
             raise ConfigError(path, f"{path} is no dict", f"{path} is {_short(values)}; a dict was expected.")
         self.values, self.path = dict(values), path
+        self.ignored: list[Ignored] = [] if ignored is None else ignored
 
     def key(self, name: str) -> str:
         """The dotted path of one of its entries."""
-        return f"{self.path}.{name}"
+        return f"{self.path}.{name}" if self.path else name
 
     def type(self, known: Sequence[str]) -> str:
         """The name of its class, without a scope or module, one of those known."""
@@ -66,28 +85,54 @@ class Section:
         key = self.key(name)
         if name not in self.values and default is REQUIRED:
             raise ConfigError(key, f"{key} is missing", f"{key} is missing.")
-        return Section(self.values.pop(name, default), key)
+        return Section(self.values.pop(name, default), key, self.ignored)
+
+    def optional(self, name: str) -> "Section":
+        """The dictionary below an entry; an empty one where it is missing or None."""
+        return Section(self.values.pop(name, None) or {}, self.key(name), self.ignored)
 
     def sections(self, name: str, count: int) -> "list[Section]":
         """As many dictionaries as given: those of a list, or the one that there is, each time."""
         value = self.values.get(name)
         if not isinstance(value, list | tuple):
             one = self.section(name)
-            return [Section(one.values, one.path) for _ in range(count)]
-        del self.values[name]
-        if len(value) != count:
+            return [Section(one.values, one.path, self.ignored) for _ in range(count)]
+        found = self.listed(name)
+        if len(found) != count:
             key = self.key(name)
-            raise ConfigError(key, f"{key} has another length", f"{key} has {len(value)} entries, {count} expected.")
-        return [Section(item, f"{self.key(name)}.{index}") for index, item in enumerate(value)]
+            raise ConfigError(key, f"{key} has another length", f"{key} has {len(found)} entries, {count} expected.")
+        return found
+
+    def listed(self, name: str) -> "list[Section]":
+        """The dictionaries of a list, or the one that stands in its place; none where it is missing or None."""
+        value = self.values.pop(name, None) or []
+        if isinstance(value, Mapping):
+            return [Section(value, self.key(name), self.ignored)]
+        if not isinstance(value, list | tuple):
+            raise ConfigError(
+                self.key(name), f"{self.key(name)} is no list", f"{self.key(name)} is {_short(value)}, not a list."
+            )
+        return [Section(item, f"{self.key(name)}.{index}", self.ignored) for index, item in enumerate(value)]
 
     def has(self, name: str) -> bool:
         """Whether there is such an entry and it is not None."""
         return self.values.get(name) is not None
 
-    def ignore(self, *names: str) -> None:
-        """Passes over entries that do not change what is built."""
+    def ignore(self, *names: str, because: str) -> None:
+        """Passes over entries, for a reason that a person is told; those that are None say nothing."""
+        for name in names:
+            if (value := self.values.pop(name, None)) is not None:
+                self.ignored.append(Ignored(self.key(name), value, because))
+
+    def elsewhere(self, *names: str) -> None:
+        """Leaves entries to another part of the reader, which takes them itself."""
         for name in names:
             self.values.pop(name, None)
+
+    def refuse(self, name: str, expected: str) -> "ConfigError":
+        """The error of an entry that has a value which jaxft does not know; `expected` ends the sentence."""
+        key = self.key(name)
+        return ConfigError(key, key, f"{key} is {_short(self.values.get(name))}; {expected}.")
 
     def standardizes(self) -> bool:
         """Whether `conv_cfg` asks for weight standardization; an error where it asks for anything but plain layers."""
@@ -112,6 +157,16 @@ class Section:
         if left:
             keys = [self.key(name) for name in left]
             raise ConfigError(keys[0], keys[0], f"{', '.join(keys)}: jaxft does not know this setting.")
+
+
+def grouped(ignored: Iterable[Ignored]) -> dict[str, list[str]]:
+    """The entries that were passed over as `key = value`, by their reason; each once."""
+    found: dict[str, list[str]] = {}
+    for entry in ignored:
+        line, lines = f"{entry.key} = {_short(entry.value)}", found.setdefault(entry.reason, [])
+        if line not in lines:
+            lines.append(line)
+    return found
 
 
 def _kind(value: Any) -> Any:

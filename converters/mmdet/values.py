@@ -36,18 +36,22 @@ GROUP_NORM = {"type": "GN", "num_groups": 32}
 DELTAS = {"type": "DeltaXYWHBBoxCoder"}
 SIGMOID = {"type": "CrossEntropyLoss", "use_sigmoid": True}
 FOCAL = {"type": "FocalLoss"}
+# Why entries of a model are passed over.
+DRAWN = "first values are drawn by jaxft's own rules"
+RECOMPUTED = "computing twice would only save memory"
+UNREAD = "it is of MMDetection 2, and MMDetection 3 does not read it"
 
 
 def norm(parent: Section, default: dict[str, Any] | None = None) -> Norm | None:
-    """`norm_cfg`; `requires_grad` is a matter of training, which `training` reads."""
+    """`norm_cfg`; `requires_grad` is a matter of training, which `rules` reads."""
     if not parent.has("norm_cfg"):
         given = "norm_cfg" in parent.values
-        parent.ignore("norm_cfg")
+        parent.elsewhere("norm_cfg")
         if given or default is None:
             return None
         parent.values["norm_cfg"] = default
     section = parent.section("norm_cfg")
-    section.ignore("requires_grad")
+    section.elsewhere("requires_grad")
     kind = NORMS[section.type(list(NORMS))]
     made = Norm(kind, eps=section.take("eps", number, 1e-5))
     if kind == "GN":
@@ -171,7 +175,8 @@ def assigner(parent: Section) -> MaxIoUAssigner | ATSSAssigner:
         overlap = section.section("iou_calculator")
         overlap.type(["BboxOverlaps2D"])
         overlap.done()
-    section.ignore("iou_calculator", "gpu_assign_thr")
+    section.elsewhere("iou_calculator")
+    section.ignore("gpu_assign_thr", because="it says on which device overlaps are computed")
     if kind == "ATSSAssigner":
         section.only(alpha=None)
         topk, iof = section.take("topk", whole), section.take("ignore_iof_thr", number, -1.0)
@@ -202,11 +207,11 @@ def _one_or_two(value: Any) -> float | tuple[float, float]:
 def sampler(parent: Section) -> RandomSampler | None:
     """`sampler`; None where all that is assigned counts."""
     if not parent.has("sampler"):
-        parent.ignore("sampler")
+        parent.elsewhere("sampler")
         return None
     section = parent.section("sampler")
     if section.type(["RandomSampler", "PseudoSampler"]) == "PseudoSampler":
-        section.ignore("add_gt_as_proposals")
+        section.ignore("add_gt_as_proposals", because="a PseudoSampler samples nothing")
         section.done()
         return None
     made = RandomSampler(
@@ -221,7 +226,7 @@ def sampler(parent: Section) -> RandomSampler | None:
 
 def dense_train(section: Section) -> DenseTrain:
     """`train_cfg` of a dense head."""
-    section.ignore("debug")
+    section.ignore("debug", because="MMDetection prints more by it")
     made = DenseTrain(
         assigner(section),
         sampler(section),
@@ -234,7 +239,7 @@ def dense_train(section: Section) -> DenseTrain:
 
 def roi_train(section: Section) -> RoITrain:
     """`train_cfg.rcnn`, or one stage of it."""
-    section.ignore("debug")
+    section.ignore("debug", because="MMDetection prints more by it")
     how, drawn = assigner(section), sampler(section)
     if not isinstance(how, MaxIoUAssigner) or drawn is None:
         key = section.key("sampler" if drawn is None else "assigner")
@@ -252,10 +257,10 @@ def roi_train(section: Section) -> RoITrain:
 def selection(section: Section) -> Selection:
     """`test_cfg` of a head, or `rpn_proposal`."""
     section.only(mask_thr_binary=0.5)
-    section.ignore("nms_post", "max_num")  # of MMDetection 2, which MMDetection 3 does not read
+    section.ignore("nms_post", "max_num", because=UNREAD)
     suppression = section.section("nms")
     suppression.type(["nms"])
-    suppression.ignore("split_thr")
+    suppression.ignore("split_thr", because="it cuts the suppression in parts, whose result is the same")
     made = Selection(
         max_per_img=section.take("max_per_img", whole),
         iou_threshold=suppression.take("iou_threshold", number),
@@ -273,7 +278,8 @@ def extractor(parent: Section, name: str) -> RoIExtractor:
     """`bbox_roi_extractor` or `mask_roi_extractor`."""
     section = parent.section(name)
     section.type(["SingleRoIExtractor"])
-    section.ignore("out_channels", "init_cfg")
+    section.ignore("out_channels", because="a region has the channels of the maps it is cut from")
+    section.ignore("init_cfg", because=DRAWN)
     layer = section.section("roi_layer")
     layer.type(["RoIAlign"])
     layer.only(pool_mode="avg", use_torchvision=False)
