@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Option, differences, explain, field_names, replace
+from jaxft.parts import Part
 from jaxft.tasks import Classification, Detection, Images, TaskFields
 
 __all__ = [
@@ -102,12 +103,16 @@ class Data:
     """The archive's SHA-1."""
     name: str | None = None
     """The TFDS data set's name."""
+    splits: Annotated[dict[str, Part], tyro.conf.Suppress] = dataclasses.field(default_factory=dict)
+    """coco, voc: splits by name that say their files themselves, in the place of annotation_file and image_folder."""
     train: str = "train"
     """The split to train on."""
     validation: str = "test"
     """The split to evaluate on."""
     holdout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Evaluate on this share of the training split instead of the validation split (to choose settings)."""
+    shuffle: bool = True
+    """Train in another order each epoch; otherwise in that of the files, over and over."""
     batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
     workers: int = pydantic.Field(default=0, ge=0)

@@ -112,9 +112,9 @@ BASE = {"errors", "fields", "activity"}
 ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "detection": set(),
     "models": {"detection"},
-    "config": {"tasks", "config_file"},
+    "config": {"tasks", "config_file", "parts"},
     "data": {"config", "download"},
-    "tasks": {"config", "data", "models", "detection", "reporting"},
+    "tasks": {"config", "data", "models", "detection", "reporting", "parts"},
     "run": {"config"},
     "reporting": set(),
     "training": {"config", "data", "tasks", "models", "reporting", "run", "checks", "converters"},

@@ -7,6 +7,7 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from jaxft.fields import STRICT, HeightWidth, ThreePositive
+from jaxft.tasks.detection.transforms import TestTransform, Transform
 
 if TYPE_CHECKING:
     from jaxft.tasks.task import Task
@@ -18,6 +19,10 @@ class Detection:
     a photo may have after resizing, in pixels and either order; the ratio of the sides stays."""
 
     kind: Annotated[Literal["detection"], tyro.conf.Suppress] = "detection"
+    transforms: Annotated[tuple[Transform, ...], tyro.conf.Suppress] = ()
+    """Training: the steps in order, in the place of scales, scale_draw, distort, crop, crop_kind and flip."""
+    test_transforms: Annotated[tuple[TestTransform, ...], tyro.conf.Suppress] = ()
+    """Evaluation and prediction: the steps in order, in the place of test_scale."""
     scales: tuple[HeightWidth, ...] = ((1333, 800),)
     """Training: the scales to draw from."""
     scale_draw: Literal["choice", "range"] = "choice"
