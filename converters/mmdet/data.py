@@ -1,169 +1,243 @@
-"""The data of an MMDetection configuration: which photos, and how they become arrays."""
+"""The data sets and loaders of an MMDetection configuration: which photos of which files, and how many at a time."""
 
-import re
-from collections.abc import Mapping
+import os.path
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from converters.mmdet.section import ConfigError, Section, flag, number, numbers, text, whole, wholes
-from jaxft.config import Data, Detection
+from converters.mmdet.section import ConfigError, Section, flag, number, text, whole, wholes
+from jaxft.parts import ClassBalanced, Concat, Files, Part, Repeat
 
-WORD = r"([^A-Za-z0-9]+)"  # what lies between two words of a file's name
-# Steps that say nothing beyond what every run here does anyway.
-PASSED_OVER = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs", "FilterAnnotations")
+COCO = (
+    *("CocoDataset", "CityscapesDataset", "DeepFashionDataset", "Objects365V1Dataset", "Objects365V2Dataset"),
+    *("LVISDataset", "LVISV05Dataset", "LVISV1Dataset"),
+)
+VOC = ("VOCDataset", "XMLDataset")
+WRAPPERS = ("RepeatDataset", "ClassBalancedDataset", "ConcatDataset")
+# Why data sets of MMDetection's own kinds are not read.
+REFUSED = {
+    "OpenImagesDataset": "Open Images' CSV files are not read; convert them to COCO's JSON",
+    "OpenImagesChallengeDataset": "Open Images' CSV files are not read; convert them to COCO's JSON",
+    "DSDLDetDataset": "DSDL's YAML files are not read; convert them to COCO's JSON",
+    "WIDERFaceDataset": "WIDER FACE's folders are not read; convert its XML files to COCO's JSON",
+    "MultiImageMixDataset": "jaxft makes a training photo of one photo alone",
+}
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+# Why entries of a loader or a data set are passed over.
+SPEED = "it says how photos are fetched, not which; see --data.workers"
+EVALUATION = "the figures of an evaluation do not depend on the order or the batches of its photos"
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """One split: the wrapped data set, and how often an epoch repeats it."""
+class Split:
+    """One split: its files, the names of its classes (empty for all that the files name), and its pipeline's steps."""
 
-    section: Section
-    times: int
+    part: Part
+    classes: tuple[str, ...]
+    pipeline: list[Section]
+    where: str
 
 
-def read_data(config: Mapping[str, Any], model: Mapping[str, Any], batch_size: int) -> tuple[Data, int]:
-    """The splits and the batch; and how many passes over the photos one of MMDetection's epochs is."""
-    train, test = _data_set(config, "train_dataloader"), _data_set(config, "val_dataloader")
-    names = [split.section.take("ann_file", text) for split in (train, test)]
-    folders = [split.section.section("data_prefix", {"img": ""}).take("img", text, "") for split in (train, test)]
-    splits = _splits(train.section.key("ann_file"), *names)
-    pattern = _pattern(names[0], splits[0])
-    photos = {_pattern(folder.strip("/"), split) for folder, split in zip(folders, splits, strict=True)}
-    if len(photos) > 1:
-        key = train.section.key("data_prefix")
-        raise ConfigError(key, key, f"{key}: the folders of photos, {' and '.join(folders)}, do not follow {pattern}.")
-    classes = [split.section.section("metainfo", {}).values.get("classes", ()) for split in (train, test)]
-    if list(classes[0]) != list(classes[1]):
-        key = test.section.key("metainfo.classes")
-        raise ConfigError(key, key, f"{key} are other classes than those of the training data.")
-    root = train.section.values.get("data_root") or config.get("data_root") or "data"
-    data = Data(
-        source="coco",
-        root=str(root).rstrip("/"),
-        annotation_file=pattern,
-        image_folder=photos.pop() or ".",
-        train=splits[0],
-        validation=splits[1],
-        classes=(classes[0],) if isinstance(classes[0], str) else tuple(classes[0]),
-        single_class="object" if model.get("type") == "RPN" else None,
-        batch_size=batch_size,
+@dataclass(frozen=True)
+class Loader:
+    """What a training loader says beside its data set: photos of one device in one pass, and whether they change."""
+
+    batch_size: int
+    shuffle: bool
+
+
+def roots(*loaders: Any) -> str:
+    """The folder that all data sets of some loaders have in common; `.` where there is none."""
+    found = {_path(root) for loader in loaders for root in _roots(loader)}
+    try:
+        return os.path.commonpath(found) or "."
+    except ValueError:  # of none, or of relative and absolute ones
+        return "."
+
+
+def _roots(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if "ann_file" in value:
+            yield value.get("data_root") or "."
+        for below in (value.get(name) for name in ("dataset", "datasets")):
+            yield from _roots(below)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _roots(item)
+
+
+def training_split(section: Section, root: str, *, infinite: bool) -> tuple[Split, Loader]:
+    """The photos to train on; `root` is what `roots` found, `infinite` whether the loop counts iterations."""
+    _common(section)
+    section.ignore("drop_last", because="an epoch has whole batches; the photos that are left come in another epoch")
+    size = section.take("batch_size", whole, 1)
+    sampler = section.optional("sampler")
+    shuffle = True
+    if sampler.values:
+        kinds = ["DefaultSampler", *(["InfiniteSampler"] if infinite else [])]
+        sampler.type(kinds)
+        shuffle = sampler.take("shuffle", flag, True)
+        sampler.ignore("seed", because="the run's seed decides the order of photos")
+        sampler.ignore("round_up", because="jaxft's processes share each batch evenly")
+        sampler.done()
+    if section.has("batch_sampler"):
+        batches = section.section("batch_sampler")
+        batches.type(["AspectRatioBatchSampler"])
+        batches.ignore("drop_last", because="photos of another shape never fill a batch up")
+        batches.done()
+    split = _split(section, root, train=True)
+    return split, Loader(size, shuffle)
+
+
+def evaluation_split(section: Section, root: str) -> Split:
+    """The photos to evaluate; `root` is what `roots` found."""
+    _common(section)
+    section.ignore("drop_last", "batch_size", "sampler", "batch_sampler", because=EVALUATION)
+    return _split(section, root, train=False)
+
+
+def _common(section: Section) -> None:
+    section.ignore("num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout", because=SPEED)
+    section.only(num_batch_per_epoch=None, worker_init_fn=None, multiprocessing_context=None)
+    if section.has("collate_fn"):
+        function = section.values["collate_fn"]
+        collate = section.section("collate_fn") if isinstance(function, Mapping) else Section({}, "")
+        if collate.values:
+            collate.type(["pseudo_collate"])
+            collate.done()
+        else:
+            section.only(collate_fn="pseudo_collate")
+
+
+def _split(loader: Section, root: str, *, train: bool) -> Split:
+    section = loader.section("dataset")
+    loader.done()
+    found: list[Split] = []
+    part = _part(section, root, found, train=train)
+    first = found[0]
+    for other in found[1:]:
+        if other.classes != first.classes:
+            key = f"{other.where}.metainfo.classes"
+            raise ConfigError(key, key, f"{key} are other classes than those of {first.where}.")
+        if [step.values for step in other.pipeline] != [step.values for step in first.pipeline]:
+            key = f"{other.where}.pipeline"
+            raise ConfigError(key, key, f"{key} is another one than that of {first.where}; jaxft has one for a split.")
+    return Split(part, first.classes, first.pipeline, first.where)
+
+
+def _part(section: Section, root: str, found: list[Split], *, train: bool) -> Part:
+    """The part of a data set; `found` gets the data sets that read files."""
+    name = str(section.values.get("type", "")).rpartition(".")[2]
+    if name in REFUSED:
+        raise ConfigError(section.key("type"), f"{section.key('type')} = {name}", _refusal(section.key("type"), name))
+    kind = section.type([*COCO, *VOC, *WRAPPERS])
+    section.ignore("lazy_init", because=SPEED)
+    if kind == "RepeatDataset":
+        times = section.take("times", whole)
+        part: Part = Repeat(times=times, part=_part(section.section("dataset"), root, found, train=train))
+    elif kind == "ClassBalancedDataset":
+        threshold = section.take("oversample_thr", number)
+        inner = _part(section.section("dataset"), root, found, train=train)
+        part = ClassBalanced(oversample_threshold=threshold, part=inner)
+    elif kind == "ConcatDataset":
+        section.ignore("ignore_keys", because="it names properties of data sets that may differ without harm")
+        parts = tuple(_part(item, root, found, train=train) for item in section.listed("datasets"))
+        part = Concat(parts=parts)
+    else:
+        split = _files(section, kind, root, train=train)
+        found.append(split)
+        return split.part
+    section.done()
+    return part
+
+
+def _refusal(key: str, name: str) -> str:
+    return f"{key} is {name!r}: {REFUSED[name]}."
+
+
+def _files(section: Section, kind: str, root: str, *, train: bool) -> Split:
+    """One annotation file and its photos."""
+    local_only(section)
+    section.only(proposal_file=None, return_classes=False, caption_prompt=None)
+    section.ignore("serialize_data", "max_refetch", because=SPEED)
+    section.ignore("seg_map_suffix", because="no semantic maps are read")
+    where = _path(section.take("data_root", text, ""))
+    annotations = _path(section.take("ann_file", text))
+    names = section.optional("metainfo")
+    classes = names.take("classes", _names, VOC_CLASSES if kind == "VOCDataset" else ())
+    names.ignore(*names.values, because="of metainfo only classes is read; MMDetection draws with the rest")
+    if kind == "XMLDataset" and not classes:
+        key = section.key("metainfo.classes")
+        raise ConfigError(key, f"{key} is missing", f"{key} is missing; an XMLDataset must say what its classes are.")
+    prefix = section.optional("data_prefix")
+    if kind in VOC:
+        section.only(img_subdir="JPEGImages", ann_subdir="Annotations")
+        folder = os.path.join(where, _path(prefix.take("sub_data_root", text, "")))
+        annotations = os.path.relpath(os.path.join(where, annotations), folder)
+        where, source, photos = _path(folder), "voc", "."
+    else:
+        source, photos = "coco", _path(prefix.take("img", text, ""))
+        prefix.ignore("seg", because="no semantic maps are read")
+    prefix.done()
+    part = Files(
+        source=source,  # type: ignore[arg-type]
+        root=_path(os.path.relpath(where, root)) if os.path.isabs(where) == os.path.isabs(root) else where,
+        annotation_file=annotations,
+        image_folder=photos,
+        indices=section.take("indices", _indices) if section.has("indices") else None,
+        **_filter(section, train=train),
     )
-    return data, train.times
+    section.elsewhere("indices")
+    pipeline = section.listed("pipeline")
+    section.done()
+    return Split(part, classes, pipeline, section.path)
 
 
-def _data_set(config: Mapping[str, Any], loader: str) -> DataSet:
-    section, times = Section(config, "config").section(loader).section("dataset"), 1
-    section.path = f"{loader}.dataset"
-    while section.type(["CocoDataset", "CityscapesDataset", "RepeatDataset"]) == "RepeatDataset":
-        times *= section.take("times", whole)
-        section = section.section("dataset")
-    return DataSet(section, times)
+def local_only(section: Section) -> None:
+    """Refuses `backend_args` of anything but the local disk."""
+    section.only(file_client_args=None)
+    if section.has("backend_args"):
+        backend = section.section("backend_args")
+        backend.only(backend="local")
+        backend.done()
+    section.elsewhere("backend_args")
 
 
-def _splits(key: str, train: str, test: str) -> tuple[str, str]:
-    """`a_train.json`, `a_val.json` -> `train`, `val`: the one word in which they differ."""
-    words = [re.split(WORD, name) for name in (train, test)]
-    differing = {pair for pair in zip(*words, strict=False) if pair[0] != pair[1]}
-    if train == test:
-        return "all", "all"
-    if len(words[0]) != len(words[1]) or len(differing) != 1:
-        raise ConfigError(key, f"{key} by no pattern", f"{key}: {train} and {test} do not differ in one word.")
-    return differing.pop()
-
-
-def _pattern(name: str, split: str) -> str:
-    return "".join("{split}" if word == split else word for word in re.split(WORD, name))
-
-
-def _normalization(preprocessor: Section) -> dict[str, Any]:
-    """Means and deviations, which MMDetection gives for channels 0..255 in the order that the model sees."""
-    mean, std = (preprocessor.take(name, numbers, (float(default),) * 3) for name, default in (("mean", 0), ("std", 1)))
-    return {
-        "mean": tuple(value / 255 for value in mean),
-        "std": tuple(value / 255 for value in std),
-        "bgr": not preprocessor.take("bgr_to_rgb", flag, False),
-    }
-
-
-def read_detection(config: Mapping[str, Any], model: Mapping[str, Any]) -> Detection:
-    """How photos are resized, cropped, flipped, normalized and padded."""
-    train, test = _data_set(config, "train_dataloader").section, _data_set(config, "val_dataloader").section
-    filters = train.section("filter_cfg", {}) if train.has("filter_cfg") else Section({}, train.key("filter_cfg"))
-    preprocessor = Section(model.get("data_preprocessor") or {}, "model.data_preprocessor")
-    settings: dict[str, Any] = _normalization(preprocessor) | {
-        "divisor": preprocessor.take("pad_size_divisor", whole, 1),
-        "masks": bool((model.get("roi_head") or {}).get("mask_head")),
+def _filter(section: Section, *, train: bool) -> dict[str, Any]:
+    """Which photos are left out; MMDetection leaves none out in test mode."""
+    testing = section.take("test_mode", flag, False)
+    if testing:
+        section.ignore("filter_cfg", because="MMDetection does not filter in test mode")
+        return {}
+    filters = section.optional("filter_cfg")
+    kept = {
         "keep_empty": not filters.take("filter_empty_gt", flag, False),
         "min_side": filters.take("min_size", whole, 0),
-        "scales": (),
     }
-    for augment in preprocessor.values.get("batch_augments") or ():
-        step = Section(augment, preprocessor.key("batch_augments"))
-        step.type(["BatchFixedSizePad"])
-        settings["pad_shapes"] = (step.take("size", _pair),)
-    settings["flip"] = 0.0
-    for step in _steps(config, train, "train_pipeline"):
-        kind = step.type([*PASSED_OVER, *RESIZES, "RandomFlip", "RandomCrop", "PhotoMetricDistortion", "Pad"])
-        if kind in PASSED_OVER:
-            continue
-        if kind in RESIZES:
-            settings |= _resize(step, kind)
-        elif kind == "RandomFlip":
-            step.only(direction="horizontal")
-            settings["flip"] = step.take("prob", number)
-        elif kind == "RandomCrop":
-            settings |= _crop(step)
-        elif kind == "PhotoMetricDistortion":
-            settings["distort"] = True
-        step.ignore("keep_ratio", "backend", "interpolation", "size", "size_divisor", "pad_val")
-        step.done()
-    for step in _steps(config, test, "test_pipeline"):
-        if step.type([*PASSED_OVER, "Resize", "Pad"]) == "Resize":
-            settings["test_scale"] = _resize(step, "Resize")["scales"][0]
-    return Detection(**settings)
+    filters.done()
+    return kept
 
 
-def _steps(config: Mapping[str, Any], data_set: Section, name: str) -> list[Section]:
-    steps = data_set.values.get("pipeline") or config.get(name) or ()
-    return [Section(step, f"{name}.{index}") for index, step in enumerate(steps)]
+def _names(value: Any) -> tuple[str, ...]:
+    """A list of names."""
+    return (value,) if isinstance(value, str) else tuple(text(item) for item in value)
 
 
-RESIZES = ("Resize", "RandomResize", "RandomChoiceResize")
+def _indices(value: Any) -> int | tuple[int, ...]:
+    """A whole number, or a list of them."""
+    return wholes(value) if isinstance(value, list | tuple) else whole(value)
 
 
-def _resize(step: Section, kind: str) -> dict[str, Any]:
-    """The scales that are drawn from; the ratio of the sides must stay."""
-    keep = step.take("keep_ratio", flag, False) if kind != "RandomChoiceResize" else True
-    if kind == "RandomChoiceResize":
-        options = step.section("resize_cfg", {}) if step.has("resize_cfg") else Section({}, step.key("resize_cfg"))
-        keep = options.take("keep_ratio", flag, step.take("keep_ratio", flag, False))
-        step.ignore("resize_type")
-    if not keep:
-        key = step.key("keep_ratio")
-        raise ConfigError(key, f"{key} = False", f"{key} is False; jaxft resizes photos with their ratio of sides.")
-    if kind == "RandomChoiceResize":
-        return {"scales": step.take("scales", _pairs)}
-    if kind == "RandomResize":
-        step.only(ratio_range=None)
-        draw: Literal["range"] = "range"
-        return {"scales": step.take("scale", _pairs), "scale_draw": draw}
-    return {"scales": (step.take("scale", _pair),)}
+def _path(path: str) -> str:
+    return os.path.normpath(path) if path else "."
 
 
-def _crop(step: Section) -> dict[str, Any]:
-    step.only(recompute_bbox=False, bbox_clip_border=True)
-    step.ignore("allow_negative_crop")
-    kind = step.take("crop_type", text, "absolute")
-    width, height = step.take("crop_size", numbers)
-    return {"crop": (width, height), "crop_kind": kind}
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    """Two whole numbers."""
-    first, second = wholes(value)
-    return first, second
-
-
-def _pairs(value: Any) -> tuple[tuple[int, int], ...]:
-    """A list of pairs of whole numbers."""
-    return tuple(_pair(item) for item in value)
+def same_classes(train: Split, others: Sequence[Split]) -> None:
+    """Refuses a split that has other classes than the training split."""
+    for other in others:
+        if other.classes != train.classes:
+            key = f"{other.where}.metainfo.classes"
+            raise ConfigError(key, key, f"{key} are other classes than those of the training data.")

@@ -97,7 +97,9 @@ def model_dict(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         where = config if isinstance(config, str | Path) else "This configuration"
         raise UserError(f"{where} has no `model` dict, as configurations of MMDetection have.")
-    return dict(found)
+    beside = whole_config.get("data_preprocessor") if found is not whole_config else None
+    # MMEngine's runner gives a model the one of the file where it has none.
+    return ({"data_preprocessor": beside} if beside else {}) | dict(found)
 
 
 def class_counts(model: Mapping[str, Any]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pydantic
 from flax import nnx
 
 from jaxft.errors import UserError
@@ -133,6 +134,29 @@ class Section:
         """The error of an entry that has a value which jaxft does not know; `expected` ends the sentence."""
         key = self.key(name)
         return ConfigError(key, key, f"{key} is {_short(self.values.get(name))}; {expected}.")
+
+    def fields(self, adapter: pydantic.TypeAdapter[Value], **beside: Any) -> Value:
+        """All that is left, as the fields of a dataclass that has the same names; `beside` are further ones.
+
+        Entries that are None say nothing.
+        """
+        given = {name: value for name, value in self.values.items() if value is not None} | beside
+        try:
+            made = adapter.validate_python(given)
+        except pydantic.ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            names = [part for part in problem["loc"] if part not in (given.get("type"), "function-after")]
+            key = ".".join([self.path, *map(str, names)])
+            if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+                told = f"{key}: jaxft does not know this setting."
+            elif problem["type"].startswith("missing"):
+                told = f"{key} is missing."
+            else:
+                found = f" is {_short(problem['input'])}" if names else ""
+                told = f"{key}{found}: {problem['msg'].removeprefix('Value error, ')}."
+            raise ConfigError(key, key, told) from error
+        self.values.clear()
+        return made
 
     def standardizes(self) -> bool:
         """Whether `conv_cfg` asks for weight standardization; an error where it asks for anything but plain layers."""

@@ -1,140 +1,138 @@
-"""The training values of an MMDetection configuration as a `jaxft.config.Config`.
+"""An MMDetection configuration as a `jaxft.config.Config`, and what of it has no part in that.
 
-The batch and the learning rate are those of one of MMDetection's processes, as they stand in the file.
+A batch is that of one device and one pass, and the learning rate is the file's, as they stand there; what they become is
+decided when the run starts, after what the command line changes.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.mmdet.data import read_data, read_detection
+from converters.mmdet import data, pipeline
+from converters.mmdet.evaluation import read_evaluators
 from converters.mmdet.file import is_mmdet, read
-from converters.mmdet.model import model_dict, with_classes
+from converters.mmdet.hooks import read_hooks
+from converters.mmdet.model import model_dict, parse, with_classes
+from converters.mmdet.optimizer import read_wrapper
 from converters.mmdet.rules import read_rules
-from converters.mmdet.section import ConfigError, Section, flag, number, numbers, text, whole
-from jaxft.config import Config, Model, Optimizer, Phase, Pretrained, Schedule
+from converters.mmdet.runner import close
+from converters.mmdet.schedule import Loop, evaluations, length, read_evaluation_loop, read_loop, read_schedule
+from converters.mmdet.section import Ignored, Section, flag, text, whole
+from converters.mmdet.values import DRAWN
+from jaxft.config import Config, Data, Detection, Model, Phase, Pretrained
 from jaxft.errors import UserError
 
 
-def read_config(path: str | Path) -> Config:
-    """What an MMDetection configuration says about a run: model, first weights, data, photos, optimizer, schedule.
+@dataclass(frozen=True)
+class Reading:
+    """A configuration, and the entries of its file that were passed over, each with the reason."""
+
+    config: Config
+    ignored: tuple[Ignored, ...] = ()
+
+
+def read_config(path: str | Path) -> Reading:
+    """What an MMDetection configuration says about a run: every entry has its effect, or is among those passed over.
 
     Raises:
         UserError: it cannot be read, or holds something that this project does not do; the message names its key.
     """
-    whole_config = read(path)
+    return understood(read(path))
+
+
+def understood(whole_config: Mapping[str, Any]) -> Reading:
+    """`read_config` of what a file holds.
+
+    Raises:
+        UserError: it holds something that this project does not do; the message names its key.
+    """
+    ignored: list[Ignored] = []
+    top = Section(whole_config, "", ignored)
     model = with_classes(model_dict(whole_config), None)
-    wrapper = Section(whole_config, "config").section("optim_wrapper")
-    wrapper.path = "optim_wrapper"
-    parts = wrapper.take("accumulative_counts", whole, 1)
-    amp = wrapper.type(["OptimWrapper", "AmpOptimWrapper"]) == "AmpOptimWrapper"
-    batch = parts * Section(whole_config, "config").section("train_dataloader").take("batch_size", whole, 1)
-    data, times = read_data(whole_config, model, batch)
-    paramwise = wrapper.section("paramwise_cfg", {}) if wrapper.has("paramwise_cfg") else Section({}, "paramwise_cfg")
-    optimizer = _optimizer(wrapper, whole_config, batch, parts)
-    rules = read_rules(model, paramwise)
-    phase = Phase(epochs=times * _epochs(whole_config), rules=rules, schedule=_schedule(whole_config, times, optimizer))
-    return Config(
-        model=Model(mmdet=json.loads(json.dumps(model))),
-        pretrained=_pretrained(whole_config, model),
-        data=data,
-        task=read_detection(whole_config, model),
-        optimizer=optimizer,
-        phases=(phase,),
-        precision="bfloat16" if amp else "float32",
+    parse(model, None, ignored)
+    if "data_preprocessor" in top.section("model").values:
+        top.ignore("data_preprocessor", because="the model has one of its own")
+    top.elsewhere("data_preprocessor")
+    loop = read_loop(top.section("train_cfg"))
+    scaling = top.optional("auto_scale_lr")
+    wrapper = read_wrapper(top.section("optim_wrapper"), scaling)
+    parts = wrapper.optimizer.accumulate
+    hooks = read_hooks(top, parts)
+    phase = Phase(
+        **length(loop, parts), rules=read_rules(model, wrapper.paramwise), schedule=read_schedule(top, loop, parts)
     )
+    photos, task = _data(top, model, loop)
+    config = Config(
+        model=Model(mmdet=json.loads(json.dumps(model))),
+        pretrained=_pretrained(top, model),
+        data=photos,
+        task=task,
+        optimizer=wrapper.optimizer,
+        phases=(phase,),
+        precision=wrapper.precision,  # type: ignore[arg-type]
+        auto_scale_lr=scaling.take("enable", flag, False),
+        seed=_seed(top),
+        **hooks,
+        **evaluations(loop, parts),
+    )
+    scaling.done()
+    close(top)
+    return Reading(config, tuple(ignored))
 
 
-def _optimizer(wrapper: Section, config: Mapping[str, Any], batch: int, parts: int) -> Optimizer:
-    section = wrapper.section("optimizer")
-    kind = section.type(["SGD", "Adam", "AdamW"])
-    rate = section.take("lr", number)
-    scaling = Section(config.get("auto_scale_lr") or {}, "auto_scale_lr")
-    if scaling.take("enable", flag, False):
-        rate *= batch / scaling.take("base_batch_size", whole)
-    options: dict[str, Any] = {"learning_rate": rate, "accumulate": parts}
-    if kind == "SGD":
-        options |= {
-            "momentum": section.take("momentum", number, 0.0),
-            "nesterov": section.take("nesterov", flag, False),
-        }
-        options["weight_decay"] = section.take("weight_decay", number, 0.0)
-        section.only(dampening=0)
+def _data(top: Section, model: Mapping[str, Any], loop: Loop) -> tuple[Data, Detection]:
+    """Which photos, how they become arrays, and how what is found in them is judged."""
+    masks = bool((model.get("roi_head") or {}).get("mask_head"))
+    alone = model.get("type") == "RPN"
+    names = [name for name in ("val", "test") if top.has(f"{name}_dataloader")]
+    root = data.roots(*(top.values.get(f"{name}_dataloader") for name in ("train", *names)))
+    train, loader = data.training_split(top.section("train_dataloader"), root, infinite=loop.unit == "step")
+    splits = {name: data.evaluation_split(top.section(f"{name}_dataloader"), root) for name in names}
+    top.elsewhere("val_dataloader", "test_dataloader")
+    data.same_classes(train, tuple(splits.values()))
+    fields = pipeline.preprocessing(Section(model, "model"))
+    fields["transforms"] = pipeline.training_steps(train.pipeline, masks=masks, labels=not alone)
+    if splits:
+        fields["test_transforms"] = pipeline.evaluation_steps(splits)
+    if "val" in splits:
+        read_evaluation_loop(top.optional("val_cfg"), "ValLoop")
+        fields |= read_evaluators(top, "val_evaluator", splits["val"].part, root, masks=masks)
     else:
-        first, second = section.take("betas", numbers, (0.9, 0.999))
-        options |= {"betas": (first, second), "eps": section.take("eps", number, 1e-8)}
-        options["weight_decay"] = section.take("weight_decay", number, 0.01 if kind == "AdamW" else 0.0)
-        section.only(amsgrad=False)
+        top.only(val_cfg=None, val_evaluator=None)
+    photos = Data(
+        source="coco",
+        root=root,
+        splits={"train": train.part} | {name: split.part for name, split in splits.items()},
+        train="train",
+        validation="val" if "val" in splits else None,
+        classes=train.classes,
+        single_class="object" if alone else None,
+        batch_size=loader.batch_size,
+        batch_per_device=True,
+        shuffle=loader.shuffle,
+    )
+    return photos, Detection(masks=masks, **fields)
+
+
+def _seed(top: Section) -> int:
+    """`randomness`; a run without a seed has that of every run here."""
+    section = top.optional("randomness")
+    section.ignore("deterministic", because="JAX computes the same again anyway")
+    section.ignore("diff_rank_seed", because="every photo draws from a stream of its own")
+    seed = section.take("seed", whole, Config().seed)
     section.done()
-    if wrapper.has("clip_grad"):
-        clip = wrapper.section("clip_grad")
-        clip.only(norm_type=2)
-        options["clip_norm"] = clip.take("max_norm", number)
-        clip.done()
-    wrapper.ignore("paramwise_cfg", "clip_grad", "loss_scale", "dtype")
-    wrapper.only(constructor="DefaultOptimWrapperConstructor")
-    wrapper.done()
-    names = {"SGD": "sgd", "Adam": "adam", "AdamW": "adamw"}
-    return Optimizer(name=names[kind], **options)  # type: ignore[arg-type]
+    return seed
 
 
-def _epochs(config: Mapping[str, Any]) -> int:
-    section = Section(config, "config").section("train_cfg")
-    section.path = "train_cfg"
-    if "type" in section.values:
-        section.type(["EpochBasedTrainLoop"])
-    section.only(by_epoch=True)
-    return section.take("max_epochs", whole)
-
-
-def _schedule(config: Mapping[str, Any], times: int, optimizer: Optimizer) -> Schedule:
-    """The schedulers, whose factors MMEngine multiplies, as one warm-up and one decay."""
-    found = config.get("param_scheduler") or []
-    options: dict[str, Any] = {}
-    for index, values in enumerate(found if isinstance(found, list | tuple) else [found]):
-        step = Section(values, f"param_scheduler.{index}")
-        kind = step.type(["LinearLR", "ConstantLR", "MultiStepLR", "CosineAnnealingLR"])
-        by_epoch = step.take("by_epoch", flag, True)
-        begin, end = step.take("begin", whole, 0), step.take("end", whole, 10**9)
-        if kind in ("LinearLR", "ConstantLR"):
-            step.only(end_factor=1.0)
-            # MMEngine reaches the whole rate at the last step before `end`.
-            options["warmup"] = float(max(end - begin - 1, 0) * (times if by_epoch else 1))
-            options["warmup_unit"] = "epoch" if by_epoch else "step"
-            options["warmup_shape"] = "linear" if kind == "LinearLR" else "constant"
-            options["warmup_factor"] = step.take("start_factor" if kind == "LinearLR" else "factor", number, 1 / 3)
-        elif kind == "MultiStepLR":
-            milestones = step.take("milestones", numbers)
-            options["decay"], options["unit"] = "multistep", "epoch" if by_epoch else "step"
-            options["milestones"] = tuple(milestone * (times if by_epoch else 1) for milestone in milestones)
-            options["gamma"] = step.take("gamma", number, 0.1)
-        else:
-            options |= _cosine(step, begin, end, config, optimizer)
-        if begin and kind != "CosineAnnealingLR":
-            key = step.key("begin")
-            raise ConfigError(key, f"{key} is not 0", f"{key} is {begin}; jaxft warms up and decays from the start.")
-        step.ignore("convert_to_iter_based", "verbose")
-        step.done()
-    return Schedule(**options)
-
-
-def _cosine(step: Section, begin: int, end: int, config: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """A cosine over all the training, the warm-up excepted, is what jaxft has."""
-    length, epochs = step.take("T_max", whole, end - begin), _epochs(config)
-    step.ignore("eta_min_ratio")
-    if begin or length != epochs:
-        key = step.key("T_max")
-        raise ConfigError(key, f"{key} is not all epochs", f"{key}: a cosine must last all {epochs} epochs, from 0.")
-    return {"decay": "cosine", "final": step.take("eta_min", number, 0.0) / optimizer.learning_rate}
-
-
-def _pretrained(config: Mapping[str, Any], model: Mapping[str, Any]) -> Pretrained:
+def _pretrained(top: Section, model: Mapping[str, Any]) -> Pretrained:
     """The whole model's checkpoint where there is one, or the backbone's; nothing where everything is drawn."""
-    for found in (config.get("load_from"), _checkpoint(model, "model")[0]):
+    whole_model, backbone = Section(model, "model", top.ignored), model.get("backbone") or {}
+    source, prefix = _checkpoint(Section(backbone, "model.backbone", top.ignored))
+    for found in (top.take("load_from", text, None), _checkpoint(whole_model)[0]):
         if found:
             return Pretrained(source=found)
-    source, prefix = _checkpoint(model.get("backbone") or {}, "model.backbone")
     if not source:
         return Pretrained()
     others = [name for name in ("neck", "rpn_head", "roi_head", "bbox_head") if model.get(name)]
@@ -146,15 +144,17 @@ def _pretrained(config: Mapping[str, Any], model: Mapping[str, Any]) -> Pretrain
     return Pretrained(source=source, skip=tuple(dict.fromkeys([*others, *beside])), rename=rename)
 
 
-def _checkpoint(part: Mapping[str, Any], path: str) -> tuple[str, str]:
+def _checkpoint(part: Section) -> tuple[str, str]:
     """The source and the prefix of `init_cfg`; empty where it draws values."""
-    found = part.get("init_cfg")
-    if isinstance(found, list | tuple) or not found:
+    found = part.values.get("init_cfg")
+    if isinstance(found, list | tuple) or not found or str(found.get("type")).rpartition(".")[2] != "Pretrained":
+        part.ignore("init_cfg", because=DRAWN)
         return "", ""
-    section = Section(found, f"{path}.init_cfg")
-    if section.take("type", text) != "Pretrained" or not section.has("checkpoint"):
-        return "", ""
+    section = part.section("init_cfg")
+    section.type(["Pretrained"])
     source, prefix = section.take("checkpoint", text), section.take("prefix", text, "")
+    section.ignore("map_location", because="it says where PyTorch puts what it reads")
+    section.done()
     scheme, mark, name = source.partition("://")
     if scheme == "torchvision" and mark:
         # In MMEngine a bare name means torchvision's first weights.
@@ -163,7 +163,7 @@ def _checkpoint(part: Mapping[str, Any], path: str) -> tuple[str, str]:
     return source, prefix
 
 
-def load_any(path: Path) -> Config:
+def load_any(path: Path) -> Reading:
     """A configuration of this project or of MMDetection.
 
     Raises:
@@ -172,7 +172,7 @@ def load_any(path: Path) -> Config:
     from jaxft.config import load
 
     if not is_mmdet(path):
-        return load(path)
+        return Reading(load(path))
     try:
         return read_config(path)
     except UserError as error:

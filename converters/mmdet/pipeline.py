@@ -1,0 +1,195 @@
+"""The pipelines of an MMDetection configuration, step by step and in their order, and its `data_preprocessor`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pydantic
+
+from converters.mmdet.data import Split, local_only
+from converters.mmdet.section import ConfigError, Section, flag, number, numbers, whole, wholes
+from jaxft.tasks.detection.transforms import TestTransform, Transform
+
+TRAIN: pydantic.TypeAdapter[Transform] = pydantic.TypeAdapter(Transform)
+TEST: pydantic.TypeAdapter[TestTransform] = pydantic.TypeAdapter(TestTransform)
+LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
+COLORS = ("PhotoMetricDistortion",)
+RESIZES = ("Resize", "RandomResize", "RandomChoiceResize")
+STEPS = (
+    *LOADING,
+    *RESIZES,
+    *COLORS,
+    *("RandomFlip", "RandomCrop", "MinIoURandomCrop", "Expand", "Pad", "FilterAnnotations", "RandomChoice"),
+)
+# Why steps of MMDetection's own kinds are not taken.
+REFUSED = {
+    "InstaBoost": "it needs the package instaboostfast, which jaxft does not use",
+    "Albu": "it needs the package albumentations, which jaxft does not use",
+}
+
+
+def training_steps(steps: Sequence[Section], *, masks: bool, labels: bool) -> tuple[Transform, ...]:
+    """The steps of a training pipeline.
+
+    Args:
+        steps: its entries.
+        masks: whether the model learns masks.
+        labels: whether it tells classes apart.
+    """
+    made: list[Transform] = []
+    annotated = False
+    for step in steps:
+        kind = _kind(step, STEPS)
+        if kind == "LoadAnnotations":
+            _annotations(step, masks=masks, labels=labels)
+            if any(done.type not in COLORS for done in made):
+                key = step.key("type")
+                raise ConfigError(key, key, f"{key}: annotations must be loaded before the photo is resized or cut.")
+            annotated = True
+        elif kind in LOADING:
+            _loading(step, kind)
+        else:
+            made.append(_step(step, kind))
+    if steps and not annotated:
+        key = steps[0].path.rpartition(".")[0]
+        raise ConfigError(key, key, f"{key} has no LoadAnnotations, so there is nothing to learn from.")
+    return tuple(made)
+
+
+def evaluation_steps(splits: Mapping[str, Split]) -> tuple[TestTransform, ...]:
+    """The steps before an evaluation, which all splits that are not trained on must have in common."""
+    found = {name: _evaluation_steps(split.pipeline) for name, split in splits.items()}
+    (first, steps), *others = found.items()
+    for name, other in others:
+        if other != steps:
+            key = f"{splits[name].where}.pipeline"
+            raise ConfigError(
+                key, key, f"{key} is another one than that of {splits[first].where}; jaxft has one for evaluations."
+            )
+    return steps
+
+
+def _evaluation_steps(steps: Sequence[Section]) -> tuple[TestTransform, ...]:
+    made: list[TestTransform] = []
+    for step in steps:
+        kind = _kind(step, (*LOADING, "Resize", "Pad"))
+        if kind == "LoadAnnotations":
+            step.pass_over(kind, because="an evaluation compares with the annotation file itself")
+        elif kind in LOADING:
+            _loading(step, kind)
+        else:
+            made.append(step.fields(TEST, **_arguments(step, kind)))
+    return tuple(made)
+
+
+def _kind(step: Section, known: Sequence[str]) -> str:
+    name = str(step.values.get("type", "")).rpartition(".")[2]
+    if name in REFUSED:
+        key = step.key("type")
+        raise ConfigError(key, f"{key} = {name}", f"{key} is {name!r}: {REFUSED[name]}.")
+    return step.type(known)
+
+
+def _loading(step: Section, kind: str) -> None:
+    if kind == "PackDetInputs":
+        step.ignore("meta_keys", because="it says what MMDetection notes beside a photo")
+    else:
+        local_only(step)
+        step.ignore("to_float32", because="pixels stay whole numbers from 0 to 255 until they are normalized")
+        step.only(color_type="color", imdecode_backend="cv2", ignore_empty=False)
+    step.done()
+
+
+def _annotations(step: Section, *, masks: bool, labels: bool) -> None:
+    local_only(step)
+    step.only(with_bbox=True, with_seg=False, with_keypoints=False, box_type="hbox", reduce_zero_label=False)
+    step.ignore("ignore_index", "imdecode_backend", because="no semantic maps are read")
+    with_label, with_mask = step.take("with_label", flag, True), step.take("with_mask", flag, False)
+    if labels and not with_label:
+        key = step.key("with_label")
+        raise ConfigError(key, key, f"{key} is False, but the model tells classes apart.")
+    if masks != with_mask:
+        key = step.key("with_mask")
+        learns = "learns masks" if masks else "learns no masks"
+        raise ConfigError(key, key, f"{key} is {with_mask}, but the model {learns}.")
+    step.ignore(
+        "poly2mask",
+        because="masks are bitmaps in every step; where it is False, MMDetection's differ along the outlines",
+    )
+    step.done()
+
+
+def _step(step: Section, kind: str) -> Transform:
+    if kind == "RandomChoice":
+        lists = step.values.pop("transforms", ())
+        lists = [item if isinstance(item, list | tuple) else [item] for item in lists]
+        made = [
+            [
+                _step(inner, _kind(inner, STEPS[len(LOADING) :]))
+                for inner in (
+                    Section(values, f"{step.key('transforms')}.{row}.{column}", step.ignored)
+                    for column, values in enumerate(item)
+                )
+            ]
+            for row, item in enumerate(lists)
+        ]
+        return step.fields(TRAIN, type=kind, transforms=made)
+    return step.fields(TRAIN, **_arguments(step, kind))
+
+
+def _arguments(step: Section, kind: str) -> dict[str, Any]:
+    """The arguments that jaxft says in another way, and the step's name."""
+    if kind in RESIZES:
+        step.only(backend="cv2", resize_type="Resize")
+    elif kind == "RandomFlip":
+        step.only(swap_seg_labels=None)
+    elif kind == "Expand":
+        step.ignore("seg_ignore_label", because="no semantic maps are read")
+    elif kind == "Pad":
+        step.only(padding_mode="constant")
+        return {"type": kind} | _padding(step)
+    return {"type": kind}
+
+
+def _padding(step: Section) -> dict[str, Any]:
+    """`pad_val`: a number, or a dictionary of those of photos (B, G, R), masks and semantic maps."""
+    found = step.values.get("pad_val")
+    if not isinstance(found, dict):
+        return {}
+    section = step.section("pad_val")
+    section.ignore("seg", because="no semantic maps are read")
+    section.only(masks=0)
+    color = section.values.pop("img", 0)
+    section.done()
+    return {"pad_val": tuple(reversed(color)) if isinstance(color, list | tuple) else color}
+
+
+def preprocessing(model: Section) -> dict[str, Any]:
+    """The fields of `jaxft.config.Detection` that `data_preprocessor` gives."""
+    section = model.optional("data_preprocessor")
+    if section.values:
+        section.type(["DetDataPreprocessor"])
+    section.only(pad_value=0, mask_pad_value=0, pad_seg=False, boxtype2tensor=True)
+    section.ignore("seg_pad_value", because="no semantic maps are read")
+    section.ignore("pad_mask", because="masks are always padded as their photos are")
+    section.ignore("non_blocking", because="it says how photos reach a device")
+    mean, std = (section.take(name, numbers, (default,) * 3) for name, default in (("mean", 0.0), ("std", 1.0)))
+    swaps = [section.take(name, flag, False) for name in ("bgr_to_rgb", "rgb_to_bgr")]
+    if all(swaps):
+        raise section.refuse("rgb_to_bgr", "not both of bgr_to_rgb and rgb_to_bgr can be asked for")
+    # Either swaps the channels of photos that were read as B, G, R.
+    made: dict[str, Any] = {
+        "mean": tuple(value / 255 for value in mean),
+        "std": tuple(value / 255 for value in std),
+        "bgr": not any(swaps),
+        "divisor": section.take("pad_size_divisor", whole, 1),
+    }
+    for augment in section.listed("batch_augments"):
+        augment.type(["BatchFixedSizePad"])
+        augment.only(img_pad_value=0, mask_pad_value=0, pad_seg=False)
+        augment.ignore("pad_mask", because="masks are always padded as their photos are")
+        augment.ignore("seg_pad_value", because="no semantic maps are read")
+        height, width = augment.take("size", wholes)
+        made["pad_shapes"] = ((height, width),)
+        augment.done()
+    section.done()
+    return made
