@@ -1,16 +1,34 @@
 """Objects in photos."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import pydantic
 import tyro
 from pydantic.dataclasses import dataclass
 
 from jaxft.fields import STRICT, HeightWidth, ThreePositive
-from jaxft.tasks.detection.transforms import TestTransform, Transform
+from jaxft.tasks.detection.transforms import (
+    CropKind,
+    FilterAnnotations,
+    Pad,
+    Resize,
+    Rounding,
+    Share,
+    TestTransform,
+    Transform,
+    WidthHeight,
+    crop_problem,
+)
 
 if TYPE_CHECKING:
     from jaxft.tasks.task import Task
+
+SIMPLE: dict[str, tuple[str, ...]] = {
+    "transforms": ("scales", "scale_draw", "flip", "distort", "crop", "crop_kind"),
+    "test_transforms": ("test_scale",),
+}
+"""The simple fields that a list of steps takes the place of; `rounding` is that of both."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -23,13 +41,13 @@ class Detection:
     """Training: the steps in order, in the place of scales, scale_draw, distort, crop, crop_kind and flip."""
     test_transforms: Annotated[tuple[TestTransform, ...], tyro.conf.Suppress] = ()
     """Evaluation and prediction: the steps in order, in the place of test_scale."""
-    scales: tuple[HeightWidth, ...] = ((1333, 800),)
+    scales: Annotated[tuple[WidthHeight, ...], pydantic.Field(min_length=1)] = ((1333, 800),)
     """Training: the scales to draw from."""
     scale_draw: Literal["choice", "range"] = "choice"
     """Training: one of the scales, or each side anywhere between the smallest and the largest."""
-    test_scale: HeightWidth = (1333, 800)
+    test_scale: WidthHeight = (1333, 800)
     """Evaluation and prediction: the scale."""
-    rounding: Literal["nearest", "down"] = "nearest"
+    rounding: Rounding = "nearest"
     """How a resized side becomes whole pixels: as MMDetection or as torchvision does it."""
     pad_shapes: tuple[HeightWidth, ...] = ()
     """Height and width of the arrays that photos are padded to; each is one compilation. Empty takes what the scales
@@ -44,13 +62,13 @@ class Detection:
     """Train on photos without objects, too."""
     min_side: int = pydantic.Field(default=0, ge=0)
     """Do not train on photos with a shorter side, pixels."""
-    flip: float = pydantic.Field(default=0.5, ge=0, le=1)
+    flip: Share = 0.5
     """Training: probability of a horizontal flip."""
     distort: bool = False
     """Training: change brightness, contrast, saturation and hue at random, as SSD does."""
     crop: tuple[float, float] | None = None
     """Training: cut a part out of the resized photo; its numbers mean what crop_kind says."""
-    crop_kind: Literal["absolute", "absolute_range", "relative", "relative_range"] = "absolute"
+    crop_kind: CropKind = "absolute"
     """Width and height in pixels; least and greatest side; width and height as shares; least height and width as
     shares. The names and meanings are MMDetection's."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -61,6 +79,26 @@ class Detection:
     """The model sees B, G, R instead of R, G, B."""
     show_above: float = pydantic.Field(default=0.3, ge=0, le=1)
     """Drawings show objects with at least this score."""
+
+    @pydantic.model_validator(mode="after")
+    def _said_once(self) -> Self:
+        """What is listed as steps must not be said by the simple fields, too; and all of it must make sense."""
+        defaults = {field.name: field.default for field in dataclasses.fields(type(self))}
+        unread = {name: fields for name, fields in SIMPLE.items() if getattr(self, name)}
+        if len(unread) == len(SIMPLE):
+            unread["transforms"] += ("rounding",)
+        for name, fields in unread.items():
+            for field in fields:
+                if getattr(self, field) != defaults[field]:
+                    raise ValueError(f"{field} is given, but {name} lists the steps; leave one of the two out")
+        kinds = [type(step) for step in self.test_transforms]
+        if Pad in kinds and Resize in kinds[kinds.index(Pad) :]:
+            raise ValueError("test_transforms has a Resize after a Pad; a Pad must come after all of them")
+        if not self.masks and any(isinstance(step, FilterAnnotations) and step.by_mask for step in self.transforms):
+            raise ValueError("transforms has a FilterAnnotations with by_mask, but masks is not set")
+        if self.crop is not None and (problem := crop_problem(self.crop, self.crop_kind)):
+            raise ValueError(f"crop is {self.crop}, but {problem}")
+        return self
 
     def task(self, dtype: str = "float32") -> "Task":
         """The task of these fields; `dtype` is that of the images that the model sees."""

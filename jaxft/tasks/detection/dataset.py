@@ -10,19 +10,15 @@ from jaxft.data.dataset import Arrays, naming
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.bounds import largest_after, needed_pad_shapes
 from jaxft.tasks.detection.objects import Annotated, ObjectSource
 from jaxft.tasks.detection.report import describe
-from jaxft.tasks.detection.scene import (
-    Scene,
-    bitmaps,
-    crop,
-    draw_crop,
-    draw_distortion,
-    flip,
-    largest_crop,
-    resize,
-    resized_size,
-)
+from jaxft.tasks.detection.scene import Scene, bitmaps
+from jaxft.tasks.detection.steps import Steps, evaluation_steps, run, training_steps
+from jaxft.tasks.detection.transforms import Pad, RandomCrop
+
+TRIES = 1000
+"""Photos that a refused one is replaced by at most; MMEngine's `max_refetch`."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +27,22 @@ class ObjectDataset:
 
     An example for training is `{"image": uint8 [H, W, 3], "size": int32 [2], "boxes": float32 [G, 4], "label": int32
     [G], "valid", "ignored": bool [G]}`, with `"masks": uint8 [G, H, W / 8]` (bits, the first pixel in the highest)
-    where the settings ask for masks. `size` is the photo's height and width without the padding, `G` is max_objects.
-    Objects that are `valid` are to be found, those that are `ignored` are neither that nor background. An example for
+    where the settings ask for masks. `size` is the height and width without the padding, `G` is max_objects. Objects
+    that are `valid` are to be found, those that are `ignored` are neither that nor background. An example for
     evaluation has the image and the size.
 
+    What a step `Pad` adds is a part of the photo for the model. In training `size` counts it in. In evaluation `size`
+    is that of the photo alone, from which the way back to the stored photo is known, and `seen` int32 [2] counts it
+    in; it is there where there is such a step.
+
     Attributes:
+        steps: what happens to a photo before the padding.
         pad_shapes: the shapes; `buckets` has the position in it of each photo's.
     """
 
     source: ObjectSource
     settings: Detection
+    steps: Steps
     pad_shapes: tuple[HeightWidth, ...]
     buckets: np.ndarray
 
@@ -52,31 +54,43 @@ class ObjectDataset:
         return len(self.source)
 
     def training(self, index: int, rng: np.random.Generator) -> Arrays:
-        example, settings = self.source[index], self.settings
-        with naming(example.name):
-            scene = _scene(example, settings.masks)
-        if settings.distort:
-            distort = draw_distortion(rng)
-            scene = _with_pixels(scene, distort(scene.pixels))
-        scene = resize(scene, *resized_size(*scene.size, draw_scale(settings, rng), settings.rounding))
-        if settings.crop is not None:
-            scene = crop(scene, *draw_crop(*scene.size, settings.crop, settings.crop_kind, rng))
-        if rng.random() < settings.flip:
-            scene = flip(scene)
-        pad_shape = self.pad_shapes[self.buckets[index]]
-        return _padded(scene.pixels, pad_shape) | _ground_truth(scene, pad_shape, settings.max_objects)
+        scene, pad_shape = self._drawn(index, rng), self.pad_shapes[self.buckets[index]]
+        return _padded(scene.pixels, pad_shape) | _ground_truth(scene, pad_shape, self.settings.max_objects)
+
+    def _drawn(self, index: int, rng: np.random.Generator) -> Scene:
+        """A scene that no step refuses: that of another photo of the same pad shape, drawn from `rng`, too, where one
+        refuses this one, as MMEngine's data sets take another photo."""
+        for _ in range(TRIES):
+            example = self.source[index]
+            with naming(example.name):
+                scene = run(self.steps, _scene(example, self.settings.masks), rng)
+            if scene is not None:
+                return scene
+            index = int(rng.choice(np.flatnonzero(self.buckets == self.buckets[index])))
+        raise UserError(
+            f"{self.source.where}: {TRIES} photos in a row were left without objects by a transform that wants some; "
+            "set its allow_negative_crop, or unset its keep_empty, or leave photos without objects out "
+            "(--task.no-keep-empty)."
+        )
 
     def evaluation(self, index: int) -> Arrays:
-        example, settings = self.source[index], self.settings
+        example, pads = self.source[index], [isinstance(step, Pad) for step in self.steps]
+        first = pads.index(True) if True in pads else len(pads)
         with naming(example.name):
-            pixels = example.pixels()
-        height, width = resized_size(example.height, example.width, settings.test_scale, settings.rounding)
-        nothing = np.zeros((0,), np.int32)
-        scene = resize(Scene(pixels, np.zeros((0, 4), np.float32), nothing, nothing.astype(bool)), height, width)
-        return _padded(scene.pixels, self.pad_shapes[self.buckets[index]])
+            scene = _only_pixels(example.pixels())
+        nothing = np.random.default_rng(0)  # no step of evaluation draws
+        photo = run(self.steps[:first], scene, nothing)
+        assert photo is not None
+        seen = run(self.steps[first:], photo, nothing)
+        assert seen is not None
+        row = _padded(seen.pixels, self.pad_shapes[self.buckets[index]])
+        if first < len(pads):
+            row |= {"size": np.array(photo.size, np.int32), "seen": np.array(seen.size, np.int32)}
+        return row
 
     def padding(self, bucket: int) -> Arrays:
-        return _padded(np.zeros((1, 1, 3), np.uint8), self.pad_shapes[bucket])
+        row = _padded(np.zeros((1, 1, 3), np.uint8), self.pad_shapes[bucket])
+        return row | {"seen": row["size"]} if any(isinstance(step, Pad) for step in self.steps) else row
 
     def names(self) -> Sequence[str]:
         return [f"{example.name}\t{_written(example)}" for example in self.source.examples]
@@ -89,65 +103,44 @@ class ObjectDataset:
 
 
 def training_dataset(source: ObjectSource, settings: Detection) -> ObjectDataset:
-    """Examples for training; each photo's pad shape has room for the largest scale.
+    """Examples for training; each photo's pad shape has room for the largest that the steps can make of it.
 
     Raises:
-        UserError: a photo fits into no pad shape.
+        UserError: a photo fits into no pad shape, or no crop of the photos of one would have an object.
     """
-    longest, shortest = max(max(scale) for scale in settings.scales), max(min(scale) for scale in settings.scales)
-    pad_shapes = settings.pad_shapes or needed_pad_shapes((longest, shortest), settings, cropped=True)
-    buckets = _buckets(source, settings, pad_shapes, (longest, shortest), cropped=True)
-    return ObjectDataset(source, settings, pad_shapes, buckets)
+    dataset = _dataset(source, settings, training_steps(settings), settings.pad_shapes)
+    if any(isinstance(step, RandomCrop) and not step.allow_negative_crop for step in dataset.steps):
+        counts = np.array([len(example.objects.labels) for example in source.examples])
+        for bucket in np.unique(dataset.buckets):
+            if not counts[dataset.buckets == bucket].any():
+                height, width = dataset.pad_shapes[bucket]
+                raise UserError(
+                    f"{source.where}: no photo that is padded to {height} x {width} has an object, but RandomCrop "
+                    "wants one in each crop; set allow_negative_crop, or leave photos without objects out "
+                    "(--task.no-keep-empty)."
+                )
+    return dataset
 
 
 def evaluation_dataset(source: ObjectSource, settings: Detection) -> ObjectDataset:
-    """Examples for evaluation and prediction at the one test scale.
+    """Examples for evaluation and prediction.
 
     Raises:
         UserError: a photo fits into no pad shape.
     """
-    pad_shapes = settings.pad_shapes or needed_pad_shapes(settings.test_scale, settings, cropped=False)
-    buckets = _buckets(source, settings, pad_shapes, settings.test_scale, cropped=False)
-    return ObjectDataset(source, settings, pad_shapes, buckets)
+    return _dataset(source, settings, evaluation_steps(settings), settings.pad_shapes)
 
 
-def needed_pad_shapes(scale: HeightWidth, settings: Detection, *, cropped: bool) -> tuple[HeightWidth, ...]:
-    """A landscape and a portrait pad shape for photos of a scale, or one where they would be the same."""
-    longest, shortest = max(scale), min(scale)
-    sizes = [(shortest, longest), (longest, shortest)]
-    if cropped and settings.crop is not None:
-        sizes = [largest_crop(*size, settings.crop, settings.crop_kind) for size in sizes]
-        if settings.crop_kind in ("absolute", "absolute_range"):  # one size for all photos, or smaller
-            sizes = [(max(height for height, _ in sizes), max(width for _, width in sizes))]
-    step = settings.divisor
-    rounded = [(-(-height // step) * step, -(-width // step) * step) for height, width in sizes]
-    return tuple(dict.fromkeys(rounded))
-
-
-def draw_scale(settings: Detection, rng: np.random.Generator) -> HeightWidth:
-    """One of the training scales, or one between them, as MMDetection's RandomChoiceResize and RandomResize do."""
-    if settings.scale_draw == "choice":
-        return settings.scales[int(rng.integers(len(settings.scales)))]
-    longest, shortest = [max(scale) for scale in settings.scales], [min(scale) for scale in settings.scales]
-    return (
-        int(rng.integers(min(longest), max(longest), endpoint=True)),
-        int(rng.integers(min(shortest), max(shortest), endpoint=True)),
-    )
-
-
-def _buckets(
-    source: ObjectSource, settings: Detection, pad_shapes: tuple[HeightWidth, ...], scale: HeightWidth, *, cropped: bool
-) -> np.ndarray:
-    """For each photo the position of the smallest pad shape that it fits into."""
+def _dataset(source: ObjectSource, settings: Detection, steps: Steps, given: tuple[HeightWidth, ...]) -> ObjectDataset:
+    """With the smallest pad shape for each photo that has room for it."""
+    sizes = [(example.height, example.width) for example in source.examples]
+    pad_shapes = given or needed_pad_shapes(steps, settings.divisor, sizes)
     by_area = sorted(range(len(pad_shapes)), key=lambda index: pad_shapes[index][0] * pad_shapes[index][1])
     known: dict[HeightWidth, int] = {}
-    for example in source.examples:
-        size = (example.height, example.width)
+    for example, size in zip(source.examples, sizes, strict=True):
         if size in known:
             continue
-        room = resized_size(*size, scale, settings.rounding)
-        if cropped and settings.crop is not None:
-            room = largest_crop(*room, settings.crop, settings.crop_kind)
+        room = largest_after(steps, *size)
         fitting = [index for index in by_area if pad_shapes[index][0] >= room[0] and pad_shapes[index][1] >= room[1]]
         if not fitting:
             listed = ", ".join(f"{height} x {width}" for height, width in pad_shapes)
@@ -156,7 +149,8 @@ def _buckets(
                 f"none of the pad shapes {listed} (height x width); add one, or choose smaller scales."
             )
         known[size] = fitting[0]
-    return np.array([known[example.height, example.width] for example in source.examples], np.int32)
+    buckets = np.array([known[size] for size in sizes], np.int32)
+    return ObjectDataset(source, settings, steps, pad_shapes, buckets)
 
 
 def _scene(example: Annotated, masks: bool) -> Scene:
@@ -165,8 +159,9 @@ def _scene(example: Annotated, masks: bool) -> Scene:
     return Scene(example.pixels(), objects.boxes, objects.labels, objects.ignored, filled)
 
 
-def _with_pixels(scene: Scene, pixels: np.ndarray) -> Scene:
-    return Scene(pixels, scene.boxes, scene.labels, scene.ignored, scene.masks)
+def _only_pixels(pixels: np.ndarray) -> Scene:
+    nothing = np.zeros((0,), np.int32)
+    return Scene(pixels, np.zeros((0, 4), np.float32), nothing, nothing.astype(bool))
 
 
 def _padded(pixels: np.ndarray, pad_shape: HeightWidth) -> Arrays:

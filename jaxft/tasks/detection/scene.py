@@ -1,16 +1,21 @@
-"""Photos with objects, changed together: resizing with the ratio kept, flips, crops, colors."""
+"""Photos with objects, changed together, without chance: sizes, flips, crops, colors."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from jaxft.tasks.detection.objects import Shape
+from jaxft.tasks.detection.transforms import Direction, Interpolation, Rounding
 
-Rounding = Literal["nearest", "down"]
-CropKind = Literal["absolute", "absolute_range", "relative", "relative_range"]
+_FILTERS: dict[Interpolation, int] = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
 
 
 @dataclass(frozen=True)
@@ -48,21 +53,26 @@ def resized_size(height: int, width: int, scale: tuple[int, int], rounding: Roun
     return max(int(height * factor + half), 1), max(int(width * factor + half), 1)
 
 
-def resize(scene: Scene, height: int, width: int) -> Scene:
-    """Resize everything; boxes are clipped to the photo, masks take the nearest pixel.
+def resize(
+    scene: Scene, height: int, width: int, *, interpolation: Interpolation = "bilinear", clipped: bool = True
+) -> Scene:
+    """Resize everything; masks take the nearest pixel.
 
-    Enlarging and shrinking are bilinear without antialiasing, as MMDetection and torchvision's detectors do it: a
+    Nothing is smoothed before it shrinks (but by `area`), as MMDetection and torchvision's detectors do it: a
     checkpoint has learned from such pixels.
+
+    Args:
+        clipped: whether boxes are cut off at the border.
     """
     old_height, old_width = scene.size
     stretch = np.array([width / old_width, height / old_height] * 2, np.float32)
-    boxes = clip(scene.boxes * stretch[None], height, width)
-    pixels = cv2.resize(scene.pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    boxes = scene.boxes * stretch[None]
+    pixels = cv2.resize(scene.pixels, (width, height), interpolation=_FILTERS[interpolation])
     masks = scene.masks
     if masks is not None:
         nearest = [cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) for mask in masks]
         masks = np.stack(nearest) if nearest else np.zeros((0, height, width), np.uint8)
-    return replace(scene, pixels=pixels, boxes=boxes, masks=masks)
+    return replace(scene, pixels=pixels, boxes=clip(boxes, height, width) if clipped else boxes, masks=masks)
 
 
 def clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -70,60 +80,79 @@ def clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(boxes, 0, np.array([[width, height, width, height]], boxes.dtype))
 
 
-def flip(scene: Scene) -> Scene:
-    """Left and right exchanged."""
-    width = scene.size[1]
-    boxes = np.stack(
-        [width - scene.boxes[:, 2], scene.boxes[:, 1], width - scene.boxes[:, 0], scene.boxes[:, 3]], axis=-1
+def flip(scene: Scene, direction: Direction = "horizontal") -> Scene:
+    """Left and right exchanged, or top and bottom, or both."""
+    height, width = scene.size
+    boxes, rows, columns = scene.boxes, slice(None), slice(None)
+    if direction != "vertical":
+        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=-1)
+        columns = slice(None, None, -1)
+    if direction != "horizontal":
+        boxes = np.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], axis=-1)
+        rows = slice(None, None, -1)
+    return replace(
+        scene,
+        pixels=np.ascontiguousarray(scene.pixels[rows, columns]),
+        boxes=boxes,
+        masks=None if scene.masks is None else np.ascontiguousarray(scene.masks[:, rows, columns]),
     )
-    masks = None if scene.masks is None else np.ascontiguousarray(scene.masks[:, :, ::-1])
-    return replace(scene, pixels=cv2.flip(scene.pixels, 1), boxes=boxes, masks=masks)
 
 
-def crop(scene: Scene, top: int, left: int, height: int, width: int) -> Scene:
-    """Cut a part out; objects that are wholly outside it go."""
+def crop(
+    scene: Scene, top: int, left: int, height: int, width: int, *, clipped: bool = True, recomputed: bool = False
+) -> Scene:
+    """Cut a part out; objects that are wholly outside it go.
+
+    Args:
+        clipped: whether boxes are cut off at the border.
+        recomputed: whether boxes become those of what is left of the masks, where there are masks.
+    """
+    boxes = scene.boxes - np.array([[left, top, left, top]], np.float32)
+    if clipped:
+        boxes = clip(boxes, height, width)
+    inside = (boxes[:, 0] < width) & (boxes[:, 1] < height) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
     rows, columns = slice(top, top + height), slice(left, left + width)
-    boxes = clip(scene.boxes - np.array([[left, top, left, top]], np.float32), height, width)
-    kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    masks = None if scene.masks is None else scene.masks[inside][:, rows, columns]
+    if recomputed and masks is not None:
+        boxes[inside] = outer_boxes(masks)
     return Scene(
         pixels=np.ascontiguousarray(scene.pixels[rows, columns]),
-        boxes=boxes[kept],
-        labels=scene.labels[kept],
-        ignored=scene.ignored[kept],
-        masks=None if scene.masks is None else scene.masks[kept][:, rows, columns],
+        boxes=boxes[inside],
+        labels=scene.labels[inside],
+        ignored=scene.ignored[inside],
+        masks=masks,
     )
 
 
-def draw_crop(
-    height: int, width: int, numbers: tuple[float, float], kind: CropKind, rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """Where to cut: `(top, left, height, width)` inside a photo, by the rules of MMDetection's `RandomCrop`."""
-    first, second = numbers
-    if kind == "absolute":
-        crop_width, crop_height = min(int(first), width), min(int(second), height)
-    elif kind == "absolute_range":
-        crop_height, crop_width = (
-            int(rng.integers(min(side, int(first)), min(side, int(second)), endpoint=True)) for side in (height, width)
-        )
-    else:
-        shares = (second, first) if kind == "relative" else (rng.uniform(first, 1), rng.uniform(second, 1))
-        crop_height, crop_width = int(height * shares[0] + 0.5), int(width * shares[1] + 0.5)
-    crop_height, crop_width = max(crop_height, 1), max(crop_width, 1)
-    top = int(rng.integers(0, height - crop_height, endpoint=True))
-    left = int(rng.integers(0, width - crop_width, endpoint=True))
-    return top, left, crop_height, crop_width
+def outer_boxes(masks: np.ndarray) -> np.ndarray:
+    """The smallest box around each mask of `[K, H, W]`, float32 `[K, 4]`; zeros around an empty mask."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if rows.size:
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
 
 
-def largest_crop(height: int, width: int, numbers: tuple[float, float], kind: CropKind) -> tuple[int, int]:
-    """The largest height and width that `draw_crop` may give for a photo of at most this size."""
-    first, second = numbers
-    if kind == "absolute":
-        return min(int(second), height), min(int(first), width)
-    if kind == "absolute_range":
-        return min(int(second), height), min(int(second), width)
-    if kind == "relative":
-        return int(height * second + 0.5), int(width * first + 0.5)
-    return height, width
+def place(scene: Scene, top: int, left: int, height: int, width: int, color: np.ndarray) -> Scene:
+    """Put a scene into a larger one of one color, uint8 `[3]`."""
+    rows, columns = slice(top, top + scene.size[0]), slice(left, left + scene.size[1])
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[:] = color
+    pixels[rows, columns] = scene.pixels
+    masks = scene.masks
+    if masks is not None:
+        masks = np.zeros((len(scene.masks), height, width), np.uint8)  # type: ignore[arg-type]
+        masks[:, rows, columns] = scene.masks
+    return replace(
+        scene, pixels=pixels, boxes=scene.boxes + np.array([[left, top, left, top]], np.float32), masks=masks
+    )
+
+
+def keep(scene: Scene, kept: np.ndarray) -> Scene:
+    """Only the objects for which bool `[K]` says so."""
+    masks = None if scene.masks is None else scene.masks[kept]
+    return Scene(scene.pixels, scene.boxes[kept], scene.labels[kept], scene.ignored[kept], masks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,21 +191,6 @@ class Distortion:
         if not self.contrast_first:
             image *= np.float32(self.contrast)
         return np.clip(image[..., list(self.order)] + 0.5, 0, 255).astype(np.uint8)
-
-
-def draw_distortion(rng: np.random.Generator) -> Distortion:
-    """Each change with probability one half, within SSD's limits: 32 of 255, 0.5 to 1.5 twice, 18 degrees."""
-    first, brightness, contrast, saturation, hue, swap = rng.integers(0, 2, 6).astype(bool)
-    red, green, blue = rng.permutation(3).tolist()
-    draws = rng.uniform([-32, 0.5, 0.5, -18], [32, 1.5, 1.5, 18]).tolist()
-    return Distortion(
-        brightness=draws[0] if brightness else 0.0,
-        contrast=draws[1] if contrast else 1.0,
-        contrast_first=bool(first),
-        saturation=draws[2] if saturation else 1.0,
-        hue=draws[3] if hue else 0.0,
-        order=(red, green, blue) if swap else (0, 1, 2),
-    )
 
 
 def bitmaps(shapes: tuple[Shape, ...], height: int, width: int) -> np.ndarray:

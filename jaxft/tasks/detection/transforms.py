@@ -102,12 +102,25 @@ class RandomFlip:
         return self
 
 
+def crop_problem(size: tuple[float, float], kind: CropKind) -> str | None:
+    """Why two numbers cannot be the size of a crop of a kind."""
+    if min(size) <= 0:
+        return "both numbers must be positive"
+    if kind.startswith("relative") and max(size) > 1:
+        return "relative sizes must be at most 1"
+    if kind.startswith("absolute") and (size[0] % 1 or size[1] % 1):
+        return "absolute sizes must be whole pixels"
+    if kind == "absolute_range" and size[0] > size[1]:
+        return "the first number of a range must not be larger than the second"
+    return None
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RandomCrop:
     """Cut a part out; objects wholly outside it go."""
 
     type: Literal["RandomCrop"] = "RandomCrop"
-    crop_size: tuple[pydantic.PositiveFloat, pydantic.PositiveFloat]
+    crop_size: tuple[float, float]
     """Its meaning is that of `crop_type`."""
     crop_type: CropKind = "absolute"
     """Width and height in pixels; least and greatest side; width and height as shares; least height and width as
@@ -121,13 +134,8 @@ class RandomCrop:
 
     @pydantic.model_validator(mode="after")
     def _fitting(self) -> Self:
-        first, second = self.crop_size
-        if self.crop_type.startswith("relative") and max(first, second) > 1:
-            raise ValueError("a relative crop_size must be at most 1")
-        if self.crop_type.startswith("absolute") and (first % 1 or second % 1):
-            raise ValueError("an absolute crop_size must be whole pixels")
-        if self.crop_type == "absolute_range" and first > second:
-            raise ValueError("the first number of an absolute_range must not be larger than the second")
+        if problem := crop_problem(self.crop_size, self.crop_type):
+            raise ValueError(f"crop_size is {self.crop_size}, but {problem}")
         return self
 
 
