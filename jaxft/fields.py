@@ -77,7 +77,10 @@ def explain(error: pydantic.ValidationError, classes: Mapping[str, list[str]]) -
             name = where.rpartition(".")[2]
             lines.append(f"unknown field {where!r} in {error.title}; {_nearest(name, classes.get(error.title, []))}")
         else:
-            lines.append(f"{error.title}.{where}: {problem['msg']}, found {problem['input']!r}")
+            message = problem["msg"].removeprefix("Value error, ")
+            # What is wrong with a dataclass as a whole says itself what was found.
+            found = f", found {problem['input']!r}" if where and not dataclasses.is_dataclass(problem["input"]) else ""
+            lines.append(f"{'.'.join(filter(None, (error.title, where)))}: {message}{found}")
     return "; ".join(lines) + "."
 
 
