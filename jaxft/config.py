@@ -18,6 +18,7 @@ from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Option, differences, explain, field_names, replace
 from jaxft.parts import Part
+from jaxft.schedulers import Scheduler
 from jaxft.tasks import Classification, Detection, Images, TaskFields
 
 __all__ = [
@@ -115,13 +116,16 @@ class Data:
     """Train in another order each epoch; otherwise in that of the files, over and over."""
     batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
+    batch_per_device: bool = False
+    """Let batch_size count the examples of one device in one part of `optimizer.accumulate`, as MMDetection does; the
+    run is saved with the examples of its steps."""
     workers: int = pydantic.Field(default=0, ge=0)
     """Processes that decode photos; 0 decodes in threads of the main process."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Schedule:
-    """How the learning rate moves over a phase: linear warm-up times a decay."""
+    """How the learning rate moves over a phase: linear warm-up times a decay; or MMEngine's schedulers."""
 
     decay: Literal["constant", "multistep", "cosine", "onecycle", "inherit"] = "constant"
     """What follows the warm-up; inherit, in a rule, takes the phase's whole schedule."""
@@ -143,6 +147,11 @@ class Schedule:
     """cosine: the share of the rate that is left at the end."""
     peak: float = pydantic.Field(default=0.3, gt=0, lt=1)
     """onecycle: the share of the phase after which the rate is highest."""
+    schedulers: tuple[Scheduler, ...] = ()
+    """MMEngine's schedulers, those of `jaxft.schedulers`, by their own name and meaning, in place of everything above.
+    Each takes the rate as those before it leave it; epochs and iterations count from the start of the phase."""
+    micro_batches: bool = False
+    """schedulers: steps and epochs count the parts of `optimizer.accumulate`, as MMEngine's iterations do."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -187,6 +196,8 @@ class Optimizer:
     """adam couples the weight decay to the gradient, adamw does not; sgd couples it."""
     learning_rate: float = pydantic.Field(default=0.01, gt=0)
     """The rate that phases, rules and schedules multiply."""
+    base_batch_size: int | None = pydantic.Field(default=None, ge=1)
+    """Examples a step that the learning rate is meant for; None for any."""
     momentum: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """sgd: momentum."""
     nesterov: bool = False
@@ -219,6 +230,9 @@ class Config:
     """Keep an exponential moving average of the parameters, this much of it at each step, and evaluate that."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the arithmetic; parameters and normalisation stay float32."""
+    auto_scale_lr: bool = False
+    """Multiply the learning rate by the examples of a step over those that it is meant for, which
+    optimizer.base_batch_size says."""
     fsdp: bool = False
     """Shard parameters and optimizer state over the devices instead of copying them to each."""
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)

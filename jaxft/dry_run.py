@@ -16,8 +16,8 @@ from jaxft.config import Config
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import walk
 from jaxft.reporting.screen import Screen
+from jaxft.training.batch import resolved
 from jaxft.training.optim import set_modes
-from jaxft.training.schedules import warmup_steps
 from jaxft.training.setup import Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.step import Compiled, StepInputs, key_data
@@ -66,6 +66,9 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
         UserError: the run could not be started.
     """
     with Screen(console) as screen, doing("planning"):
+        config, remark = resolved(config, jax.device_count())
+        if remark:
+            screen.say(remark)
         setup = set_up(config)
         ledger = setup.load_weights()
         for dataset in (setup.train, setup.validation):
@@ -79,8 +82,8 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
         for stage in setup.stages:
             phase = config.phases[stage.index]
             steps = stage.last - stage.first
-            warm = min(warmup_steps(phase.schedule, setup.steps_per_epoch), steps - 1)
-            shown = tuple(dict.fromkeys((0, warm, steps - 1)))
+            highest = int(np.max(list(stage.learning_rates.values()), axis=0).argmax())
+            shown = tuple(dict.fromkeys((0, highest, steps - 1)))
             leaves = list(planned(setup, stage, sources, shown))
             table = full_table(leaves, shown) if full else summary_table(leaves, shown)
             table.title = f"phase {stage.index + 1}: {phase.epochs} epoch(s), {steps} steps"

@@ -7,6 +7,9 @@ import pydantic
 
 from converters.mmdet.data import Split, local_only
 from converters.mmdet.section import ConfigError, Section, flag, number, numbers, whole, wholes
+from jaxft.errors import UserError
+from jaxft.fields import HeightWidth
+from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.transforms import TestTransform, Transform
 
 TRAIN: pydantic.TypeAdapter[Transform] = pydantic.TypeAdapter(Transform)
@@ -79,6 +82,14 @@ def _evaluation_steps(steps: Sequence[Section]) -> tuple[TestTransform, ...]:
         else:
             made.append(step.fields(TEST, **_arguments(step, kind)))
     return tuple(made)
+
+
+def padded(transforms: tuple[Transform, ...], divisor: int) -> tuple[HeightWidth, ...]:
+    """What photos are padded to after the steps of training; nothing where that depends on the photos."""
+    try:
+        return needed_pad_shapes(transforms, divisor)
+    except UserError:
+        return ()
 
 
 def _kind(step: Section, known: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ MMEngine decides for each parameter by its layer and name; here it becomes a sho
 is checked to get from them what MMEngine would give it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,12 @@ from jaxft.models.paths import matches, walk
 from jaxft.models.streams import initial_rngs
 
 NORM_LAYERS = (BatchNorm, GroupNorm, LayerNorm)
-# What normalization is called in the models that are built from configurations.
+# What normalization is called in the models that are built from configurations, as a layer or, in HRNet, by its leaves.
 NORM_NAMES = (".bn", ".bn[0-9]", ".gn", ".gn[0-9]", ".downsample.[12]", ".stem.[147]")
+NORM_BIASES = (*(f"{name}.bias" for name in NORM_NAMES), ".fuse_layers.*.1.bias", ".transition*.1.bias")
+NORMS = (*NORM_NAMES, *NORM_BIASES[-2:], ".fuse_layers.*.1.scale", ".transition*.1.scale")
+# The parts whose `norm_cfg` can freeze their normalization.
+REGIONS = ("backbone", "neck", "bbox_head", "roi_head.bbox_head", "roi_head.mask_head")
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,8 @@ class Paramwise:
         given = section.has("norm_decay_mult")
         self.norm_decay = section.take("norm_decay_mult", number, 1.0) if given else 1.0
         self.norm_bias_decay = self.norm_decay if given else self.bias_decay
-        section.ignore("norm_decay_mult")
         section.only(dwconv_decay_mult=1.0, dcn_offset_lr_mult=1.0, flat_decay_mult=1.0)
-        section.ignore("bypass_duplicate")
+        section.ignore("bypass_duplicate", because="no parameter stands in a model twice")
         keys = section.take("custom_keys", dict, {})
         # MMEngine tries longer keys first.
         self.keys = {key: _factors(section, key, keys[key]) for key in sorted(sorted(keys), key=len, reverse=True)}
@@ -61,8 +64,7 @@ class Paramwise:
         backbone = Section(model["backbone"], "model.backbone")
         self.stages = backbone.take("frozen_stages", int, -1)
         self.norm_eval = backbone.take("norm_eval", flag, True)
-        norm = backbone.values.get("norm_cfg") or {}
-        self.norm_frozen = not norm.get("requires_grad", True)
+        self.frozen_norms = tuple(_frozen_norms(model))
 
     @property
     def frozen_parts(self) -> tuple[str, ...]:
@@ -76,8 +78,8 @@ class Paramwise:
         mode = "running" if inside and self.norm_eval else "inherit"
         if any(matches(part, path) for part in self.frozen_parts):
             return Wish(frozen=True)
-        if inside and parameter.norm and self.norm_frozen:
-            return Wish(frozen=True, batch_norm="running" if self.norm_eval else "batch")
+        if parameter.norm and any(path.startswith(f"{region}.") for region in self.frozen_norms):
+            return self._held(path)
         for key, (rate, decay) in self.keys.items():
             if key in path:
                 return Wish(rate=rate, decay=decay, batch_norm=mode)
@@ -87,26 +89,40 @@ class Paramwise:
             return Wish(rate=self.bias_rate, decay=self.bias_decay, batch_norm=mode)
         return Wish(batch_norm=mode)
 
+    def _held(self, path: str) -> Wish:
+        return Wish(frozen=True, batch_norm="running" if path.startswith("backbone") and self.norm_eval else "batch")
+
     def candidates(self) -> list[tuple[str, Wish]]:
         """Patterns in the order in which they count, and what they give; some may match nothing."""
         rules = [(part, Wish(frozen=True)) for part in self.frozen_parts]
+        rules += [(f"{region}*{name}", self._held(region)) for region in self.frozen_norms for name in NORMS]
         for region in ("backbone", ""):
             mode = "running" if region and self.norm_eval else "inherit"
-            norms = [f"{region}*{name}" for name in NORM_NAMES]
-            if region and self.norm_frozen:
-                held = Wish(frozen=True, batch_norm="running" if self.norm_eval else "batch")
-                rules += [(name, held) for name in norms]
+            norms, biases = ([f"{region}*{name}" for name in names] for names in (NORMS, NORM_BIASES))
             for key, (rate, decay) in self.keys.items():
                 pattern = f"{key}*" if key.startswith("backbone") else f"{region}*{key}*"
                 rules.append((pattern, Wish(rate=rate, decay=decay, batch_norm=mode)))
             if self.norm_decay != 1 or self.bias_rate != 1 or self.bias_decay != 1:
                 if self.norm_bias_decay != self.norm_decay:
-                    rules += [(f"{name}.bias", Wish(decay=self.norm_bias_decay, batch_norm=mode)) for name in norms]
+                    rules += [(name, Wish(decay=self.norm_bias_decay, batch_norm=mode)) for name in biases]
                 rules += [(name, Wish(decay=self.norm_decay, batch_norm=mode)) for name in norms]
                 pattern = f"{region}*.bias"
                 rules.append((pattern, Wish(rate=self.bias_rate, decay=self.bias_decay, batch_norm=mode)))
             rules.append((region or "*", Wish(batch_norm=mode)))
         return rules
+
+
+def _frozen_norms(model: Mapping[str, Any]) -> Iterator[str]:
+    """The paths of the parts of a model whose normalization is frozen."""
+    for region in REGIONS:
+        part: Any = model
+        for name in region.split("."):
+            part = part.get(name) if isinstance(part, Mapping) else None
+        stages = part if isinstance(part, list | tuple) else [part]
+        for index, stage in enumerate(stages):
+            norm = stage.get("norm_cfg") if isinstance(stage, Mapping) else None
+            if norm and not norm.get("requires_grad", True):
+                yield f"{region}.{index}" if len(stages) > 1 else region
 
 
 def _factors(section: Section, key: str, values: Any) -> tuple[float, float]:

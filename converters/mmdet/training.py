@@ -94,6 +94,8 @@ def _data(top: Section, model: Mapping[str, Any], loop: Loop) -> tuple[Data, Det
     data.same_classes(train, tuple(splits.values()))
     fields = pipeline.preprocessing(Section(model, "model"))
     fields["transforms"] = pipeline.training_steps(train.pipeline, masks=masks, labels=not alone)
+    if fields.get("pad_shapes") == pipeline.padded(fields["transforms"], fields["divisor"]):
+        del fields["pad_shapes"]  # which the training photos have anyway; those of an evaluation are not padded to it
     if splits:
         fields["test_transforms"] = pipeline.evaluation_steps(splits)
     if "val" in splits:

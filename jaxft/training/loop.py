@@ -27,6 +27,7 @@ from jaxft.reporting.console import make_console
 from jaxft.reporting.progress import Reporter
 from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
+from jaxft.training.batch import resolved
 from jaxft.training.checkpoint import Checkpoints, last_checkpoint
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
@@ -71,6 +72,7 @@ def fit(
     own = Own(model, datasets, loss)
     run, console = RunDirectory(Path(workdir)), console or make_console(quiet=jax.process_index() != 0)
     with ExitStack() as entered, Screen(console) as screen, doing("starting"):
+        config, remark = resolved(config, jax.device_count())
         resume = first_says(resume and run.exists())
         if resume:
             check_own(run, own.names)
@@ -82,6 +84,8 @@ def fit(
         setup = set_up(config, own)
         if resume:
             check_examples(run, setup.classes, setup.examples)
+        elif remark:
+            screen.say(remark)
         ledger = None if saved else setup.load_weights()
         for dataset in (setup.train, setup.validation):
             dataset.check()

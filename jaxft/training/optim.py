@@ -85,14 +85,11 @@ def parameter_groups(
         labels[path] = label
         if label in groups:
             continue
+        moving = phase.schedule if rule.schedule.decay == "inherit" else rule.schedule
+        rate = optimizer.learning_rate * phase.lr_scale * rule.lr_scale
         groups[label] = ParameterGroup(
             label=label,
-            lr=schedule(
-                phase.schedule if rule.schedule.decay == "inherit" else rule.schedule,
-                0.0 if rule.frozen else optimizer.learning_rate * phase.lr_scale * rule.lr_scale,
-                steps,
-                steps_per_epoch,
-            ),
+            lr=schedule(moving, 0.0 if rule.frozen else rate, steps, steps_per_epoch, optimizer.accumulate),
             weight_decay=0.0 if rule.frozen or spared else optimizer.weight_decay * rule.weight_decay_scale,
             frozen=rule.frozen,
             batch_norm=rule.batch_norm,
