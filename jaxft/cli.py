@@ -139,6 +139,8 @@ class Options:
     distributed: bool = False
     """This is one of several processes of one run; JAX finds the others on a pod, or by JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    passed_over: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """What of a configuration of MMDetection has no part in the run, in lines for a person."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -159,8 +161,9 @@ def parse(arguments: list[str]) -> tuple[Options, Path]:
         raise UserError("Name a configuration with --config FILE (see configs/), or a run with --workdir DIR --resume.")
     run = RunDirectory(known.workdir or Path("runs") / run_name(known.config or ""))
     resuming = known.resume and not helping and run.exists()
+    told: tuple[str, ...] = ()
     if known.config is not None:
-        defaults = read(known.config)
+        defaults, told = read(known.config)
     elif helping:
         defaults = Config()
     else:
@@ -172,15 +175,16 @@ def parse(arguments: list[str]) -> tuple[Options, Path]:
     options = tyro.cli(
         Options,
         args=arguments,
-        default=Options(settings=defaults),
+        default=Options(settings=defaults, passed_over=told),
         config=(tyro.conf.AvoidSubcommands,),
         prog=program("train"),
     )
     return dataclasses.replace(options, resume=resuming), run.path
 
 
-def read(name: str) -> Config:
-    """The configuration that is named on the command line, of this project or of MMDetection.
+def read(name: str) -> tuple[Config, tuple[str, ...]]:
+    """The configuration that is named on the command line, of this project or of MMDetection, and what of the latter
+    has no part in the run, in lines for a person.
 
     Raises:
         UserError: there is none, or it is not valid.
@@ -188,7 +192,8 @@ def read(name: str) -> Config:
     from converters.mmdet.file import is_mmdet
 
     if "::" not in name and not is_mmdet(find(name)):
-        return load(name)
+        return load(name), ()
     from converters.mmdet.training import load_any  # which builds the abstract model, with JAX
 
-    return load_any(Path(name))
+    reading = load_any(Path(name))
+    return reading.config, reading.told()

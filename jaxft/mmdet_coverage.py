@@ -1,4 +1,4 @@
-"""Which MMDetection configurations can be built: `python -m jaxft.mmdet_coverage FOLDER`."""
+"""Which MMDetection configurations can be built and trained: `python -m jaxft.mmdet_coverage FOLDER`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from jaxft.reporting.console import make_console
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Says which MMDetection configurations of a folder can be built, and counts why the others cannot."""
+    """Says which MMDetection configurations of a folder can be built and trained, and counts why the others cannot."""
 
     folder: tyro.conf.Positional[Path]
     """Where the configurations are; folders below it are searched too, `_base_` is not."""
     all: bool = False
-    """One line a configuration, with the number of its state dict's keys or the reason in full."""
+    """One line a configuration, with the number of its state dict's keys and the reason in full."""
 
     def run(self) -> None:
         """Prints the counts."""
@@ -34,15 +34,19 @@ class Coverage:
             for verdict in coverage.survey(self.folder):
                 verdicts.append(verdict)
                 if self.all:
-                    told = f"{verdict.keys} keys" if verdict.keys else verdict.message
+                    state = "trainable" if verdict.trainable else "not trainable: "
+                    told = (f"{verdict.keys} keys, {state}" if verdict.keys else "") + verdict.message
                     screen.say(f"{verdict.path.relative_to(self.folder)}: {told}")
-            table = Table("configurations", "not built because of")
-            for reason, count in coverage.reasons(verdicts):
-                table.add_row(str(count), reason)
-            built = sum(1 for verdict in verdicts if verdict.keys)
-            if built < len(verdicts):
-                screen.console.print(table)
-            screen.say(f"{built} of {len(verdicts)} configurations are built")
+            built = [verdict for verdict in verdicts if verdict.keys]
+            refused = [verdict for verdict in verdicts if not verdict.keys]
+            for some, title in ((refused, "not built because of"), (built, "built, but not trainable because of")):
+                if counted := coverage.reasons(some):
+                    table = Table("configurations", title)
+                    for reason, count in counted:
+                        table.add_row(str(count), reason)
+                    screen.console.print(table)
+            trainable = sum(1 for verdict in built if verdict.trainable)
+            screen.say(f"{len(built)} of {len(verdicts)} configurations are built, {trainable} of them are trainable")
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ def main() -> int:
     from jaxft.training.loop import fit
 
     console = make_console(quiet=jax.process_index() != 0)
+    for line in options.passed_over:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if options.dry_run:
         from jaxft.dry_run import print_plan
 

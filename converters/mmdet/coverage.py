@@ -1,7 +1,7 @@
-"""Which configurations of a tree are built, and why the others are not."""
+"""Which configurations of a tree are built and can be trained, and why the others are not."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,28 @@ from typing import Any
 from flax import nnx
 
 from converters.mmdet.file import read
-from converters.mmdet.model import model_dict, parse
+from converters.mmdet.model import model_dict, parse, structure
 from converters.mmdet.section import ConfigError
+from converters.mmdet.training import understood
 from converters.rules import leaves
 from jaxft.errors import UserError
 from jaxft.models.streams import initial_rngs
 
-WITHOUT_KEYS = {"train_cfg", "test_cfg", "data_preprocessor", "init_cfg", "loss_bbox", "loss_mask", "bbox_coder"}
-WITHOUT_KEYS |= {"frozen_stages", "norm_eval", "requires_grad", "style", "roi_layer"}
-
 
 @dataclass(frozen=True)
 class Verdict:
-    """One configuration: how many keys its state dict has, or why it is not built (in short, and in a sentence)."""
+    """One configuration: how many keys its state dict has, and why it is not built or not trained, in short and in a
+    sentence; one without a reason can be trained."""
 
     path: Path
     keys: int = 0
     reason: str = ""
     message: str = ""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether all of it is understood: data, schedule, batch, hooks and evaluation beside the model."""
+        return not self.reason
 
 
 def abstract(config: str | Path | Mapping[str, Any], num_classes: int | None = None) -> nnx.Module:
@@ -47,7 +51,8 @@ def survey(folder: Path) -> Iterator[Verdict]:
     known: dict[str, int] = {}
     for path in paths:
         try:
-            model = model_dict(read(path))
+            config = read(path)
+            model = model_dict(config)
         except UserError as error:
             reason = "no `model` dict" if "no `model` dict" in str(error) else "cannot be read"
             yield Verdict(path, 0, reason, str(error))
@@ -60,16 +65,14 @@ def survey(folder: Path) -> Iterator[Verdict]:
         key = structure(model)
         if key not in known:
             known[key] = sum(1 for _ in leaves(abstract(model)))
-        yield Verdict(path, known[key])
+        try:
+            understood(config)
+        except ConfigError as error:
+            yield Verdict(path, known[key], error.reason, str(error))
+        else:
+            yield Verdict(path, known[key])
 
 
-def structure(value: Any) -> str:
-    """What the keys of a `model` dict depend on, as text: all but training, tests, losses and first values."""
-    if isinstance(value, Mapping):
-        return str({key: structure(item) for key, item in sorted(value.items()) if key not in WITHOUT_KEYS})
-    return str([structure(item) for item in value]) if isinstance(value, list | tuple) else repr(value)
-
-
-def reasons(verdicts: list[Verdict]) -> list[tuple[str, int]]:
-    """Why configurations are not built, the most frequent reason first."""
+def reasons(verdicts: Iterable[Verdict]) -> list[tuple[str, int]]:
+    """Why configurations are refused, the most frequent reason first."""
     return Counter(verdict.reason for verdict in verdicts if verdict.reason).most_common()

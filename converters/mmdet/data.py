@@ -132,7 +132,8 @@ def _part(section: Section, root: str, found: list[Split], *, train: bool) -> Pa
     """The part of a data set; `found` gets the data sets that read files."""
     name = str(section.values.get("type", "")).rpartition(".")[2]
     if name in REFUSED:
-        raise ConfigError(section.key("type"), f"{section.key('type')} = {name}", _refusal(section.key("type"), name))
+        key = section.key("type")
+        raise ConfigError(key, f"{key} = {name}", f"{key} is {name!r}: {REFUSED[name]}.")
     kind = section.type([*COCO, *VOC, *WRAPPERS])
     section.ignore("lazy_init", because=SPEED)
     if kind == "RepeatDataset":
@@ -152,10 +153,6 @@ def _part(section: Section, root: str, found: list[Split], *, train: bool) -> Pa
         return split.part
     section.done()
     return part
-
-
-def _refusal(key: str, name: str) -> str:
-    return f"{key} is {name!r}: {REFUSED[name]}."
 
 
 def _files(section: Section, kind: str, root: str, *, train: bool) -> Split:
@@ -181,16 +178,16 @@ def _files(section: Section, kind: str, root: str, *, train: bool) -> Split:
     else:
         source, photos = "coco", _path(prefix.take("img", text, ""))
         prefix.ignore("seg", because="no semantic maps are read")
+        prefix.ignore("sub_data_root", because="of a COCO file's data_prefix only img is read")
     prefix.done()
     part = Files(
         source=source,  # type: ignore[arg-type]
         root=_path(os.path.relpath(where, root)) if os.path.isabs(where) == os.path.isabs(root) else where,
         annotation_file=annotations,
         image_folder=photos,
-        indices=section.take("indices", _indices) if section.has("indices") else None,
+        indices=section.take("indices", _indices, None),
         **_filter(section, train=train),
     )
-    section.elsewhere("indices")
     pipeline = section.listed("pipeline")
     section.done()
     return Split(part, classes, pipeline, section.path)

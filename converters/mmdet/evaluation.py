@@ -4,7 +4,7 @@ import os.path
 from typing import Any
 
 from converters.mmdet.data import local_only
-from converters.mmdet.section import ConfigError, Section, number, numbers, text, texts, whole, wholes
+from converters.mmdet.section import ConfigError, Ignored, Section, number, numbers, text, texts, wholes
 from jaxft.parts import Files, Part
 
 KINDS = ("bbox", "segm", "proposal", "proposal_fast")
@@ -24,7 +24,7 @@ def read_evaluators(top: Section, name: str, part: Part, root: str, *, masks: bo
     if len(found) > 1:
         for section in [each for each in found if _name(each) == "CityScapesMetric"]:
             told = "Cityscapes' own figures are not computed; those of COCO's rule beside it are"
-            section.ignored.extend(_whole(section, told))
+            section.pass_over("CityScapesMetric", because=told)
             found.remove(section)
     if len(found) != 1:
         raise ConfigError(name, f"{name} of several", f"{name} has {len(found)} entries; jaxft has one evaluation.")
@@ -38,7 +38,7 @@ def read_evaluators(top: Section, name: str, part: Part, root: str, *, masks: bo
     else:
         if kind == "LVISMetric":
             told = "figures are by COCO's rule; LVIS' own leaves out what was not looked for in a photo"
-            section.ignore("type", because=told)
+            section.ignored.append(Ignored(section.key("type"), kind, told))
         fields = _coco(section, part, root, masks=masks)
     section.done()
     return fields
@@ -54,25 +54,18 @@ def _coco(section: Section, part: Part, root: str, *, masks: bool) -> dict[str, 
     if section.has("ann_file"):
         file = os.path.normpath(section.take("ann_file", text))
         if file != (known := _annotations(part, root)):
-            section.values["ann_file"] = file
-            raise section.refuse("ann_file", f"the evaluation compares with the file of its data set, {known}")
+            raise section.refused("ann_file", file, f"the evaluation compares with the file of its data set, {known}")
     section.elsewhere("ann_file")
     kinds = section.take("metric", texts, ("bbox",))
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        section.values["metric"] = unknown[0]
-        raise section.refuse("metric", f"known are {', '.join(KINDS)}")
+        raise section.refused("metric", unknown[0], f"known are {', '.join(KINDS)}")
     if "segm" in kinds and not masks:
-        section.values["metric"] = kinds
-        raise section.refuse("metric", "but the model finds no masks")
-    fields: dict[str, Any] = {"metric": "coco", "metric_kinds": kinds}
-    if section.has("iou_thrs"):
-        fields["iou_thresholds"] = section.take("iou_thrs", _one_or_more)
+        raise section.refused("metric", kinds, "but the model finds no masks")
+    thresholds = section.take("iou_thrs", _one_or_more, ())
     counts = section.take("proposal_nums", wholes, (100, 300, 1000))
     if 100 not in counts:
-        section.values["proposal_nums"] = counts
-        raise section.refuse("proposal_nums", "100 must be among them, as COCO's mean average precision takes it")
-    section.elsewhere("iou_thrs")
-    return fields | {"proposal_nums": counts}
+        raise section.refused("proposal_nums", counts, "100 must be among them, as COCO's mean average precision takes it")
+    return {"metric": "coco", "metric_kinds": kinds, "iou_thresholds": thresholds, "proposal_nums": counts}
 
 
 def _annotations(part: Part, root: str) -> str:
@@ -87,8 +80,7 @@ def _voc(section: Section) -> dict[str, Any]:
     section.ignore("proposal_nums", because="they are about recall")
     mode = section.take("eval_mode", text, "11points")
     if mode not in ("11points", "area"):
-        section.values["eval_mode"] = mode
-        raise section.refuse("eval_mode", "11points or area was expected")
+        raise section.refused("eval_mode", mode, "11points or area was expected")
     thresholds = section.take("iou_thrs", _one_or_more, (0.5,))
     return {"metric": "voc", "voc_mode": mode, "iou_thresholds": thresholds}
 

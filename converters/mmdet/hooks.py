@@ -55,7 +55,7 @@ def _hook(section: Section, parts: int) -> Fields:
     kind = section.type([*readers, *PASSED_OVER])
     section.ignore("priority", because="what hooks do has a fixed order")
     if kind in PASSED_OVER:
-        section.ignore(*section.values, because=PASSED_OVER[kind])
+        section.pass_over(kind, because=PASSED_OVER[kind])
         return {}
     fields = readers[kind](section, parts)
     section.done()
@@ -79,7 +79,7 @@ def _checkpoint(section: Section, parts: int) -> Fields:
     best = section.values.get("save_best")
     if isinstance(best, list | tuple):
         if len(best) != 1:
-            raise section.refuse("save_best", "jaxft keeps the best model by one figure")
+            raise section.refused("save_best", best, "jaxft keeps the best model by one figure")
         section.values["save_best"] = best[0]
     if section.has("save_best"):
         if (monitor := section.take("save_best", text)) != "auto":
@@ -94,26 +94,23 @@ def _figure(section: Section, monitor: str) -> str:
     """A figure's name here, with a `-` before one that should be small."""
     name = monitor.rpartition("/")[2]
     name = name if name.startswith(("bbox_", "segm_", "loss")) else f"bbox_{name}"
-    rule = section.take("rule", text) if section.has("rule") else None
-    greater = section.take("greater_keys", texts, GREATER) if section.has("greater_keys") else GREATER
-    less = section.take("less_keys", texts, ("loss",)) if section.has("less_keys") else ("loss",)
+    rule = section.take("rule", text, None)
+    greater, less = section.take("greater_keys", texts, GREATER), section.take("less_keys", texts, ("loss",))
     if rule is None:
         known = [name.lower() for name in greater], [name.lower() for name in less]
         ups, downs = ([key for key in keys if key in monitor.lower()] for keys in known)
         if not ups and not downs:
-            raise section.refuse("rule", f"whether a large or a small {monitor} is good must be said")
+            raise section.refused("rule", rule, f"whether a large or a small {monitor} is good must be said")
         rule = "greater" if ups else "less"
     if rule not in ("greater", "less"):
-        section.values["rule"] = rule
-        raise section.refuse("rule", "greater or less was expected")
+        raise section.refused("rule", rule, "greater or less was expected")
     return name if rule == "greater" else f"-{name}"
 
 
 def _average(section: Section, parts: int) -> Fields:
     kind = section.take("ema_type", text, "ExponentialMovingAverage")
     if kind not in ("ExponentialMovingAverage", "ExpMomentumEMA"):
-        section.values["ema_type"] = kind
-        raise section.refuse("ema_type", "jaxft has ExponentialMovingAverage and ExpMomentumEMA")
+        raise section.refused("ema_type", kind, "jaxft has ExponentialMovingAverage and ExpMomentumEMA")
     if parts > 1:
         key = section.key("type")
         raise ConfigError(
@@ -140,6 +137,6 @@ def _early_stopping(section: Section, parts: int) -> Fields:
             min_delta=section.take("min_delta", number, 0.1),
             strict=section.take("strict", flag, False),
             check_finite=section.take("check_finite", flag, True),
-            threshold=section.take("stopping_threshold", number) if section.has("stopping_threshold") else None,
+            threshold=section.take("stopping_threshold", number, None),
         )
     }

@@ -25,6 +25,8 @@ from jaxft.models.detectors.detector import SingleStage, TwoStage
 
 SINGLE_STAGE = {"RetinaNet": "RetinaHead", "FCOS": "FCOSHead", "ATSS": "ATSSHead", "GFL": "GFLHead"}
 TWO_STAGE = ("FasterRCNN", "MaskRCNN", "CascadeRCNN")
+WITHOUT_KEYS = {"train_cfg", "test_cfg", "data_preprocessor", "init_cfg", "loss_bbox", "loss_mask", "bbox_coder"}
+WITHOUT_KEYS |= {"frozen_stages", "norm_eval", "requires_grad", "style", "roi_layer"}
 
 
 def create_model(
@@ -100,6 +102,13 @@ def model_dict(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     beside = whole_config.get("data_preprocessor") if found is not whole_config else None
     # MMEngine's runner gives a model the one of the file where it has none.
     return ({"data_preprocessor": beside} if beside else {}) | dict(found)
+
+
+def structure(value: Any) -> str:
+    """What the keys of a `model` dict depend on, as text: all but training, tests, losses and first values."""
+    if isinstance(value, Mapping):
+        return str({key: structure(item) for key, item in sorted(value.items()) if key not in WITHOUT_KEYS})
+    return str([structure(item) for item in value]) if isinstance(value, list | tuple) else repr(value)
 
 
 def class_counts(model: Mapping[str, Any]) -> dict[str, int]:

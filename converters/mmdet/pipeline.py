@@ -186,7 +186,7 @@ def preprocessing(model: Section) -> dict[str, Any]:
     mean, std = (section.take(name, numbers, (default,) * 3) for name, default in (("mean", 0.0), ("std", 1.0)))
     swaps = [section.take(name, flag, False) for name in ("bgr_to_rgb", "rgb_to_bgr")]
     if all(swaps):
-        raise section.refuse("rgb_to_bgr", "not both of bgr_to_rgb and rgb_to_bgr can be asked for")
+        raise section.refused("rgb_to_bgr", True, "not both of bgr_to_rgb and rgb_to_bgr can be asked for")
     # Either swaps the channels of photos that were read as B, G, R.
     made: dict[str, Any] = {
         "mean": tuple(value / 255 for value in mean),

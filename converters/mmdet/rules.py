@@ -10,7 +10,7 @@ from typing import Any
 
 from flax import nnx
 
-from converters.mmdet.model import parse
+from converters.mmdet.model import parse, structure
 from converters.mmdet.section import ConfigError, Section, flag, number
 from jaxft.config import Rule
 from jaxft.models.layers import BatchNorm, GroupNorm, LayerNorm
@@ -43,6 +43,9 @@ class Parameter:
     path: str
     norm: bool
     bias: bool
+
+
+_KNOWN: dict[str, list[Parameter]] = {}  # by the structure of the model, which takes a quarter of a second to build
 
 
 class Paramwise:
@@ -166,6 +169,13 @@ def _first_matches(rules: Sequence[tuple[str, Wish]], paths: Sequence[str]) -> l
 
 
 def _parameters(model: Mapping[str, Any]) -> list[Parameter]:
+    key = structure(model)
+    if key not in _KNOWN:
+        _KNOWN[key] = _abstract_parameters(model)
+    return _KNOWN[key]
+
+
+def _abstract_parameters(model: Mapping[str, Any]) -> list[Parameter]:
     part = parse(model)
     abstract = nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
     return [

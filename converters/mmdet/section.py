@@ -66,13 +66,14 @@ class Section:
         raise ConfigError(key, f"{key} = {name}", f"{key} is {name!r}, which jaxft does not build; {hint}")
 
     def take(self, name: str, convert: Callable[[Any], Value], default: Any = REQUIRED) -> Value:
-        """The value of an entry, in the type that `convert` makes; `default` where it is missing."""
+        """The value of an entry, in the type that `convert` makes; `default`, where there is one, if it is missing or
+        None."""
         key = self.key(name)
-        if name not in self.values:
-            if default is REQUIRED:
-                raise ConfigError(key, f"{key} is missing", f"{key} is missing.")
+        if name not in self.values and default is REQUIRED:
+            raise ConfigError(key, f"{key} is missing", f"{key} is missing.")
+        value = self.values.pop(name, None)
+        if value is None and default is not REQUIRED:
             return default
-        value = self.values.pop(name)
         try:
             return convert(value)
         except (TypeError, ValueError) as error:
@@ -130,10 +131,15 @@ class Section:
         for name in names:
             self.values.pop(name, None)
 
-    def refuse(self, name: str, expected: str) -> "ConfigError":
+    def pass_over(self, kind: str, *, because: str) -> None:
+        """Passes over the whole section, which is of a kind."""
+        self.ignored.append(Ignored(self.path, {"type": kind} | self.values, because))
+        self.values.clear()
+
+    def refused(self, name: str, value: Any, expected: str) -> ConfigError:
         """The error of an entry that has a value which jaxft does not know; `expected` ends the sentence."""
         key = self.key(name)
-        return ConfigError(key, key, f"{key} is {_short(self.values.get(name))}; {expected}.")
+        return ConfigError(key, key, f"{key} is {_short(value)}; {expected}.")
 
     def fields(self, adapter: pydantic.TypeAdapter[Value], **beside: Any) -> Value:
         """All that is left, as the fields of a dataclass that has the same names; `beside` are further ones.
@@ -184,12 +190,12 @@ class Section:
 
 
 def grouped(ignored: Iterable[Ignored]) -> dict[str, list[str]]:
-    """The entries that were passed over as `key = value`, by their reason; each once."""
+    """The keys that were passed over, by the reason; each once."""
     found: dict[str, list[str]] = {}
     for entry in ignored:
-        line, lines = f"{entry.key} = {_short(entry.value)}", found.setdefault(entry.reason, [])
-        if line not in lines:
-            lines.append(line)
+        keys = found.setdefault(entry.reason, [])
+        if entry.key not in keys:
+            keys.append(entry.key)
     return found
 
 
@@ -238,6 +244,11 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(value)
     return value
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """A name, or a list of names."""
+    return (text(value),) if isinstance(value, str) else tuple(text(item) for item in _items(value))
 
 
 def wholes(value: Any) -> tuple[int, ...]:

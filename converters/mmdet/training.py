@@ -19,7 +19,7 @@ from converters.mmdet.optimizer import read_wrapper
 from converters.mmdet.rules import read_rules
 from converters.mmdet.runner import close
 from converters.mmdet.schedule import Loop, evaluations, length, read_evaluation_loop, read_loop, read_schedule
-from converters.mmdet.section import Ignored, Section, flag, text, whole
+from converters.mmdet.section import Ignored, Section, flag, grouped, text, whole
 from converters.mmdet.values import DRAWN
 from jaxft.config import Config, Data, Detection, Model, Phase, Pretrained
 from jaxft.errors import UserError
@@ -31,6 +31,11 @@ class Reading:
 
     config: Config
     ignored: tuple[Ignored, ...] = ()
+
+    def told(self) -> tuple[str, ...]:
+        """What was passed over, in lines for a person: one a reason, with the entries; none where nothing was."""
+        lines = [f"  {', '.join(keys)}: {reason}." for reason, keys in grouped(self.ignored).items()]
+        return ("These settings of the file have no part in the run:", *lines) if lines else ()
 
 
 def read_config(path: str | Path) -> Reading:

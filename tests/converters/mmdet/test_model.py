@@ -14,8 +14,9 @@ from converters.__main__ import main
 from converters.files import write
 from converters.ledger import MismatchError
 from converters.mmdet import class_counts, create_model, model_dict, with_classes
-from converters.mmdet.coverage import abstract, structure, survey
+from converters.mmdet.coverage import abstract, survey
 from converters.mmdet.file import read
+from converters.mmdet.model import structure
 from converters.rules import leaves
 from converters.sources import load
 from jaxft.errors import UserError
