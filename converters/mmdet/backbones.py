@@ -7,7 +7,7 @@ from converters.mmdet import values
 from converters.mmdet.section import ConfigError, Part, Section, flag, standardized, text, whole, wholes
 from jaxft.models.detectors.backbones.hrnet import BLOCKS, HRNet, Stage
 from jaxft.models.detectors.backbones.regnet import ARCHITECTURES, RegNet
-from jaxft.models.detectors.backbones.resnet import ResNet
+from jaxft.models.detectors.backbones.resnet import DEPTHS, ResNet
 from jaxft.models.detectors.types import Norm
 
 
@@ -80,16 +80,19 @@ def backbone(parent: Section) -> Part:
     if kind in ("RegNet", "HRNet"):
         other = regnet(section) if kind == "RegNet" else hrnet(section)
         return standardized(other) if even else other
+    depth, stages = section.take("depth", whole), section.take("num_stages", whole, 4)
+    if depth not in DEPTHS or (kind == "ResNeXt" and depth < 50):
+        raise section.refused("depth", depth, f"known are {', '.join(map(str, DEPTHS))}, for a ResNeXt from 50 on")
     options: dict[str, Any] = {
-        "depth": section.take("depth", whole),
+        "depth": depth,
         "in_channels": section.take("in_channels", whole, 3),
         "stem_channels": section.take("stem_channels", whole) if section.has("stem_channels") else None,
         "base_channels": section.take("base_channels", whole, 64),
-        "num_stages": section.take("num_stages", whole, 4),
-        "strides": section.take("strides", wholes, (1, 2, 2, 2)),
-        "dilations": section.take("dilations", wholes, (1, 1, 1, 1)),
+        "num_stages": stages,
+        "strides": _for_stages(section, "strides", (1, 2, 2, 2), stages),
+        "dilations": _for_stages(section, "dilations", (1, 1, 1, 1), stages),
         "out_indices": section.take("out_indices", wholes, (0, 1, 2, 3)),
-        "style": section.take("style", text, "pytorch"),
+        "style": section.take("style", _style, "pytorch"),
         "deep_stem": section.take("deep_stem", flag, kind == "ResNetV1d"),
         "avg_down": section.take("avg_down", flag, kind == "ResNetV1d"),
         "norm_cfg": values.norm(section, {"type": "BN"}) or Norm(),
@@ -100,3 +103,17 @@ def backbone(parent: Section) -> Part:
     section.done()
     made = partial(ResNet, **options)
     return standardized(made) if even else made
+
+
+def _style(value: Any) -> str:
+    """Pytorch or caffe."""
+    if value not in ("pytorch", "caffe"):
+        raise ValueError(value)
+    return str(value)
+
+
+def _for_stages(section: Section, name: str, default: tuple[int, ...], stages: int) -> tuple[int, ...]:
+    found = section.take(name, wholes, default)
+    if len(found) != stages:
+        raise section.refused(name, found, f"one for each of num_stages = {stages} was expected")
+    return found

@@ -205,6 +205,8 @@ def local_only(section: Section) -> None:
 
 def _filter(section: Section, *, train: bool) -> dict[str, Any]:
     """Which photos are left out; MMDetection leaves none out in test mode."""
+    if not section.has("filter_cfg"):
+        section.ignore("test_mode", because="without a filter_cfg no photo is left out anyway")
     testing = section.take("test_mode", flag, False)
     if testing:
         section.ignore("filter_cfg", because="MMDetection does not filter in test mode")

@@ -11,7 +11,7 @@ from typing import Any
 from flax import nnx
 
 from converters.mmdet.model import parse, structure
-from converters.mmdet.section import ConfigError, Section, flag, number
+from converters.mmdet.section import ConfigError, Ignored, Section, flag, number
 from jaxft.config import Rule
 from jaxft.models.layers import BatchNorm, GroupNorm, LayerNorm
 from jaxft.models.paths import matches, walk
@@ -67,7 +67,8 @@ class Paramwise:
         backbone = Section(model["backbone"], "model.backbone")
         self.stages = backbone.take("frozen_stages", int, -1)
         self.norm_eval = backbone.take("norm_eval", flag, True)
-        self.frozen_norms = tuple(_frozen_norms(model))
+        self.norms = dict(_norms(model))
+        self.frozen_norms = tuple(region for region, trained in self.norms.items() if not trained)
 
     @property
     def frozen_parts(self) -> tuple[str, ...]:
@@ -115,8 +116,8 @@ class Paramwise:
         return rules
 
 
-def _frozen_norms(model: Mapping[str, Any]) -> Iterator[str]:
-    """The paths of the parts of a model whose normalization is frozen."""
+def _norms(model: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """The paths of the parts of a model that say whether their normalization is trained, and what they say."""
     for region in REGIONS:
         part: Any = model
         for name in region.split("."):
@@ -124,8 +125,8 @@ def _frozen_norms(model: Mapping[str, Any]) -> Iterator[str]:
         stages = part if isinstance(part, list | tuple) else [part]
         for index, stage in enumerate(stages):
             norm = stage.get("norm_cfg") if isinstance(stage, Mapping) else None
-            if norm and not norm.get("requires_grad", True):
-                yield f"{region}.{index}" if len(stages) > 1 else region
+            if norm and "requires_grad" in norm:
+                yield f"{region}.{index}" if len(stages) > 1 else region, bool(norm["requires_grad"])
 
 
 def _factors(section: Section, key: str, values: Any) -> tuple[float, float]:
@@ -142,6 +143,10 @@ def read_rules(model: Mapping[str, Any], paramwise: Section) -> tuple[Rule, ...]
         UserError: there is a setting that patterns cannot express.
     """
     wishes, parameters = Paramwise(model, paramwise), _parameters(model)
+    for region, trained in wishes.norms.items():
+        if not any(parameter.norm and parameter.path.startswith(f"{region}.") for parameter in parameters):
+            key = f"model.{region}.norm_cfg.requires_grad"
+            paramwise.ignored.append(Ignored(key, trained, "that part has no normalization"))
     rules = _first_matches(wishes.candidates(), [parameter.path for parameter in parameters])
     for parameter in parameters:
         given = next((wish for pattern, wish in rules if matches(pattern, parameter.path)), None)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from converters.mmdet import data, pipeline
 from converters.mmdet.evaluation import read_evaluators
 from converters.mmdet.file import is_mmdet, read
@@ -19,10 +21,11 @@ from converters.mmdet.optimizer import read_wrapper
 from converters.mmdet.rules import read_rules
 from converters.mmdet.runner import close
 from converters.mmdet.schedule import Loop, evaluations, length, read_evaluation_loop, read_loop, read_schedule
-from converters.mmdet.section import Ignored, Section, flag, grouped, text, whole
+from converters.mmdet.section import ConfigError, Ignored, Section, flag, grouped, text, whole
 from converters.mmdet.values import DRAWN
 from jaxft.config import Config, Data, Detection, Model, Phase, Pretrained
 from jaxft.errors import UserError
+from jaxft.fields import explain
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,14 @@ def understood(whole_config: Mapping[str, Any]) -> Reading:
         UserError: it holds something that this project does not do; the message names its key.
     """
     ignored: list[Ignored] = []
+    try:
+        return Reading(_config(whole_config, ignored), tuple(ignored))
+    except pydantic.ValidationError as error:
+        # Of numbers beyond their range, under the names that they have in jaxft.
+        raise ConfigError(error.title, f"{error.title} out of range", explain(error, {})) from error
+
+
+def _config(whole_config: Mapping[str, Any], ignored: list[Ignored]) -> Config:
     top = Section(whole_config, "", ignored)
     model = with_classes(model_dict(whole_config), None)
     parse(model, None, ignored)
@@ -84,7 +95,7 @@ def understood(whole_config: Mapping[str, Any]) -> Reading:
     )
     scaling.done()
     close(top)
-    return Reading(config, tuple(ignored))
+    return config
 
 
 def _data(top: Section, model: Mapping[str, Any], loop: Loop) -> tuple[Data, Detection]:
@@ -97,7 +108,7 @@ def _data(top: Section, model: Mapping[str, Any], loop: Loop) -> tuple[Data, Det
     splits = {name: data.evaluation_split(top.section(f"{name}_dataloader"), root) for name in names}
     top.elsewhere("val_dataloader", "test_dataloader")
     data.same_classes(train, tuple(splits.values()))
-    fields = pipeline.preprocessing(Section(model, "model"))
+    fields = pipeline.preprocessing(Section(model, "model", top.ignored))
     fields["transforms"] = pipeline.training_steps(train.pipeline, masks=masks, labels=not alone)
     if fields.get("pad_shapes") == pipeline.padded(fields["transforms"], fields["divisor"]):
         del fields["pad_shapes"]  # which the training photos have anyway; those of an evaluation are not padded to it
@@ -154,7 +165,7 @@ def _pretrained(top: Section, model: Mapping[str, Any]) -> Pretrained:
 def _checkpoint(part: Section) -> tuple[str, str]:
     """The source and the prefix of `init_cfg`; empty where it draws values."""
     found = part.values.get("init_cfg")
-    if isinstance(found, list | tuple) or not found or str(found.get("type")).rpartition(".")[2] != "Pretrained":
+    if not isinstance(found, Mapping) or str(found.get("type")).rpartition(".")[2] != "Pretrained":
         part.ignore("init_cfg", because=DRAWN)
         return "", ""
     section = part.section("init_cfg")
