@@ -109,17 +109,20 @@ class ObjectSource:
         return replace(self, examples=tuple(self.examples[index] for index in indices))
 
     def as_one_class(self, name: str) -> "ObjectSource":
-        """The same objects, all of one class, whose category id is 1."""
+        """The same objects, all of one class, whose category id is that of the first class."""
+        first = self.category_ids[:1]
         examples = (
             example._replace(
                 objects=example.objects._replace(labels=np.zeros_like(example.objects.labels)),
                 truth=tuple(
-                    entry | {"category_id": 1} for entry in example.truth if entry["category_id"] in self.category_ids
+                    entry | {"category_id": first[0]}
+                    for entry in example.truth
+                    if entry["category_id"] in self.category_ids
                 ),
             )
             for example in self.examples
         )
-        return replace(self, classes=(name,), examples=tuple(examples), category_ids=(1,))
+        return replace(self, classes=(name,), examples=tuple(examples), category_ids=first)
 
     def check(self) -> None:
         """Open every file as far as its header, so that a missing one is found before training.

@@ -249,8 +249,8 @@ def test_every_entry_of_coco_is_kept_for_evaluation(tmp_path: Path, content: Con
     )
     assert read(tmp_path, content, classes=("square", "disc")).category_ids == IDS[::-1]
     alone = source.as_one_class("object")
-    assert alone.category_ids == (1,)
-    assert {entry["category_id"] for example in alone.examples for entry in example.truth} == {1}
+    assert alone.category_ids == IDS[:1]
+    assert {entry["category_id"] for example in alone.examples for entry in example.truth} == {IDS[0]}
 
 
 def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
