@@ -155,6 +155,7 @@ class Loop:
             setup.train,
             batch_size=setup.config.data.batch_size,
             seed=setup.config.seed,
+            shuffle=setup.config.data.shuffle,
             start_step=step,
             workers=setup.config.data.workers,
             host=jax.process_index(),
