@@ -10,16 +10,17 @@ from jaxft.tasks.detection.objects import ObjectSource, split_objects
 from jaxft.tasks.detection.voc import read_voc
 
 
-def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDataset, ObjectDataset]:
-    """The training and the validation split.
+def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDataset, ObjectDataset | None]:
+    """The training and the validation split, None where there is to be none.
 
     Raises:
         UserError: annotations are missing or wrong, the splits have other classes, or no photo is left to train on.
     """
     train = open_source(data, fields, data.train, data.classes)
+    validation = None
     if data.holdout:
         train, validation = split_objects(train, data.holdout, seed)
-    else:
+    elif data.validation is not None:
         validation = open_source(data, fields, data.validation, data.classes or train.classes)
     kept = [
         index
@@ -32,7 +33,8 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             f"{train.where} has no photo to train on: {len(train)} photos, none of which has an object and sides of "
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
-    return training_dataset(train.only(kept), fields), evaluation_dataset(validation, fields)
+    evaluated = None if validation is None else evaluation_dataset(validation, fields)
+    return training_dataset(train.only(kept), fields), evaluated
 
 
 def open_source(data: Data, fields: Detection, split: str, classes: tuple[str, ...]) -> ObjectSource:
