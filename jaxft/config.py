@@ -18,6 +18,7 @@ from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Option, differences, explain, field_names, replace
 from jaxft.parts import Part
+from jaxft.schedulers import Scheduler
 from jaxft.tasks import Classification, Detection, Images, TaskFields
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "Config",
     "Data",
     "Detection",
+    "EarlyStopping",
+    "Ema",
     "Images",
     "Model",
     "Optimizer",
@@ -107,21 +110,24 @@ class Data:
     """coco, voc: splits by name that say their files themselves, in the place of annotation_file and image_folder."""
     train: str = "train"
     """The split to train on."""
-    validation: str = "test"
-    """The split to evaluate on."""
+    validation: str | None = "test"
+    """The split to evaluate on; None trains without any evaluation, so that no model is the best."""
     holdout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Evaluate on this share of the training split instead of the validation split (to choose settings)."""
     shuffle: bool = True
     """Train in another order each epoch; otherwise in that of the files, over and over."""
     batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
+    batch_per_device: bool = False
+    """Let batch_size count the examples of one device in one part of `optimizer.accumulate`, as MMDetection does; the
+    run is saved with the examples of its steps."""
     workers: int = pydantic.Field(default=0, ge=0)
     """Processes that decode photos; 0 decodes in threads of the main process."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Schedule:
-    """How the learning rate moves over a phase: linear warm-up times a decay."""
+    """How the learning rate moves over a phase: linear warm-up times a decay; or MMEngine's schedulers."""
 
     decay: Literal["constant", "multistep", "cosine", "onecycle", "inherit"] = "constant"
     """What follows the warm-up; inherit, in a rule, takes the phase's whole schedule."""
@@ -143,6 +149,11 @@ class Schedule:
     """cosine: the share of the rate that is left at the end."""
     peak: float = pydantic.Field(default=0.3, gt=0, lt=1)
     """onecycle: the share of the phase after which the rate is highest."""
+    schedulers: tuple[Scheduler, ...] = ()
+    """MMEngine's schedulers, those of `jaxft.schedulers`, by their own name and meaning, in place of everything above.
+    Each takes the rate as those before it leave it; epochs and iterations count from the start of the phase."""
+    micro_batches: bool = False
+    """schedulers: steps and epochs count the parts of `optimizer.accumulate`, as MMEngine's iterations do."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -169,6 +180,8 @@ class Phase:
 
     epochs: int = pydantic.Field(default=5, ge=1)
     """Length, in passes over the training split."""
+    steps: int | None = pydantic.Field(default=None, ge=1)
+    """Length in steps, in the place of epochs, which is then left at its default."""
     lr_scale: float = pydantic.Field(default=1.0, gt=0)
     """Multiplies the optimizer's learning rate."""
     rules: tuple[Rule, ...] = (Rule(pattern="*"),)
@@ -187,6 +200,8 @@ class Optimizer:
     """adam couples the weight decay to the gradient, adamw does not; sgd couples it."""
     learning_rate: float = pydantic.Field(default=0.01, gt=0)
     """The rate that phases, rules and schedules multiply."""
+    base_batch_size: int | None = pydantic.Field(default=None, ge=1)
+    """Examples a step that the learning rate is meant for; None for any."""
     momentum: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """sgd: momentum."""
     nesterov: bool = False
@@ -206,6 +221,40 @@ class Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Ema:
+    """An exponential moving average of the parameters, which is what is evaluated and exported."""
+
+    decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """How much of the average stays at each step; None keeps no average."""
+    warmup: float = pydantic.Field(default=0.0, ge=0)
+    """The gamma of MMDetection's ExpMomentumEMA, in steps, in which the average gets slow; 0 for none."""
+    begin: int = pydantic.Field(default=0, ge=0)
+    """Steps before the average starts; until then, and after the first step anyway, it equals the parameters."""
+    interval: int = pydantic.Field(default=1, ge=1)
+    """Steps from one update to the next."""
+    buffers: bool = False
+    """Average BatchNorm's statistics, too, instead of taking the present ones."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EarlyStopping:
+    """When to end a run whose evaluations get no better, as MMEngine's EarlyStoppingHook does."""
+
+    patience: int | None = pydantic.Field(default=None, ge=0)
+    """Evaluations in a row that may be no better; None never ends a run early."""
+    metric: str | None = None
+    """The metric to watch, with a leading - where the smaller value is better; None for that of the best model."""
+    min_delta: float = pydantic.Field(default=0.1, ge=0)
+    """A value must be better by so much to count as better."""
+    strict: bool = False
+    """End with an error where an evaluation does not give the metric, instead of leaving it out."""
+    threshold: float | None = None
+    """End as soon as a value is better than this."""
+    check_finite: bool = True
+    """End at a value that is NaN or infinite."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A whole run."""
 
@@ -215,10 +264,13 @@ class Config:
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
-    ema_decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
-    """Keep an exponential moving average of the parameters, this much of it at each step, and evaluate that."""
+    ema: Ema = Ema()
+    early_stopping: EarlyStopping = EarlyStopping()
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the arithmetic; parameters and normalisation stay float32."""
+    auto_scale_lr: bool = False
+    """Multiply the learning rate by the examples of a step over those that it is meant for, which
+    optimizer.base_batch_size says."""
     fsdp: bool = False
     """Shard parameters and optimizer state over the devices instead of copying them to each."""
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
@@ -226,7 +278,16 @@ class Config:
     log_every: int = pydantic.Field(default=10, ge=1)
     """Steps between two lines of metrics."""
     checkpoint_every: int = pydantic.Field(default=0, ge=0)
-    """Steps between two checkpoints, besides one after each epoch; 0 for none."""
+    """Steps between two checkpoints, besides one after each epoch and before each evaluation; 0 for none."""
+    evaluate_every: int = pydantic.Field(default=1, ge=1)
+    """Evaluate at each multiple of this many epochs, or steps, and at the end."""
+    evaluate_unit: Literal["epoch", "step"] = "epoch"
+    """What evaluate_every and evaluate_from count."""
+    evaluate_from: int = pydantic.Field(default=1, ge=1)
+    """The first epoch, or step, after which an evaluation may come; the end of the run is always evaluated."""
+    best_metric: str | None = None
+    """The metric that decides which model is best, with a leading - where the smaller value is better; None for the
+    task's own."""
 
 
 ADAPTER = pydantic.TypeAdapter(Config)
@@ -260,7 +321,8 @@ def load(name: str | Path) -> Config:
 
 def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
-    kinds = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Images, *get_args(TaskFields))
+    run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping)
+    kinds = (*run, Images, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]))
     return {kind.__name__: field_names(kind) for kind in kinds}
 
 

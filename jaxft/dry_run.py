@@ -16,8 +16,9 @@ from jaxft.config import Config
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import walk
 from jaxft.reporting.screen import Screen
+from jaxft.training.batch import resolved
+from jaxft.training.ema import ema_momentum
 from jaxft.training.optim import set_modes
-from jaxft.training.schedules import warmup_steps
 from jaxft.training.setup import Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.step import Compiled, StepInputs, key_data
@@ -66,9 +67,12 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
         UserError: the run could not be started.
     """
     with Screen(console) as screen, doing("planning"):
+        config, remark = resolved(config, jax.device_count())
+        if remark:
+            screen.say(remark)
         setup = set_up(config)
         ledger = setup.load_weights()
-        for dataset in (setup.train, setup.validation):
+        for dataset in setup.datasets:
             screen.say(dataset.report(config.data.batch_size))
         if ledger is not None:
             screen.say(ledger.summary())
@@ -79,11 +83,12 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
         for stage in setup.stages:
             phase = config.phases[stage.index]
             steps = stage.last - stage.first
-            warm = min(warmup_steps(phase.schedule, setup.steps_per_epoch), steps - 1)
-            shown = tuple(dict.fromkeys((0, warm, steps - 1)))
+            highest = int(np.max(list(stage.learning_rates.values()), axis=0).argmax())
+            shown = tuple(dict.fromkeys((0, highest, steps - 1)))
             leaves = list(planned(setup, stage, sources, shown))
             table = full_table(leaves, shown) if full else summary_table(leaves, shown)
-            table.title = f"phase {stage.index + 1}: {phase.epochs} epoch(s), {steps} steps"
+            length = f"{steps} steps" if phase.steps else f"{phase.epochs} epoch(s), {steps} steps"
+            table.title = f"phase {stage.index + 1}: {length}"
             console.print(table)
             screen.say(counts(leaves))
             console.print(sizes_table(setup, stage))
@@ -201,7 +206,7 @@ def sizes_table(setup: Setup, stage: Stage) -> Table:
 def compiled(setup: Setup, stage: Stage) -> Iterator[str]:
     """Compiles the training step of a stage for each of its shapes; a line each, with seconds and bytes a device."""
     step = Compiled(setup.training_step(stage), updates_state=True)
-    inputs = StepInputs(key_data(setup.config.seed), stage.numbers(stage.first), setup.config.ema_decay or 0.0)
+    inputs = StepInputs(key_data(setup.config.seed), stage.numbers(stage.first), ema_momentum(setup.config.ema, 0))
     buckets, firsts = np.unique(setup.train.buckets, return_index=True)
     for number, first in enumerate(firsts.tolist(), 1):
         what = f"the training step of phase {stage.index + 1}, program {number} of {len(buckets)}"

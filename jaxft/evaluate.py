@@ -25,8 +25,8 @@ class Options:
     """Another split than the one that the run evaluated on."""
     root: str | None = None
     """Another data folder than the run's."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which model of the run."""
+    checkpoint: Literal["best", "last"] | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
 
 
 def main() -> None:
@@ -51,7 +51,10 @@ def main() -> None:
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.precision)
         if options.split is None:
-            dataset = task.datasets(config.data, config.seed)[1]
+            validation = task.datasets(config.data, config.seed)[1]
+            if validation is None:
+                raise UserError(f"{options.run} has no validation split; name a split with --split.")
+            dataset = validation
         else:
             dataset = task.dataset(config.data, options.split, run.classes)
         if dataset.classes != run.classes:
@@ -61,7 +64,7 @@ def main() -> None:
         with doing("evaluating") as counted:
             metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted)
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        screen.say(f"{options.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples: {text}")
+        screen.say(f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples: {text}")
 
 
 if __name__ == "__main__":

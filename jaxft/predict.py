@@ -45,8 +45,8 @@ class Options:
     """The run directory."""
     output: Path | None = None
     """A folder for predictions.json (of detectors in COCO's format) and pictures."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which model of the run."""
+    checkpoint: Literal["best", "last"] | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
 
 
 def main() -> None:

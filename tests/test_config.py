@@ -172,12 +172,10 @@ def test_the_run_directory_is_named_after_the_configuration() -> None:
 def test_help_lists_every_field() -> None:
     result = call(train.main, "--help-all")
     assert result.code == 0
-    options = {name.replace("_", "-") for name, _ in flat(Config()) if name not in ("model.mmdet", "task.kind")} | {
-        "config",
-        "workdir",
-        "resume",
-        "dry-run",
-    }
+    # Of a list that is empty there is nothing to change.
+    hidden = {"model.mmdet", "task.kind", "phases.0.schedule.schedulers", "phases.0.rules.0.schedule.schedulers"}
+    options = {name.replace("_", "-") for name, _ in flat(Config()) if name not in hidden}
+    options |= {"config", "workdir", "resume", "dry-run"}
     assert len(options) > 50
     missing = [name for name in sorted(options) if f"--{name}" not in result.out]
     assert not missing

@@ -11,7 +11,7 @@ from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import matches, modules
-from jaxft.training.schedules import schedule
+from jaxft.training.schedules import phase_steps, schedule
 
 FROZEN = "frozen"
 Numbers = dict[str, Any]
@@ -73,7 +73,7 @@ def parameter_groups(
     if all(rule.frozen for rule in phase.rules):
         raise UserError("Every rule is frozen, so nothing would be trained; leave at least one part unfrozen.")
 
-    steps = phase.epochs * steps_per_epoch
+    steps = phase_steps(phase, steps_per_epoch)
     labels, groups = {}, {}
     for path, index in owners.items():
         assert index is not None
@@ -85,14 +85,11 @@ def parameter_groups(
         labels[path] = label
         if label in groups:
             continue
+        moving = phase.schedule if rule.schedule.decay == "inherit" else rule.schedule
+        rate = optimizer.learning_rate * phase.lr_scale * rule.lr_scale
         groups[label] = ParameterGroup(
             label=label,
-            lr=schedule(
-                phase.schedule if rule.schedule.decay == "inherit" else rule.schedule,
-                0.0 if rule.frozen else optimizer.learning_rate * phase.lr_scale * rule.lr_scale,
-                steps,
-                steps_per_epoch,
-            ),
+            lr=schedule(moving, 0.0 if rule.frozen else rate, steps, steps_per_epoch, optimizer.accumulate),
             weight_decay=0.0 if rule.frozen or spared else optimizer.weight_decay * rule.weight_decay_scale,
             frozen=rule.frozen,
             batch_norm=rule.batch_norm,

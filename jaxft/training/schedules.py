@@ -3,23 +3,35 @@
 import jax
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxft import config
 from jaxft.errors import UserError
+from jaxft.fields import differences
 from jaxft.training.layout import on_host
+from jaxft.training.scheduled import scheduled
 
 
-def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int) -> optax.Schedule:
+def schedule(
+    settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int, parts: int = 1
+) -> optax.Schedule:
     """The learning rate at each step of a phase of `steps` steps, counted from 0.
 
     The warm-up is PyTorch's `LinearLR(start_factor=warmup_factor, total_iters=warmup)` or `ConstantLR(factor=
     warmup_factor, total_iters=warmup)`, multiplied with the decay:
     `MultiStepLR` counted from the start of the phase; cosine from the end of the warm-up to the end of the phase; or
-    `optax.cosine_onecycle_schedule`, which has its own warm-up.
+    `optax.cosine_onecycle_schedule`, which has its own warm-up. MMEngine's schedulers stand alone; see `scheduled`.
+
+    Args:
+        parts: in how many parts a batch goes through the model; each is a step where the schedule counts micro-batches.
 
     Raises:
         UserError: the parts contradict each other.
     """
+    if settings.micro_batches and not settings.schedulers:
+        raise UserError("micro_batches is for MMEngine's schedulers, but the schedule names none; leave it out.")
+    if settings.schedulers:
+        return _looked_up(settings, rate, steps, steps_per_epoch, parts)
     unit = steps_per_epoch if settings.unit == "epoch" else 1
     warmup = warmup_steps(settings, steps_per_epoch)
     if warmup >= steps:
@@ -48,6 +60,27 @@ def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch
     else:
         ramp = optax.linear_schedule(settings.warmup_factor, 1.0, warmup)
     return lambda step: ramp(step) * decay(step)
+
+
+def phase_steps(phase: config.Phase, steps_per_epoch: int) -> int:
+    """The length of a phase in steps."""
+    return phase.epochs * steps_per_epoch if phase.steps is None else phase.steps
+
+
+def _looked_up(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int, parts: int) -> optax.Schedule:
+    """A table of the rates that MMEngine's schedulers give."""
+    alone = config.Schedule(schedulers=settings.schedulers, micro_batches=settings.micro_batches)
+    if mixed := differences(settings, alone):
+        raise UserError(
+            f"A schedule has schedulers and {', '.join(mixed)}, which they stand in the place of; leave out one or the "
+            "other."
+        )
+    rates = scheduled(settings.schedulers, rate, steps, steps_per_epoch, parts if settings.micro_batches else 1)
+
+    def look_up(step: ArrayLike) -> np.ndarray:
+        return rates[np.asarray(step)]
+
+    return look_up
 
 
 def warmup_steps(settings: config.Schedule, steps_per_epoch: int) -> int:

@@ -18,13 +18,14 @@ from jaxft.tasks.detection.objects import ObjectSource, split_objects
 from jaxft.tasks.detection.voc import read_voc
 
 
-def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDataset, ObjectDataset]:
-    """The training and the validation split.
+def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDataset, ObjectDataset | None]:
+    """The training and the validation split, None where there is to be none.
 
     Raises:
         UserError: annotations are missing or wrong, the splits have other classes, or no photo is left to train on.
     """
     train = open_source(data, fields, data.train, data.classes, training=True)
+    validation = None
     if data.holdout:
         if not isinstance(data.splits.get(data.train), Files | None):
             raise UserError(
@@ -32,7 +33,7 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
                 "photos or joins several files; name a validation split instead."
             )
         train, validation = split_objects(train, data.holdout, seed)
-    else:
+    elif data.validation is not None:
         validation = open_source(data, fields, data.validation, data.classes or train.classes)
     kept = train.only(_kept(train, keep_empty=fields.keep_empty, min_side=fields.min_side))
     if not len(kept):
@@ -40,7 +41,7 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             f"{train.where} has no photo to train on: {len(train)} photos, none of which has an object and sides of "
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
-    return training_dataset(kept, fields), evaluation_dataset(validation, fields)
+    return training_dataset(kept, fields), None if validation is None else evaluation_dataset(validation, fields)
 
 
 def open_source(

@@ -49,7 +49,10 @@ class DetectionTask:
 
     # Data
 
-    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
+    def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
+        return ()  # which sizes and classes have objects, the annotations say
+
+    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
         return open_datasets(data, self.fields, seed)
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
