@@ -1,5 +1,7 @@
 """Metrics of a run's model on a split: `python -m jaxft.evaluate --run DIR`."""
 
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,9 +10,10 @@ import tyro
 
 from jaxft.activity import doing
 from jaxft.cli import program, run_command, start
-from jaxft.config import replace
+from jaxft.config import Data, replace
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
+from jaxft.predict import check_folder, write
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 
@@ -27,6 +30,11 @@ class Options:
     """Another data folder than the run's."""
     checkpoint: Literal["best", "last"] | None = None
     """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
+    output: Path | None = None
+    """A folder for the predictions that were scored: predictions.json (of detectors COCO's results, with the ids of the
+    annotation file) and pictures."""
+    json: bool = False
+    """Print one JSON object on standard output, and all else on standard error."""
 
 
 def main() -> None:
@@ -39,6 +47,8 @@ def main() -> None:
             f"{options.run} was trained on datasets of your own, which its configuration does not describe; evaluate "
             "it from Python: jaxft.evaluate(jaxft.load_run(path), dataset)."
         )
+    if options.output is not None:
+        check_folder(options.output)
     if options.root is not None:
         config = replace(config, {"data.root": options.root})
     check_root(config.data, "--root")
@@ -47,7 +57,7 @@ def main() -> None:
     from jaxft.training.evaluation import evaluate, run_predictor
     from jaxft.training.finished import open_run
 
-    with Screen(make_console()) as screen, doing("opening the run"):
+    with Screen(make_console(stderr=options.json)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.precision)
         if options.split is None:
@@ -61,10 +71,32 @@ def main() -> None:
             raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
         dataset.check()
         predictor, arrays = run_predictor(run, task)
+        keep = range(len(dataset)) if options.output is not None else ()
         with doing("evaluating") as counted:
-            metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted)
-        text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        screen.say(f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples: {text}")
+            metrics, predictions = evaluate(predictor, task, arrays, dataset, keep, counted, undefined=True)
+        if options.output is not None:
+            write(task, dataset, predictions, options.output)
+        said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
+        defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        if not options.json:
+            screen.say(f"{said}: " + "  ".join(f"{name} {value:.4f}" for name, value in defined.items()))
+        if task.primary_metric.name not in defined:
+            screen.say(f"{task.primary_metric.name} is not defined: the examples have nothing that it could count.")
+    if options.json:
+        content = {
+            "run": str(options.run),
+            "checkpoint": run.checkpoint,
+            "step": run.step,
+            "split": options.split or split_name(config.data),
+            "examples": len(dataset),
+            "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        }
+        print(json.dumps(content))
+
+
+def split_name(data: Data) -> str | None:
+    """What a run evaluates on."""
+    return f"{data.train} (held out)" if data.holdout else data.validation
 
 
 if __name__ == "__main__":

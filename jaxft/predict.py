@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -12,6 +12,10 @@ from jaxft.cli import program, run_command, start
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
+
+if TYPE_CHECKING:
+    from jaxft.data.dataset import Dataset
+    from jaxft.tasks.task import Predictions, Task
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
@@ -35,6 +39,26 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def check_folder(path: Path) -> None:
+    """Raises a UserError where a path cannot be a folder for predictions."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is no folder; choose another --output.")
+
+
+def write(task: "Task", dataset: "Dataset", predictions: "Predictions", folder: Path) -> None:
+    """Writes predictions into a folder, which is made where it is missing.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with doing(f"writing {folder}"):
+            task.write(dataset, predictions, folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error}); choose another --output.") from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Predicts what a run's task says of photos: classes, or the objects in them."""
@@ -44,7 +68,8 @@ class Options:
     run: Path
     """The run directory."""
     output: Path | None = None
-    """A folder for predictions.json (of detectors in COCO's format) and pictures."""
+    """A folder for predictions.json and pictures. Of detectors it holds COCO's results, whose image and category ids
+    images.json explains; jaxft evaluate --output writes those of a split with the ids of its annotation file."""
     checkpoint: Literal["best", "last"] | None = None
     """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
 
@@ -55,8 +80,8 @@ def main() -> None:
     if not options.photos:
         raise UserError("Name at least one photo or folder of photos.")
     files = find_photos(options.photos)
-    if options.output is not None and options.output.exists() and not options.output.is_dir():
-        raise UserError(f"{options.output} is no folder; choose another --output.")
+    if options.output is not None:
+        check_folder(options.output)
     RunDirectory(options.run).check()
     start()
     from jaxft.reporting.screen import Screen
@@ -76,12 +101,7 @@ def main() -> None:
         predictions = dict(sorted(predictions.items()))
         screen.console.print(task.table(dataset, predictions))
         if options.output is not None:
-            try:
-                options.output.mkdir(parents=True, exist_ok=True)
-                with doing(f"writing {options.output}"):
-                    task.write(dataset, predictions, options.output)
-            except OSError as error:
-                raise UserError(f"{options.output} cannot be written ({error}); choose another --output.") from error
+            write(task, dataset, predictions, options.output)
 
 
 if __name__ == "__main__":

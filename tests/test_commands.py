@@ -52,6 +52,27 @@ def test_evaluate_on_another_split_and_folder(small_run: Path, photos: Path, tmp
     assert "red" in message
 
 
+def test_evaluate_prints_json_alone(small_run: Path, tmp_path: Path) -> None:
+    wanted = [line for line in lines(small_run) if line["split"] == "validation"][-1]
+    output = tmp_path / "out"
+    arguments = ("--run", small_run, "--checkpoint", "last", "--json", "--output", output)
+    result = call(evaluate_main, *arguments)
+    assert result.code == 0, result
+    printed = json.loads(result.out)
+    assert printed["metrics"] == pytest.approx({name: wanted[name] for name in ("loss", "accuracy")}, rel=1e-5)
+    assert {name: value for name, value in printed.items() if name != "metrics"} == {
+        "run": str(small_run),
+        "checkpoint": "last",
+        "step": wanted["step"],
+        "split": "test",
+        "examples": 10,
+    }
+    assert len(json.loads((output / "predictions.json").read_text())) == 10
+    (tmp_path / "file").write_text("")
+    message = user_error(call(evaluate_main, *arguments[:-1], tmp_path / "file"))
+    assert "is no folder" in message
+
+
 # Predict
 
 

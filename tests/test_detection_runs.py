@@ -22,6 +22,7 @@ from jaxft.predict import main as predict_main
 from jaxft.training.finished import open_run
 from tests.scenes import CLASSES, Finder, write_coco, write_config, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
+from tests.tasks.detection.sets import judged
 from tests.training.test_processes import processes
 
 pytest_plugins = ("tests.runs",)
@@ -125,21 +126,57 @@ def test_evaluate_another_split(detector_run: Path) -> None:
     assert "12 examples" in result.out
 
 
+def test_what_evaluate_writes_scores_directly(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
+    """The annotation file and the predictions, in pycocotools' hands, give the figures that were printed."""
+    output = tmp_path / "out"
+    result = call(evaluate_main, "--run", detector_run, "--split", "train", "--output", output, "--json")
+    assert result.code == 0, result
+    printed = json.loads(result.out)
+    assert (printed["split"], printed["checkpoint"], printed["examples"]) == ("train", "best", 12)
+    annotations = scenes / "annotations" / "instances_train.json"
+    judge = judged(annotations, output / "predictions.json", "bbox")
+    figures = printed["metrics"]
+    names = ["bbox_mAP", *(f"bbox_mAP_{end}" for end in ("50", "75", "s"))]
+    assert [figures[name] for name in names] == pytest.approx(judge.stats[:4].tolist(), abs=1e-12)
+    assert figures["bbox_AR@100"] == pytest.approx(judge.stats[8], abs=1e-12)
+    assert judge.stats[5] == -1
+    assert figures["bbox_mAP_l"] is None
+    assert len(list(output.glob("*.png"))) == 12
+    content = json.loads((output / "images.json").read_text())
+    assert content["categories"] == json.loads(annotations.read_text())["categories"]
+
+
+def test_what_is_not_defined_is_said(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
+    """Photos without an object have no mean average precision."""
+    shutil.copytree(scenes, tmp_path / "scenes")
+    file = tmp_path / "scenes" / "annotations" / "instances_test.json"
+    write_json(tmp_path / "scenes", "test", json.loads(file.read_text()) | {"annotations": []})
+    result = call(evaluate_main, "--run", detector_run, "--root", tmp_path / "scenes")
+    assert result.code == 0, result
+    assert "bbox_mAP is not defined" in result.out
+    result = call(evaluate_main, "--run", detector_run, "--root", tmp_path / "scenes", "--json")
+    figures = json.loads(result.out)["metrics"]
+    assert "bbox_mAP" in figures
+    assert set(figures.values()) == {None}
+    assert "bbox_mAP is not defined" in result.err
+
+
 def test_predict_writes_drawings_and_cocos_json(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
     files = [scenes / "photos" / f"test{number}.png" for number in (0, 2)]
     output = tmp_path / "out"
     result = call(predict_main, "--run", detector_run, "--output", output, *files)
     assert result.code == 0, result
     assert all(str(file) in result.out for file in files)
-    content = json.loads((output / "predictions.json").read_text())
+    content = json.loads((output / "images.json").read_text())
     assert [entry["file_name"] for entry in content["images"]] == [str(file) for file in files]
     assert [entry["name"] for entry in content["categories"]] == list(CLASSES)
-    assert {entry["image_id"] for entry in content["annotations"]} == {1, 2}
-    for entry in content["annotations"]:
+    entries = json.loads((output / "predictions.json").read_text())
+    assert {entry["image_id"] for entry in entries} == {1, 2}
+    for entry in entries:
         assert 0 <= entry["score"] <= 1
         assert entry["category_id"] in (1, 2)
         assert entry["bbox"][2] > 0
-    table = COCO(output / "predictions.json")
+    table = COCO(output / "images.json").loadRes(str(output / "predictions.json"))
     assert len(table.getAnnIds(imgIds=[1])) > 0
     sizes = []
     for name in ("0000_test0.png", "0001_test2.png"):

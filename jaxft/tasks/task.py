@@ -41,7 +41,7 @@ class Evaluator(Protocol):
         """Takes the prediction of the example at a position; each comes once, in any order."""
 
     def result(self) -> dict[str, float]:
-        """The metrics of all that was added; the primary one among them."""
+        """The metrics of all that was added, the primary one among them; NaN where the examples do not define one."""
 
 
 class Program(NamedTuple):

@@ -1,5 +1,6 @@
 """A model at work on a dataset: its predictions, example by example, and what a task makes of them."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -78,11 +79,15 @@ def evaluate(
     dataset: Dataset,
     keep: Collection[int] = (),
     counted: Counted = ignored,
+    *,
+    undefined: bool = False,
 ) -> tuple[dict[str, float], dict[int, Prediction]]:
     """The metrics of a dataset, each example counted once; and the predictions of the examples in `keep`.
 
     Args:
         counted: is told how many examples are done, and how many there are.
+        undefined: whether figures that the examples do not define, such as the mean average precision where there is
+            nothing to find, are there as NaN; otherwise they are left out, the primary one, too.
 
     Raises:
         Interrupted: a signal has asked the run to end, and no other process waits for this one.
@@ -94,7 +99,10 @@ def evaluate(
         evaluator.add(index, prediction)
         if index in keep:
             kept[index] = prediction
-    return evaluator.result(), dict(sorted(kept.items()))
+    metrics = evaluator.result()
+    if not undefined:
+        metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
+    return metrics, dict(sorted(kept.items()))
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -31,6 +31,16 @@ SIMPLE: dict[str, tuple[str, ...]] = {
 """The simple fields that a list of steps takes the place of; `rounding` is that of both."""
 
 
+def _has_the_main_count(counts: tuple[int, ...]) -> tuple[int, ...]:
+    if 100 not in counts or len(set(counts)) < len(counts):
+        raise ValueError("100 must be among them, at which COCO takes the mean average precision, and none twice")
+    return counts
+
+
+Overlap = Annotated[float, pydantic.Field(gt=0, le=1)]
+Counts = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.AfterValidator(_has_the_main_count)]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Detection:
     """How a photo with objects becomes arrays of fixed shapes. A scale is the longest side and the shortest side that
@@ -77,6 +87,19 @@ class Detection:
     """Divides the channels after that."""
     bgr: bool = False
     """The model sees B, G, R instead of R, G, B."""
+    metric: Literal["coco", "voc"] | None = None
+    """Evaluation: COCO's rule (pycocotools) or PASCAL VOC's; None takes that of the data source."""
+    metric_kinds: tuple[Literal["bbox", "segm", "proposal", "proposal_fast"], ...] = ()
+    """Evaluation by COCO's rule: what is scored: boxes, masks, or the recall of boxes whatever their class, by COCO's
+    rule (proposal) or with each object given the box that overlaps it most (proposal_fast). Empty scores boxes, and
+    masks where the model finds them."""
+    iou_thresholds: tuple[Overlap, ...] = ()
+    """Evaluation: the overlaps from which on an object is found; empty for COCO's 0.5, 0.55, ... 0.95, or VOC's 0.5."""
+    proposal_nums: Counts = (100, 300, 1000)
+    """Evaluation by COCO's rule: so many objects of a photo count, best first: 100 of them for bbox_mAP, the largest
+    number for all other precisions, each for a recall of its own."""
+    voc_mode: Literal["11points", "area"] = "11points"
+    """Evaluation by VOC's rule: precision at eleven recalls (VOC 2007), or the area under its curve (VOC 2010)."""
     show_above: float = pydantic.Field(default=0.3, ge=0, le=1)
     """Drawings show objects with at least this score."""
 

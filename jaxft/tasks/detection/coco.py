@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxft.data.problems import refuse
 from jaxft.errors import UserError
-from jaxft.tasks.detection.objects import Annotated, ObjectSource, Shape, box_problem, gather
+from jaxft.tasks.detection.objects import Annotated, Entry, ObjectSource, Shape, box_problem, gather
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -45,6 +45,7 @@ def read_coco(
         images[image["id"]] = image
         seen.add(image["file_name"])
     rows: dict[int, list] = {number: [] for number in images}
+    truth: dict[int, list[Entry]] = {number: [] for number in images}
     outside = flat = 0
     for index, annotation in enumerate(content["annotations"]):
         if missing := _missing(annotation, ("image_id", "category_id", "bbox")):
@@ -55,6 +56,9 @@ def read_coco(
         if problem := _problem(annotation, image, names, masks):
             problems.append(f"{entry} {problem}")
             continue
+        truth[annotation["image_id"]].append(
+            annotation if masks else {key: value for key, value in annotation.items() if key != "segmentation"}
+        )
         if annotation["category_id"] not in labels or annotation.get("ignore"):
             continue
         x, y, width, height = annotation["bbox"]
@@ -76,10 +80,12 @@ def read_coco(
             objects=gather([row for row, _ in rows[number]], [shape for _, shape in rows[number]] if masks else ()),
             number=number,
             name=image["file_name"],
+            truth=tuple(truth[number]),
         )
         for number, image in images.items()
     )
-    return ObjectSource(str(file), classes or tuple(names.values()), examples, outside, flat)
+    ids = tuple(sorted(labels, key=labels.__getitem__))
+    return ObjectSource(str(file), classes or tuple(names.values()), examples, outside, flat, ids)
 
 
 def _load(file: Path) -> dict[str, list[dict[str, Any]]]:

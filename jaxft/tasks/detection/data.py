@@ -14,6 +14,7 @@ from jaxft.parts import ClassBalanced, Concat, Files, Part, Repeat
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.coco import read_coco
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, training_dataset
+from jaxft.tasks.detection.evaluator import with_metric
 from jaxft.tasks.detection.objects import ObjectSource, split_objects
 from jaxft.tasks.detection.voc import read_voc
 
@@ -24,6 +25,7 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
     Raises:
         UserError: annotations are missing or wrong, the splits have other classes, or no photo is left to train on.
     """
+    fields = with_metric(fields, data)
     train = open_source(data, fields, data.train, data.classes, training=True)
     validation = None
     if data.holdout:
@@ -42,6 +44,16 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
     return training_dataset(kept, fields), None if validation is None else evaluation_dataset(validation, fields)
+
+
+def open_dataset(data: Data, fields: Detection, split: str, classes: tuple[str, ...]) -> ObjectDataset:
+    """One split, to evaluate a model of these classes on.
+
+    Raises:
+        UserError: as of `open_source`.
+    """
+    fields = with_metric(fields, data)
+    return evaluation_dataset(open_source(data, fields, split, classes), fields)
 
 
 def open_source(

@@ -1,151 +1,129 @@
-"""COCO's evaluation: mean average precision of boxes and masks, by overlap, by size and by class."""
+"""COCO's evaluation of boxes, masks and proposals: `pycocotools.COCOeval` on the annotation file's own entries."""
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jaxft.tasks.detection.found import Found
-from jaxft.tasks.detection.objects import Objects, ObjectSource
+from jaxft.tasks.detection.objects import Entry, ObjectSource
+from jaxft.tasks.detection.proposals import fast_recall
+from jaxft.tasks.detection.results import Founds, box_results, category_ids, coco_dataset, mask_results
 
-Entry = dict[str, Any]
-# How many objects of a photo count, best first: for precision the first number, for recall each (MMDetection's).
-_COUNTS = (100, 300, 1000)
-# Precision under MMDetection's names: the overlaps, of 0.5, 0.55, ... 0.95, and the size, of COCO's four.
-_PRECISION = {
-    "mAP": (slice(None), 0),
-    "mAP_50": (slice(0, 1), 0),
-    "mAP_75": (slice(5, 6), 0),
-    "mAP_s": (slice(None), 1),
-    "mAP_m": (slice(None), 2),
-    "mAP_l": (slice(None), 3),
-}
+Kind = Literal["bbox", "segm", "proposal", "proposal_fast"]
+MAIN_COUNT = 100  # the objects of a photo that count for COCOeval's mean average precision
+_SIZES = {"_s": 1, "_m": 2, "_l": 3}  # positions in COCO's ranges of areas; 0 is all
 
 
-def coco_metrics(source: ObjectSource, found: Mapping[int, Found]) -> dict[str, float]:
-    """COCO's figures for the photos of a source, 0..1.
+def coco_metrics(
+    source: ObjectSource,
+    found: Founds,
+    kinds: Sequence[Kind] = ("bbox",),
+    *,
+    thresholds: Sequence[float] = (),
+    counts: Sequence[int] = (MAIN_COUNT, 300, 1000),
+) -> dict[str, float]:
+    """The figures of `COCOeval` for the photos of a source, 0..1; NaN where they are not defined (its -1).
+
+    The names, and which objects count for which figure, are MMDetection's (`CocoMetric`): its `mAP` is taken at 100
+    objects a photo, all other precisions at the last of `counts`.
 
     Args:
-        source: the truth; read with masks where masks are to be judged.
-        found: what was found in the photo at each position of the source; a photo without an entry has nothing.
+        source: `truth` of its photos is what is to be found.
+        found: what was found.
+        kinds: `bbox`, `segm`, and for objects of any class `proposal` and `proposal_fast`.
+        thresholds: the overlaps from which on an object is found; COCO's 0.5, 0.55, ... 0.95 where it is empty.
+        counts: objects of a photo that count, best first; 100 must be among them.
 
     Returns:
-        `bbox_mAP` (the mean over the overlaps 0.5, 0.55, ... 0.95), `bbox_mAP_50`, `bbox_mAP_75`, for small, medium and
-        large objects `bbox_mAP_s`, `_m`, `_l`, and for each class `bbox_mAP/CLASS`; the mean recall with 100 objects a
-        photo `bbox_AR@100`, with 300 and 1000 where so many were found; with masks the same as `segm_...`.
-        Sizes and classes of which the truth has no object are left out.
+        For boxes `bbox_mAP` (the mean over the overlaps), `bbox_mAP_50`, `bbox_mAP_75`, for small, medium and large
+        objects `bbox_mAP_s`, `_m`, `_l`, for each class `bbox_mAP/CLASS`; the mean recall `bbox_AR@100` with so many
+        objects a photo, for each count that some photo reaches, and `bbox_AR_s@...`, `_m`, `_l` with the largest of
+        these. For masks the same as `segm_...`, for proposals the recall alone.
     """
-    kinds = ["bbox"]
-    if any(entry.codes for entry in found.values()) and any(example.objects.shapes for example in source.examples):
-        kinds.append("segm")
+    most = max((len(objects.labels) for objects in found.values()), default=0)
+    ordered = sorted(counts)
+    reached = [count for place, count in enumerate(ordered) if count <= MAIN_COUNT or most > ordered[place - 1]]
     metrics: dict[str, float] = {}
-    for kind in kinds:
-        truth = [_truth(example.objects, kind) for example in source.examples]
-        answers = [_answers(found.get(index), kind) for index in range(len(source))]
-        metrics |= _evaluate(source, truth, answers, kind)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress
+        truth = coco_truth(source)
+        for kind in kinds:
+            if kind == "proposal_fast":
+                overlaps = thresholds or COCOeval(iouType="bbox").params.iouThrs
+                recalls = fast_recall(source, found, overlaps, reached)
+                metrics |= {f"{kind}_AR@{count}": value for count, value in recalls.items()}
+                continue
+            results = mask_results(source, found) if kind == "segm" else box_results(source, found)
+            judge = _judge(truth, results, kind, thresholds, counts)
+            figures = _recalls(judge, reached)
+            if kind != "proposal":
+                figures = _precisions(judge, source) | figures
+            metrics |= {f"{kind}_{name}": value for name, value in figures.items()}
     return metrics
 
 
-def _evaluate(
-    source: ObjectSource, truth: Sequence[Sequence[Entry]], found: Sequence[Sequence[Entry]], kind: str
-) -> dict[str, float]:
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
-        tables = []
-        for annotations in (truth, found):
-            table = COCO()
-            table.dataset = _dataset(source, annotations)
-            table.createIndex()
-            tables.append(table)
-        judge = COCOeval(*tables, kind)
-        judge.params.maxDets = list(_COUNTS)
-        judge.evaluate()
-        judge.accumulate()
-    # Overlaps, recalls, classes, sizes, counts; and without the recalls.
-    precision, recall = judge.eval["precision"][..., 0], judge.eval["recall"][:, :, 0]
-    figures = {f"{kind}_{name}": _mean(precision[at][..., size]) for name, (at, size) in _PRECISION.items()}
-    figures |= {f"{kind}_mAP/{name}": _mean(precision[:, :, index, 0]) for index, name in enumerate(source.classes)}
-    most = max((len(photo) for photo in found), default=0)
-    for index, count in enumerate(_COUNTS):
-        if index == 0 or most > _COUNTS[index - 1]:
-            figures[f"{kind}_AR@{count}"] = _mean(recall[..., index])
-    main = f"{kind}_mAP"  # must be there for the choice of the best model
-    return {name: max(value, 0.0) for name, value in figures.items() if value > -1 or name == main}
+def coco_truth(source: ObjectSource) -> COCO:
+    """What is to be found as pycocotools' table, as `COCO(annotation_file)` would make it of these photos.
+
+    What the format leaves open gets pycocotools' meaning: no crowd, the area of the box, an id of its own. VOC's
+    difficult objects get an area outside of all of COCO's ranges. That is the one way to have COCOeval ignore an object
+    that is no crowd: what overlaps it by a threshold is neither right nor wrong, what lies somewhere in it is wrong.
+    """
+    entries: list[Entry] = []
+    for example in source.examples:
+        for entry in example.truth:
+            open_fields = {"id": -1 - len(entries), "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]}
+            entries.append(open_fields | entry | ({"area": -1.0} if entry.get("difficult") else {}))
+    return _table(coco_dataset(source), entries)
 
 
-def _mean(values: np.ndarray) -> float:
-    """The mean of what COCOeval counted; -1 where that is nothing."""
-    counted = values[values > -1]
-    return float(counted.mean()) if counted.size else -1.0
+def _table(dataset: Entry, annotations: list[Entry]) -> COCO:
+    table = COCO()
+    table.dataset = dataset | {"annotations": annotations}
+    table.createIndex()
+    return table
 
 
-def _dataset(source: ObjectSource, annotations: Sequence[Sequence[Entry]]) -> Entry:
-    images = [
-        {"id": index, "width": example.width, "height": example.height} for index, example in enumerate(source.examples)
-    ]
-    numbered = [entry | {"image_id": index} for index, entries in enumerate(annotations) for entry in entries]
+def _judge(
+    truth: COCO, results: list[Entry], kind: Kind, thresholds: Sequence[float], counts: Sequence[int]
+) -> COCOeval:
+    # loadRes takes no empty list.
+    found = truth.loadRes(results) if results else _table(truth.dataset, [])
+    judge = COCOeval(truth, found, "segm" if kind == "segm" else "bbox")
+    judge.params.useCats = int(kind != "proposal")
+    judge.params.maxDets = list(counts)
+    if thresholds:
+        judge.params.iouThrs = np.array(thresholds)
+    judge.evaluate()
+    judge.accumulate()
+    return judge
+
+
+def _precisions(judge: COCOeval, source: ObjectSource) -> dict[str, float]:
+    precision = judge.eval["precision"]  # overlaps, recalls, classes, sizes, counts
+    overlaps = judge.params.iouThrs
+    names = dict(zip(category_ids(source), source.classes, strict=True))
     return {
-        "info": {},
-        "images": images,
-        "annotations": [entry | {"id": number} for number, entry in enumerate(numbered, 1)],
-        "categories": [{"id": label, "name": name} for label, name in enumerate(source.classes)],
+        "mAP": _mean(precision[..., 0, judge.params.maxDets.index(MAIN_COUNT)]),
+        "mAP_50": _mean(precision[overlaps == 0.5, ..., 0, -1]),
+        "mAP_75": _mean(precision[overlaps == 0.75, ..., 0, -1]),
+        **{f"mAP{name}": _mean(precision[..., size, -1]) for name, size in _SIZES.items()},
+        **{f"mAP/{names[id_]}": _mean(precision[:, :, k, 0, -1]) for k, id_ in enumerate(judge.params.catIds)},
     }
 
 
-def _truth(objects: Objects, kind: str) -> list[Entry]:
-    entries = [
-        {"category_id": int(label), "bbox": _corner_and_size(box), "area": float(area), "iscrowd": int(ignored)}
-        for box, label, ignored, area in zip(objects.boxes, objects.labels, objects.ignored, objects.areas, strict=True)
-    ]
-    shapes = objects.shapes if kind == "segm" else ()
-    return (
-        [entry | {"segmentation": shape} for entry, shape in zip(entries, shapes, strict=True)] if shapes else entries
-    )
+def _recalls(judge: COCOeval, reached: Sequence[int]) -> dict[str, float]:
+    recall = judge.eval["recall"]  # overlaps, classes, sizes, counts
+    return {
+        **{f"AR@{count}": _mean(recall[:, :, 0, place]) for place, count in enumerate(reached)},
+        **{f"AR{name}@{reached[-1]}": _mean(recall[:, :, size, -1]) for name, size in _SIZES.items()},
+    }
 
 
-def _answers(found: Found | None, kind: str) -> list[Entry]:
-    """Annotations with scores; their areas, by which COCO tells small from large, are those of the boxes or masks."""
-    if found is None:
-        return []
-    entries = [
-        {
-            "category_id": int(label),
-            "bbox": _corner_and_size(box),
-            "area": float((box[2] - box[0]) * (box[3] - box[1])),
-            "iscrowd": 0,
-            "score": float(score),
-        }
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
-    ]
-    if not found.codes or kind == "bbox":
-        return entries
-    return [
-        entry | {"segmentation": code, "area": float(coco_mask.area(code))}
-        for entry, code in zip(entries, found.codes, strict=True)
-    ]
-
-
-def _corner_and_size(box: np.ndarray) -> list[float]:
-    x0, y0, x1, y1 = box.tolist()
-    return [x0, y0, x1 - x0, y1 - y0]
-
-
-def written(source: ObjectSource, found: Mapping[int, Found]) -> Entry:
-    """What was found as COCO's JSON: images, categories (numbered from 1) and annotations with scores."""
-    kind = "segm" if any(entry.codes for entry in found.values()) else "bbox"
-    content = _dataset(source, [_answers(found.get(index), kind) for index in range(len(source))])
-    images = [
-        entry | {"id": example.number, "file_name": example.name}
-        for entry, example in zip(content["images"], source.examples, strict=True)
-    ]
-    numbers = [example.number for example in source.examples]
-    annotations = [
-        entry | {"image_id": numbers[entry["image_id"]], "category_id": entry["category_id"] + 1}
-        for entry in content["annotations"]
-    ]
-    categories = [entry | {"id": entry["id"] + 1} for entry in content["categories"]]
-    return content | {"images": images, "annotations": annotations, "categories": categories}
+def _mean(values: np.ndarray) -> float:
+    """The mean of what COCOeval counted; NaN where that is nothing."""
+    counted = values[values > -1]
+    return float(counted.mean()) if counted.size else float("nan")

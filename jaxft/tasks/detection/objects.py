@@ -19,6 +19,10 @@ Shape = list[list[float]] | dict[str, Any]
 """The outline of an object: polygons `[[x0, y0, x1, y1, ...], ...]`, or a run-length code `{"size", "counts"}`."""
 
 
+Entry = dict[str, Any]
+"""An object in COCO's form; `bbox` is x, y, width, height in pixels of the photo as it is stored."""
+
+
 class Objects(NamedTuple):
     """The `K` objects of one photo, in pixels of the photo as it is stored.
 
@@ -45,6 +49,9 @@ class Annotated(NamedTuple):
         width, height: in pixels; the boxes are those of a photo of this size.
         number: COCO's image id; of VOC the position in the split, from 1.
         name: what to call the photo in messages and reports.
+        truth: the annotation file's entries of the photo, each of them and unchanged, for evaluation alone. COCO: all
+            fields as the file has them (`segmentation` where the source was read with masks). VOC: `id`, `image_id`,
+            `category_id`, `bbox`, `area`, `iscrowd` 0 and `difficult` 0 or 1; see `jaxft.tasks.detection.voc`.
     """
 
     image: ImageData
@@ -53,6 +60,7 @@ class Annotated(NamedTuple):
     objects: Objects
     number: int
     name: str
+    truth: tuple[Entry, ...] = ()
 
     def pixels(self) -> np.ndarray:
         """Decode: uint8 `[height, width, 3]`, upright where the annotation is of the upright photo.
@@ -80,6 +88,7 @@ class ObjectSource:
         examples: the photos.
         outside: boxes that reached beyond their photo and were clipped.
         flat: boxes narrower or lower than a pixel, which were left out.
+        category_ids: the file's id of each class, in the order of `classes`; empty where no file gave the classes.
     """
 
     where: str
@@ -87,6 +96,7 @@ class ObjectSource:
     examples: tuple[Annotated, ...]
     outside: int = 0
     flat: int = 0
+    category_ids: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -99,12 +109,20 @@ class ObjectSource:
         return replace(self, examples=tuple(self.examples[index] for index in indices))
 
     def as_one_class(self, name: str) -> "ObjectSource":
-        """The same objects, all of one class."""
+        """The same objects, all of one class, whose category id is that of the first class."""
+        first = self.category_ids[:1]
         examples = (
-            example._replace(objects=example.objects._replace(labels=np.zeros_like(example.objects.labels)))
+            example._replace(
+                objects=example.objects._replace(labels=np.zeros_like(example.objects.labels)),
+                truth=tuple(
+                    entry | {"category_id": first[0]}
+                    for entry in example.truth
+                    if entry["category_id"] in self.category_ids
+                ),
+            )
             for example in self.examples
         )
-        return replace(self, classes=(name,), examples=tuple(examples))
+        return replace(self, classes=(name,), examples=tuple(examples), category_ids=first)
 
     def check(self) -> None:
         """Open every file as far as its header, so that a missing one is found before training.

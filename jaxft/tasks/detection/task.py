@@ -1,6 +1,5 @@
-"""Detection: the losses of a detector under MMDetection's names, and COCO's figures."""
+"""Detection: the losses of a detector under MMDetection's names, and COCO's or PASCAL VOC's figures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,13 +22,14 @@ from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.bounds import needed_pad_shapes
-from jaxft.tasks.detection.data import open_datasets, open_source
+from jaxft.tasks.detection.data import open_dataset, open_datasets
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
+from jaxft.tasks.detection.evaluator import ObjectEvaluator, primary_metric
 from jaxft.tasks.detection.found import Found, on_photo
-from jaxft.tasks.detection.metrics import coco_metrics, written
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
+from jaxft.tasks.detection.results import write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
-from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+from jaxft.tasks.task import Predictions, Program
 
 Arrays = dict[str, Array]
 
@@ -42,10 +42,9 @@ class DetectionTask:
         dtype: of the images that the model sees, and so of its arithmetic; boxes stay float32.
     """
 
-    primary_metric = Metric("bbox_mAP")
-
     def __init__(self, fields: Detection, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
+        self.primary_metric = primary_metric(fields)
 
     # Data
 
@@ -56,7 +55,7 @@ class DetectionTask:
         return open_datasets(data, self.fields, seed)
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
-        return evaluation_dataset(open_source(data, self.fields, split, classes), self.fields)
+        return open_dataset(data, self.fields, split, classes)
 
     def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> Dataset:
         nothing = gather([], [])
@@ -93,7 +92,13 @@ class DetectionTask:
                 f"The model is an RPN alone, which knows a single class, but the data have {len(classes)}; let them "
                 "count as one with --data.single-class object."
             )
-        if not self.fields.masks and any(".mask_head." in f".{path}" for path, *_ in walk(model)):
+        has_masks = any(".mask_head." in f".{path}" for path, *_ in walk(model))
+        if "segm" in self.fields.metric_kinds and not has_masks:
+            raise UserError(
+                f"{type(model).__name__} finds no masks, but task.metric_kinds names segm; leave it out, or take a "
+                "model that does."
+            )
+        if not self.fields.masks and has_masks:
             raise UserError(f"{type(model).__name__} learns masks, so the data must have them; set --task.masks.")
 
     def images(self, pixels: Array, size: Array) -> Array:
@@ -135,8 +140,9 @@ class DetectionTask:
 
     # Results
 
-    def evaluator(self, dataset: Dataset) -> "CocoEvaluator":
-        return CocoEvaluator(_objects(dataset).source)
+    def evaluator(self, dataset: Dataset) -> ObjectEvaluator:
+        opened = _objects(dataset)
+        return ObjectEvaluator(opened.source, opened.settings)
 
     def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         from jaxft.reporting import pictures  # matplotlib takes a second to import
@@ -179,15 +185,16 @@ class DetectionTask:
         return entries
 
     def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
-        """COCO's JSON of all that was found, and a drawing a photo."""
+        """COCO's results (`jaxft.tasks.detection.results.write_results`), and a drawing a photo."""
         from jaxft.reporting import pictures
 
         source = _objects(dataset).source
         found = {index: on_photo(prediction, source[index]) for index, prediction in predictions.items()}
-        (folder / "predictions.json").write_text(json.dumps(written(source, found)), encoding="utf-8")
-        for index, example in enumerate(source.examples):
+        write_results(source, found, folder, masks=any("masks" in each for each in predictions.values()))
+        for index, objects in found.items():
+            example = source[index]
             name = f"{index:04}_{Path(example.name).stem}.png"
-            pictures.save_pixels(self._drawing(example, found[index], dataset.classes), folder / name)
+            pictures.save_pixels(self._drawing(example, objects, dataset.classes), folder / name)
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]`
@@ -204,22 +211,6 @@ class DetectionTask:
 
         photo, size = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
         return Program(found, (photo, size))
-
-
-class CocoEvaluator:
-    """COCO's figures of a split, `bbox_mAP` and the others of `coco_metrics`."""
-
-    def __init__(self, source: ObjectSource) -> None:
-        self._source = source
-        self._found: dict[int, Found] = {}
-
-    def add(self, index: int, prediction: Prediction) -> None:
-        """Takes what `DetectionTask.predict` finds in one photo."""
-        self._found[index] = on_photo(prediction, self._source[index])
-
-    def result(self) -> dict[str, float]:
-        """The figures; a photo that was not added has nothing found in it."""
-        return coco_metrics(self._source, self._found)
 
 
 def _objects(dataset: Dataset) -> ObjectDataset:

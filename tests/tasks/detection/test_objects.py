@@ -234,14 +234,36 @@ def test_a_photo_that_lies_on_its_side_is_read_as_its_annotation_is(
 # VOC
 
 
+def test_every_entry_of_coco_is_kept_for_evaluation(tmp_path: Path, content: Content) -> None:
+    entry = {"id": 90, "image_id": 100, "category_id": 3, "bbox": [5, 5, 10, 0.5], "area": 5, "iscrowd": 0, "note": "x"}
+    ignored = entry | {"id": 91, "bbox": [-5, 5, 10, 10], "ignore": 1}
+    entries = [*content["annotations"], entry, ignored]
+    source = read(tmp_path, content | {"annotations": entries}, masks=False)
+    assert source.category_ids == IDS
+    assert [example.number for example in source.examples] == [100, 103, 106]
+    found = [dict(entry) for example in source.examples for entry in example.truth]
+    expected = [{key: value for key, value in entry.items() if key != "segmentation"} for entry in entries]
+    assert sorted(found, key=lambda entry: entry["id"]) == expected
+    assert read(tmp_path, content, masks=True)[2].truth == tuple(
+        entry for entry in content["annotations"] if entry["image_id"] == 106
+    )
+    assert read(tmp_path, content, classes=("square", "disc")).category_ids == IDS[::-1]
+    alone = source.as_one_class("object")
+    assert alone.category_ids == IDS[:1]
+    assert {entry["category_id"] for example in alone.examples for entry in example.truth} == {IDS[0]}
+
+
 def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
     objects = [("square", 0, (1, 1, 10, 20)), ("disc", 1, (5, 6, 40, 30))]
     source = read_voc(write_voc(tmp_path, {"a": objects, "b": []}), "train")
     assert source.classes == ("disc", "square")
-    np.testing.assert_array_equal(source[0].objects.boxes, [[0, 0, 10, 20], [4, 5, 40, 30]])
+    np.testing.assert_array_equal(source[0].objects.boxes, [[0, 0, 9, 19], [4, 5, 39, 29]])
     assert source[0].objects.labels.tolist() == [1, 0]
     assert source[0].objects.ignored.tolist() == [False, True]
-    assert source[0].objects.areas.tolist() == [200, 36 * 25]
+    assert source[0].objects.areas.tolist() == [9 * 19, 35 * 24]
+    truth = source[0].truth
+    assert [entry["bbox"] for entry in truth] == [[0, 0, 9, 19], [4, 5, 35, 24]]
+    assert [(entry["image_id"], entry["category_id"], entry["difficult"]) for entry in truth] == [(1, 2, 0), (1, 1, 1)]
     assert len(source[1].objects.labels) == 0
     source.check()
     ordered = read_voc(tmp_path, "train", ("square", "disc"))

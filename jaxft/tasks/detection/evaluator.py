@@ -1,0 +1,59 @@
+"""The evaluation of a split: which rule scores it, and what is collected for that."""
+
+import dataclasses
+
+from jaxft.config import Data
+from jaxft.errors import UserError
+from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.found import Found, on_photo
+from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics
+from jaxft.tasks.detection.objects import ObjectSource
+from jaxft.tasks.detection.voc_metrics import voc_metrics
+from jaxft.tasks.task import Metric, Prediction
+
+
+def with_metric(fields: Detection, data: Data) -> Detection:
+    """The fields with the rule that scores; where they name none, that of the data source.
+
+    Raises:
+        UserError: VOC's rule cannot score what is asked for.
+    """
+    metric = fields.metric or ("voc" if data.source == "voc" else "coco")
+    others = [kind for kind in fields.metric_kinds if kind != "bbox"]
+    if metric == "voc" and others:
+        raise UserError(
+            f"PASCAL VOC's rule scores boxes alone, but task.metric_kinds names {', '.join(others)}; leave it out or "
+            "set --task.metric coco."
+        )
+    return dataclasses.replace(fields, metric=metric)
+
+
+def primary_metric(fields: Detection) -> Metric:
+    """The figure that decides which model is best: the mean average precision, of boxes where they are scored."""
+    kinds = fields.metric_kinds or ("bbox",)
+    kind = "bbox" if "bbox" in kinds else kinds[0]
+    return Metric(f"{kind}_mAP" if kind in ("bbox", "segm") else f"{kind}_AR@{MAIN_COUNT}")
+
+
+class ObjectEvaluator:
+    """The figures of a split: `coco_metrics`, or `voc_metrics` where the fields say so."""
+
+    def __init__(self, source: ObjectSource, fields: Detection) -> None:
+        self._source, self._fields = source, fields
+        self._found: dict[int, Found] = {}
+        self._masks = False
+
+    def add(self, index: int, prediction: Prediction) -> None:
+        """Takes what `DetectionTask.predict` finds in one photo."""
+        self._masks |= "masks" in prediction
+        self._found[index] = on_photo(prediction, self._source[index])
+
+    def result(self) -> dict[str, float]:
+        """The figures; a photo that was not added has nothing found in it."""
+        fields = self._fields
+        if fields.metric == "voc":
+            return voc_metrics(self._source, self._found, thresholds=fields.iou_thresholds, mode=fields.voc_mode)
+        kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if self._masks else ("bbox",))
+        return coco_metrics(
+            self._source, self._found, kinds, thresholds=fields.iou_thresholds, counts=fields.proposal_nums
+        )
