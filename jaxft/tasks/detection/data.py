@@ -18,6 +18,9 @@ from jaxft.tasks.detection.evaluator import with_metric
 from jaxft.tasks.detection.objects import ObjectSource, split_objects
 from jaxft.tasks.detection.voc import read_voc
 
+COUNTS = ("outside", "flat", "no_area", "set_aside")
+"""What an `ObjectSource` counts of its boxes."""
+
 
 def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDataset, ObjectDataset | None]:
     """The training and the validation split, None where there is to be none.
@@ -79,6 +82,7 @@ def open_source(
         source = _read(data, fields, _by_pattern(data, split), classes)
     else:
         source = _open(data, fields, part if training else _once(part, split), classes)
+    source = replace(source, check_how=data.check)
     return source if data.single_class is None else source.as_one_class(data.single_class)
 
 
@@ -140,12 +144,14 @@ def _read(data: Data, fields: Detection, files: Files, classes: tuple[str, ...])
 
 
 def _kept(source: ObjectSource, *, keep_empty: bool, min_side: int) -> list[int]:
-    """The positions of photos that are large enough and, where it matters, have an object; a crowd is one, too, as for
-    MMDetection's `filter_empty_gt`."""
+    """The positions of photos that are large enough and, where it matters, have an object. Every entry of the file is
+    one, also crowds and what training leaves out, as for MMDetection's `filter_empty_gt`."""
+    known = set(source.category_ids)
     return [
         index
         for index, example in enumerate(source.examples)
-        if min(example.width, example.height) >= min_side and (keep_empty or len(example.objects.labels))
+        if min(example.width, example.height) >= min_side
+        and (keep_empty or any(entry["category_id"] in known for entry in example.truth))
     ]
 
 
@@ -179,6 +185,5 @@ def _joined(sources: list[ObjectSource]) -> ObjectSource:
         sources[0],
         where=" + ".join(dict.fromkeys(source.where for source in sources)),
         examples=tuple(example for source in sources for example in source.examples),
-        outside=sum(source.outside for source in sources),
-        flat=sum(source.flat for source in sources),
+        **{name: sum(getattr(source, name) for source in sources) for name in COUNTS},
     )
