@@ -98,12 +98,12 @@ def save(
     export(model, Path(path), classes=classes, preprocessing=preprocessing, wrapped=bool(wrapped), rename=rename)
 
 
-def load_run(path: str | Path, *, checkpoint: Which = "best", model: nnx.Module | None = None) -> FinishedRun:
+def load_run(path: str | Path, *, checkpoint: Which | None = None, model: nnx.Module | None = None) -> FinishedRun:
     """A run opened again, in its directory or while it goes on: `model` (in evaluation mode), `classes`,
     `preprocessing`, `config`.
 
     Args:
-        checkpoint: which model of the run.
+        checkpoint: which model of the run; by default the best where an evaluation has chosen one, and else the last.
         model: of a run that was given a model of your own: one like it; its values do not matter.
 
     Raises:
@@ -118,7 +118,7 @@ def evaluate(
     *,
     split: str | None = None,
     root: str | Path | None = None,
-    checkpoint: Which = "best",
+    checkpoint: Which | None = None,
     model: nnx.Module | None = None,
 ) -> dict[str, float]:
     """The metrics of a run's model on a dataset, or on a split of the configured data.
@@ -145,6 +145,8 @@ def evaluate(
             dataset = trained.setup.validation
         else:
             dataset = task.datasets(config.data, config.seed)[1]
+        if dataset is None:
+            raise UserError("The run has no validation split; name a split, or give a dataset.")
     if dataset.classes != trained.classes:
         raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {trained.classes}.")
     dataset.check()
@@ -156,7 +158,7 @@ def predict(
     run: str | Path | Trained,
     photos: str | Path | Sequence[str | Path] | Dataset,
     *,
-    checkpoint: Which = "best",
+    checkpoint: Which | None = None,
     model: nnx.Module | None = None,
 ) -> list[dict[str, Any]]:
     """What a run's model says of photos: an entry a photo, of plain values, as `jaxft predict` writes them as JSON.
@@ -185,5 +187,5 @@ def predict(
     return task.entries(dataset, dict(sorted(predictor(arrays, dataset))))
 
 
-def _opened(run: str | Path | Trained, checkpoint: Which, model: nnx.Module | None) -> Trained:
+def _opened(run: str | Path | Trained, checkpoint: Which | None, model: nnx.Module | None) -> Trained:
     return load_run(run, checkpoint=checkpoint, model=model) if isinstance(run, str | Path) else run

@@ -5,6 +5,7 @@ import os
 from jaxft.config import Config, Pretrained
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
+from jaxft.fields import differences
 from jaxft.run import RunDirectory
 
 
@@ -51,6 +52,14 @@ def _check_used(config: Config) -> None:
                     f"optimizer.{name} is {found!r}, which is sgd's alone, but optimizer.name is {optimizer.name!r}; "
                     f"set optimizer.{name} to {type(found)()}."
                 )
+    for section, switch in (("ema", "decay"), ("early_stopping", "patience")):
+        fields, nothing = getattr(config, section), getattr(Config(), section)
+        if getattr(fields, switch) is None and (given := differences(fields, nothing)):
+            name, (found, _) = next(iter(given.items()))
+            raise UserError(
+                f"{section}.{name} is {found!r}, but {section}.{switch} is None, which turns it off; set "
+                f"{section}.{switch}, or leave {section}.{name} out."
+            )
     if optimizer.nesterov and not optimizer.momentum:
         raise UserError("optimizer.nesterov is a form of momentum, but optimizer.momentum is 0; set that, too.")
 

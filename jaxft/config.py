@@ -26,6 +26,8 @@ __all__ = [
     "Config",
     "Data",
     "Detection",
+    "EarlyStopping",
+    "Ema",
     "Images",
     "Model",
     "Optimizer",
@@ -108,15 +110,15 @@ class Data:
     """coco, voc: splits by name that say their files themselves, in the place of annotation_file and image_folder."""
     train: str = "train"
     """The split to train on."""
-    validation: str = "test"
-    """The split to evaluate on."""
+    validation: str | None = "test"
+    """The split to evaluate on; None trains without any evaluation, so that no model is the best."""
     holdout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Evaluate on this share of the training split instead of the validation split (to choose settings)."""
-    shuffle: bool = True
-    """Train in another order each epoch; otherwise in that of the files, over and over."""
     check: Check = "full"
     """What happens to every photo before the first step: full decodes it, unless it was found whole before (the cache
     keeps its size and time), headers reads its width and height alone, none opens nothing."""
+    shuffle: bool = True
+    """Train in another order each epoch; otherwise in that of the files, over and over."""
     batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
     batch_per_device: bool = False
@@ -181,6 +183,8 @@ class Phase:
 
     epochs: int = pydantic.Field(default=5, ge=1)
     """Length, in passes over the training split."""
+    steps: int | None = pydantic.Field(default=None, ge=1)
+    """Length in steps, in the place of epochs, which is then left at its default."""
     lr_scale: float = pydantic.Field(default=1.0, gt=0)
     """Multiplies the optimizer's learning rate."""
     rules: tuple[Rule, ...] = (Rule(pattern="*"),)
@@ -220,6 +224,40 @@ class Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Ema:
+    """An exponential moving average of the parameters, which is what is evaluated and exported."""
+
+    decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """How much of the average stays at each step; None keeps no average."""
+    warmup: float = pydantic.Field(default=0.0, ge=0)
+    """The gamma of MMDetection's ExpMomentumEMA, in steps, in which the average gets slow; 0 for none."""
+    begin: int = pydantic.Field(default=0, ge=0)
+    """Steps before the average starts; until then, and after the first step anyway, it equals the parameters."""
+    interval: int = pydantic.Field(default=1, ge=1)
+    """Steps from one update to the next."""
+    buffers: bool = False
+    """Average BatchNorm's statistics, too, instead of taking the present ones."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EarlyStopping:
+    """When to end a run whose evaluations get no better, as MMEngine's EarlyStoppingHook does."""
+
+    patience: int | None = pydantic.Field(default=None, ge=0)
+    """Evaluations in a row that may be no better; None never ends a run early."""
+    metric: str | None = None
+    """The metric to watch, with a leading - where the smaller value is better; None for that of the best model."""
+    min_delta: float = pydantic.Field(default=0.1, ge=0)
+    """A value must be better by so much to count as better."""
+    strict: bool = False
+    """End with an error where an evaluation does not give the metric, instead of leaving it out."""
+    threshold: float | None = None
+    """End as soon as a value is better than this."""
+    check_finite: bool = True
+    """End at a value that is NaN or infinite."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A whole run."""
 
@@ -229,8 +267,8 @@ class Config:
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
-    ema_decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
-    """Keep an exponential moving average of the parameters, this much of it at each step, and evaluate that."""
+    ema: Ema = Ema()
+    early_stopping: EarlyStopping = EarlyStopping()
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the arithmetic; parameters and normalisation stay float32."""
     auto_scale_lr: bool = False
@@ -243,7 +281,16 @@ class Config:
     log_every: int = pydantic.Field(default=10, ge=1)
     """Steps between two lines of metrics."""
     checkpoint_every: int = pydantic.Field(default=0, ge=0)
-    """Steps between two checkpoints, besides one after each epoch; 0 for none."""
+    """Steps between two checkpoints, besides one after each epoch and before each evaluation; 0 for none."""
+    evaluate_every: int = pydantic.Field(default=1, ge=1)
+    """Evaluate at each multiple of this many epochs, or steps, and at the end."""
+    evaluate_unit: Literal["epoch", "step"] = "epoch"
+    """What evaluate_every and evaluate_from count."""
+    evaluate_from: int = pydantic.Field(default=1, ge=1)
+    """The first epoch, or step, after which an evaluation may come; the end of the run is always evaluated."""
+    best_metric: str | None = None
+    """The metric that decides which model is best, with a leading - where the smaller value is better; None for the
+    task's own."""
 
 
 ADAPTER = pydantic.TypeAdapter(Config)
@@ -277,7 +324,8 @@ def load(name: str | Path) -> Config:
 
 def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
-    kinds = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Images, *get_args(TaskFields))
+    run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping)
+    kinds = (*run, Images, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]))
     return {kind.__name__: field_names(kind) for kind in kinds}
 
 

@@ -17,6 +17,7 @@ from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import walk
 from jaxft.reporting.screen import Screen
 from jaxft.training.batch import resolved
+from jaxft.training.ema import ema_momentum
 from jaxft.training.optim import set_modes
 from jaxft.training.setup import Setup, set_up
 from jaxft.training.stages import Stage
@@ -71,7 +72,7 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
             screen.say(remark)
         setup = set_up(config)
         ledger = setup.load_weights()
-        for dataset in (setup.train, setup.validation):
+        for dataset in setup.datasets:
             screen.say(dataset.report(config.data.batch_size))
         if ledger is not None:
             screen.say(ledger.summary())
@@ -86,7 +87,8 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
             shown = tuple(dict.fromkeys((0, highest, steps - 1)))
             leaves = list(planned(setup, stage, sources, shown))
             table = full_table(leaves, shown) if full else summary_table(leaves, shown)
-            table.title = f"phase {stage.index + 1}: {phase.epochs} epoch(s), {steps} steps"
+            length = f"{steps} steps" if phase.steps else f"{phase.epochs} epoch(s), {steps} steps"
+            table.title = f"phase {stage.index + 1}: {length}"
             console.print(table)
             screen.say(counts(leaves))
             console.print(sizes_table(setup, stage))
@@ -204,7 +206,7 @@ def sizes_table(setup: Setup, stage: Stage) -> Table:
 def compiled(setup: Setup, stage: Stage) -> Iterator[str]:
     """Compiles the training step of a stage for each of its shapes; a line each, with seconds and bytes a device."""
     step = Compiled(setup.training_step(stage), updates_state=True)
-    inputs = StepInputs(key_data(setup.config.seed), stage.numbers(stage.first), setup.config.ema_decay or 0.0)
+    inputs = StepInputs(key_data(setup.config.seed), stage.numbers(stage.first), ema_momentum(setup.config.ema, 0))
     buckets, firsts = np.unique(setup.train.buckets, return_index=True)
     for number, first in enumerate(firsts.tolist(), 1):
         what = f"the training step of phase {stage.index + 1}, program {number} of {len(buckets)}"

@@ -28,8 +28,8 @@ class Options:
     """Another split than the one that the run evaluated on."""
     root: str | None = None
     """Another data folder than the run's."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which model of the run."""
+    checkpoint: Literal["best", "last"] | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
     output: Path | None = None
     """A folder for the predictions that were scored: predictions.json (of detectors COCO's results, with the ids of the
     annotation file) and pictures."""
@@ -61,7 +61,10 @@ def main() -> None:
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.precision)
         if options.split is None:
-            dataset = task.datasets(config.data, config.seed)[1]
+            validation = task.datasets(config.data, config.seed)[1]
+            if validation is None:
+                raise UserError(f"{options.run} has no validation split; name a split with --split.")
+            dataset = validation
         else:
             dataset = task.dataset(config.data, options.split, run.classes)
         if dataset.classes != run.classes:
@@ -73,7 +76,7 @@ def main() -> None:
             metrics, predictions = evaluate(predictor, task, arrays, dataset, keep, counted, undefined=True)
         if options.output is not None:
             write(task, dataset, predictions, options.output)
-        said = f"{options.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
+        said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
         if not options.json:
             screen.say(f"{said}: " + "  ".join(f"{name} {value:.4f}" for name, value in defined.items()))
@@ -82,7 +85,7 @@ def main() -> None:
     if options.json:
         content = {
             "run": str(options.run),
-            "checkpoint": options.checkpoint,
+            "checkpoint": run.checkpoint,
             "step": run.step,
             "split": options.split or split_name(config.data),
             "examples": len(dataset),
@@ -91,7 +94,7 @@ def main() -> None:
         print(json.dumps(content))
 
 
-def split_name(data: Data) -> str:
+def split_name(data: Data) -> str | None:
     """What a run evaluates on."""
     return f"{data.train} (held out)" if data.holdout else data.validation
 

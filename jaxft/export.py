@@ -43,8 +43,8 @@ class Options:
     classes and preprocessing lie inside, or beside a .pth in NAME.pth.json."""
     output: Path
     """The file to write; one that exists is not overwritten."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which model of the run."""
+    checkpoint: Literal["best", "last"] | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
     pad_shape: HeightWidth | None = None
     """stablehlo, detectors: height and width that a photo is padded to; those of landscape photos in evaluation by
     default."""
@@ -71,7 +71,7 @@ def main() -> None:
                 _write_bytes(stablehlo(run, options.pad_shape), options.output)
             else:
                 save(run, options.output)
-        screen.say(f"{options.output}: the {options.checkpoint} model (step {run.step}) of {options.run}")
+        screen.say(f"{options.output}: the {run.checkpoint} model (step {run.step}) of {options.run}")
 
 
 def _write_bytes(data: bytes, output: Path) -> None:

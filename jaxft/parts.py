@@ -5,6 +5,7 @@ The wrappers mean what MMEngine's and MMDetection's data sets of those names do:
 each photo of a part once.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
@@ -33,6 +34,13 @@ class Files:
     indices: int | tuple[int, ...] | None = None
     """Of what is left: the first so many photos, the last where negative, or those at these positions, in this
     order."""
+
+    @property
+    def below_root(self) -> bool:
+        """Whether something of it is looked for below `data.root`."""
+        inner = self.annotation_file if self.source == "voc" else self.image_folder
+        paths = Path(self.root).expanduser(), Path(self.annotation_file), Path(inner)
+        return not (paths[0].is_absolute() or all(path.is_absolute() for path in paths[1:]))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,6 +71,17 @@ class Concat:
 
 
 Part = Annotated[Files | Repeat | ClassBalanced | Concat, pydantic.Field(discriminator="type")]
+
+
+def files_of(part: Part) -> tuple[Files, ...]:
+    """The files at the leaves of a part, in their order."""
+    match part:
+        case Files():
+            return (part,)
+        case Concat():
+            return tuple(files for inner in part.parts for files in files_of(inner))
+    return files_of(part.part)
+
 
 for _kind in (Repeat, ClassBalanced, Concat):
     pydantic.dataclasses.rebuild_dataclass(_kind)  # type: ignore[arg-type]

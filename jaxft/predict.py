@@ -70,8 +70,8 @@ class Options:
     output: Path | None = None
     """A folder for predictions.json and pictures. Of detectors it holds COCO's results, whose image and category ids
     images.json explains; jaxft evaluate --output writes those of a split with the ids of its annotation file."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which model of the run."""
+    checkpoint: Literal["best", "last"] | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
 
 
 def main() -> None:

@@ -39,10 +39,6 @@ class RunDirectory:
         return self.path / "own.json"
 
     @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

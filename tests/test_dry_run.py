@@ -85,7 +85,7 @@ def test_a_row_a_part_says_what_becomes_of_it(two_phases: Path) -> None:
 
 def test_sizes_are_those_of_the_state(config_file: Path) -> None:
     arrays = values(create_model("small", 3))
-    whole = {row[0]: row[1:] for row in rows(dry(config_file, "--ema-decay", 0.9).out) if len(row) == 4}
+    whole = {row[0]: row[1:] for row in rows(dry(config_file, "--ema.decay", 0.9).out) if len(row) == 4}
     setup = set_up(load(config_file))
     state = setup.abstract_state(setup.stages[0])
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))

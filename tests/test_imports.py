@@ -113,7 +113,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "detection": set(),
     "models": {"detection"},
     "config": {"tasks", "config_file", "parts"},
-    "data": {"config", "download"},
+    "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts"},
     "run": {"config"},
     "reporting": set(),

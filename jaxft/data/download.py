@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 from jaxft.config import Data
 from jaxft.download import cache_folder, fetch
 from jaxft.errors import UserError
+from jaxft.parts import files_of
 
 READ_FOLDERS = ("folder", "csv", "coco", "voc")  # the sources that read what is in `data.root`
 
@@ -32,12 +33,40 @@ def check_root(data: Data, option: str = "--data.root") -> None:
         option: what names it on the command line.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not, or `data.splits` makes another field useless that is given.
     """
     root = Path(data.root).expanduser()
     read = data.source in READ_FOLDERS and not Path(data.annotation_file).is_absolute()
+    if data.splits:
+        read = _check_splits(data, option)
     if read and data.url is None and not root.is_dir():
         raise UserError(f"There is no folder {root} with the data; name the right one with {option}.")
+
+
+def _check_splits(data: Data, option: str) -> bool:
+    """Whether `data.splits` looks for something below `data.root`.
+
+    Raises:
+        UserError: a field is given that nothing would read then, or the source has no use for `data.splits`.
+    """
+    if data.source not in ("coco", "voc"):
+        raise UserError(f"data.splits is for the data sources coco and voc; {data.source!r} is neither of them.")
+    used = (data.train,) if data.holdout else (data.train, data.validation)
+    if not data.splits.keys() >= set(used):
+        return True
+    for name in ("annotation_file", "image_folder"):
+        if (found := getattr(data, name)) != getattr(Data(), name):
+            raise UserError(
+                f"data.{name} is {found!r}, but data.splits says itself where the splits {' and '.join(used)} are; "
+                f"leave data.{name} out."
+            )
+    below = any(files.below_root for split in data.splits.values() for files in files_of(split))
+    if not below and data.root != Data().root:
+        raise UserError(
+            f"data.root is {data.root!r}, but all paths of data.splits are absolute, so that nothing would be read "
+            f"there; leave {option} out, or change the paths of data.splits."
+        )
+    return below
 
 
 def fetch_archive(url: str, digest: str, cache: Path) -> Path:

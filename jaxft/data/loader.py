@@ -64,6 +64,7 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
+    shuffle: bool = True,
     start_step: int = 0,
     workers: int = 0,
     host: int = 0,
@@ -71,13 +72,15 @@ def train_batches(
 ) -> Batches:
     """Endless training batches. Order and augmentation depend on the seed and the epoch alone.
 
-    An epoch is one permutation of the examples; see `epoch_order`. Neither the number of workers or hosts nor the step
+    An epoch is one pass over the examples; see `epoch_order`. An example that an epoch repeats is augmented anew each
+    time. Neither the number of workers or hosts nor the step
     at which a run resumes changes what any example looks like or where it stands.
 
     Args:
         dataset: the examples.
         batch_size: examples in a batch, over all hosts.
         seed: non-negative.
+        shuffle: whether each epoch has an order of its own, or that of the dataset.
         start_step: number of batches to leave out at the beginning, to resume.
         workers: number of worker processes; 0 uses threads of this process. Threads start at once and are as fast on a
             few cores; about a fifth of the work holds Python's lock, so from some six cores on processes are faster.
@@ -95,7 +98,8 @@ def train_batches(
         raise UserError(
             f"The batch size is {batch_size}, but there are only {len(dataset)} training examples; lower it."
         )
-    return Batches(_TrainExamples(dataset, dataset.buckets, seed, batch_size, host, hosts), start_step, workers)
+    examples = _TrainExamples(dataset, dataset.buckets, seed, shuffle, batch_size, host, hosts)
+    return Batches(examples, start_step, workers)
 
 
 def eval_batches(
@@ -142,22 +146,38 @@ def steps_per_epoch(buckets: np.ndarray, batch_size: int) -> int:
     return int(np.maximum(counts // batch_size, 1).sum())
 
 
-def epoch_order(buckets: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(buckets: np.ndarray, batch_size: int, seed: int, epoch: int, *, shuffle: bool = True) -> np.ndarray:
     """Which example stands where in an epoch: int `[steps_per_epoch * batch_size]`, batches of one bucket each.
 
     One permutation of all examples is dealt out by bucket. The last incomplete batch of a bucket is left out, another
     one in each epoch; a bucket that is smaller than a batch is repeated until it fills one. Batches follow each other
     as their first examples do in the permutation.
+
+    Without `shuffle` the examples of a bucket follow each other as in the dataset, over and over: an epoch begins with
+    those that the one before had no room for.
     """
-    permutation = _permutation(seed, epoch, len(buckets))
+    size = len(buckets)
+    permutation = np.random.default_rng([seed, epoch]).permutation(size) if shuffle else np.arange(size)
     place = np.argsort(permutation)
-    batches = []
+    batches, turns = [], []
     for bucket in np.unique(buckets):
         members = permutation[buckets[permutation] == bucket]
         count = max(len(members) // batch_size, 1) * batch_size
-        batches.append(np.resize(members, count).reshape(-1, batch_size))
-    together = np.concatenate(batches)
-    return together[np.argsort(place[together[:, 0]], kind="stable")].ravel()
+        start = 0 if shuffle else epoch * count % len(members)
+        laps, positions = np.divmod(start + np.arange(count), len(members))
+        batches.append(members[positions].reshape(-1, batch_size))
+        turns.append((laps * size + place[members[positions]])[::batch_size])
+    return np.concatenate(batches)[np.argsort(np.concatenate(turns), kind="stable")].ravel()
+
+
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often what stands at each place of `order` has stood before: int, the shape of `order`."""
+    sorted_places = np.argsort(order, kind="stable")
+    found = order[sorted_places]
+    starts = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
+    counts = np.empty_like(order)
+    counts[sorted_places] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +187,7 @@ class _TrainExamples:
     dataset: Dataset
     buckets: np.ndarray
     seed: int
+    shuffle: bool
     batch_size: int
     host: int
     hosts: int
@@ -181,8 +202,11 @@ class _TrainExamples:
     def __getitem__(self, row: int) -> Arrays:
         position = _global_position(row, self.rows, self.host, self.hosts)
         epoch, place = divmod(position, _epoch_length(self))
-        index = int(_order(self, epoch)[place])
-        return self.dataset.training(index, np.random.default_rng([self.seed, epoch, index]))
+        order, before = _order(self, epoch)
+        index, again = int(order[place]), int(before[place])
+        return self.dataset.training(
+            index, np.random.default_rng([self.seed, epoch, index, *([again] if again else [])])
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,18 +241,16 @@ def _epoch_length(examples: _TrainExamples) -> int:
 
 
 @functools.lru_cache(maxsize=4)  # rows come from two epochs at a time around the turn of an epoch
-def _order(examples: _TrainExamples, epoch: int) -> np.ndarray:
-    return epoch_order(examples.buckets, examples.batch_size, examples.seed, epoch)
+def _order(examples: _TrainExamples, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which example stands where, and how often it has stood before in the epoch."""
+    order = epoch_order(examples.buckets, examples.batch_size, examples.seed, epoch, shuffle=examples.shuffle)
+    return order, occurrences(order)
 
 
 def _global_position(row: int, rows: int, host: int, hosts: int) -> int:
     """Where the `row`-th example of a host stands among those of all hosts, `rows` a host and batch."""
     step, place = divmod(row, rows)
     return (step * hosts + host) * rows + place
-
-
-def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(size)
 
 
 def _follow_parent(worker: int, workers: int) -> None:

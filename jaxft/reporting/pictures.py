@@ -12,11 +12,13 @@ from PIL import Image
 
 
 def learning_curves(metrics: Path, picture: Path, score: str) -> None:
-    """Draws loss and `score` over steps from `metrics.jsonl`, training and evaluation side by side."""
+    """Draws loss and, where it is evaluated, `score` over steps from `metrics.jsonl`, side by side."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(10, 4))
     places = {"left": 0.07, "right": 0.98, "bottom": 0.13, "top": 0.92}
-    for axes, name in zip(figure.subplots(1, 2, gridspec_kw=places), ("loss", score), strict=True):
+    names = [name for name in dict.fromkeys(("loss", score)) if name == "loss" or any(name in line for line in lines)]
+    subplots = figure.subplots(1, len(names), gridspec_kw=places, squeeze=False)[0]
+    for axes, name in zip(subplots, names, strict=True):
         for split in dict.fromkeys(line["split"] for line in lines if name in line):
             points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
             axes.plot(*zip(*points, strict=True), label=split, marker="o" if split != "train" else None, markersize=4)

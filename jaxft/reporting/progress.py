@@ -52,12 +52,12 @@ class Reporter:
             self._file.close()
             self._events.close()
 
-    def evaluated_steps(self) -> set[int]:
-        """The steps whose evaluation has been written already."""
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The evaluations that have been written already: `step` and the metrics of each; on the first process."""
         if self._file is None or not self._metrics.is_file():
-            return set()
+            return []
         lines = map(json.loads, self._metrics.read_text(encoding="utf-8").splitlines())
-        return {line["step"] for line in lines if line["split"] == "validation"}
+        return [line for line in lines if line["split"] == "validation"]
 
     def _drop_after(self, step: int) -> None:
         if not self._metrics.is_file():
@@ -112,12 +112,26 @@ class Reporter:
             self._screen.say(f"epoch {self._epoch(step)}  step {step}/{self._total}  {self._figures}")
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
 
-    def evaluation(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
-        """Logs the metrics of an evaluation and prints them as a line that stays."""
+    def evaluation(self, step: int, metrics: Mapping[str, float], best: bool, remark: str = "") -> None:
+        """Logs the metrics of an evaluation and prints them, and a remark, as lines that stay."""
         self._write(step, "validation", metrics)
         # Figures of one class, NAME/CLASS, are many; they are in the files.
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
         self._screen.say(f"epoch {self._epoch(step)}  step {step}  validation: {text}{'  (best)' if best else ''}")
+        if remark:
+            self._screen.say(remark)
+
+    def draw(self, score: str = "loss") -> None:
+        """Draws the learning curves anew: the loss, and a score of the evaluations."""
+        if self._file is not None:
+            from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
+
+            with self.doing("drawing"):
+                learning_curves(self._metrics, self._metrics.parent / "pictures" / "learning_curves.png", score)
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        self._screen.say(line)
 
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         if self._file is None:

@@ -17,8 +17,8 @@ Reader = Callable[[Path, Path, tuple[str, ...], bool], TargetSource]
 """`read_numbers` or `read_labels` of `jaxft.data.csv_targets`."""
 
 
-def open_splits(data: Data, seed: int, open_split: OpenSplit, hold_out: HoldOut) -> tuple[Source, Source]:
-    """The sources to train on and to evaluate on.
+def open_splits(data: Data, seed: int, open_split: OpenSplit, hold_out: HoldOut) -> tuple[Source, Source | None]:
+    """The sources to train on and to evaluate on, None where there is no evaluation.
 
     Raises:
         UserError: data are missing, or of different classes in the two splits.
@@ -26,6 +26,8 @@ def open_splits(data: Data, seed: int, open_split: OpenSplit, hold_out: HoldOut)
     train = open_split(data.train, ())
     if data.holdout:
         return hold_out(train, data.holdout, seed)
+    if data.validation is None:
+        return train, None
     validation = open_split(data.validation, train.classes)
     if train.classes != validation.classes:
         raise UserError(

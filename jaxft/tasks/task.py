@@ -57,8 +57,12 @@ class Task(Protocol):
     @property
     def primary_metric(self) -> Metric: ...
 
-    def datasets(self, data: "Data", seed: int) -> "tuple[Dataset, Dataset]":
-        """The training and the validation split. Files are listed and annotations read; photos are not opened.
+    def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
+        """The metrics that an evaluation may give; empty where only an evaluation can tell."""
+
+    def datasets(self, data: "Data", seed: int) -> "tuple[Dataset, Dataset | None]":
+        """The training and the validation split, which is None where there is to be none. Files are listed and
+        annotations read; photos are not opened.
 
         Raises:
             UserError: data are missing, or of a kind that the task does not take, or the splits do not fit together.

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
+from jaxft.tasks.task import Metric
 from jaxft.training.state import TrainState
 
 NOT_FINITE = "not_finite"  # a file that holds the step after which a run has met numbers that are not finite
@@ -100,12 +101,17 @@ class Checkpoints:
                 f"The checkpoint of step {step} could not be written ({error}); the one before it stays."
             ) from error
 
-    def mark_not_finite(self, step: int) -> None:
-        """Notes that the numbers of the step after `step`, which is the last checkpoint's, were not finite."""
+    def not_finite(self, step: int, run: RunDirectory) -> UserError:
+        """Notes that the numbers of the step after `step`, the last checkpoint's, were not finite: the error for it."""
         if jax.process_index() == 0:
             temporary = self._folder / f".{NOT_FINITE}.tmp"
             temporary.write_text(f"{step}\n")
             os.replace(temporary, self._folder / NOT_FINITE)
+        return UserError(
+            f"The loss or its gradient was not finite in step {step + 1}. The last good state, of step {step}, is "
+            f"saved in {run.path}. Go on from it with --resume and a lower --optimizer.learning-rate, or start again "
+            "with a warm-up or --optimizer.clip-norm."
+        )
 
     def step(self, which: str = "last") -> int | None:
         """The step of the last or the best checkpoint; None where there is none yet."""
@@ -155,7 +161,14 @@ class Checkpoints:
         for attempt in range(ATTEMPTS):
             step = self.step(which)
             if step is None:
-                raise UserError(f"{self._folder} holds no {which} checkpoint; train first.")
+                raise UserError(
+                    f"{self._folder} holds no {which} checkpoint; "
+                    + (
+                        "train first."
+                        if self.step() is None
+                        else "no evaluation has chosen one; take --checkpoint last."
+                    )
+                )
             try:
                 with _mute_unless_done(), _quiet():
                     return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
@@ -196,6 +209,14 @@ class Checkpoints:
     ) -> None:
         for manager in self._managers.values():
             manager.close()
+
+
+def best_value(checkpoints: Checkpoints, metric: Metric) -> float | None:
+    """The metric of the best model; None where there is none, or where another metric has chosen it."""
+    if checkpoints.step("best") is None:
+        return None
+    found = checkpoints.metadata("best")
+    return found["best"] if found["metric"] == metric.name else None
 
 
 class Saved(NamedTuple):

@@ -34,13 +34,14 @@ class Trained(Protocol):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A trained model and all that is needed to use it."""
+    """A trained model and all that is needed to use it; `checkpoint` is which of its run's, `best` or `last`."""
 
     directory: RunDirectory
     config: config.Config
     classes: tuple[str, ...]
     model: nnx.Module
     step: int
+    checkpoint: str
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -48,10 +49,11 @@ class FinishedRun:
         return self.config.task.task(self.config.precision).preprocessing()
 
 
-def open_run(path: Path, which: str = "best", model: nnx.Module | None = None) -> FinishedRun:
-    """The best (or last) model of a run directory, in evaluation mode; a run under way is not disturbed.
+def open_run(path: Path, which: str | None = None, model: nnx.Module | None = None) -> FinishedRun:
+    """The best or the last model of a run directory, in evaluation mode; a run under way is not disturbed.
 
     Args:
+        which: `best` or `last`; by default the best where an evaluation has chosen one, and else the last.
         model: of a run that was given a model of the user's own: one like it.
 
     Raises:
@@ -67,9 +69,10 @@ def open_run(path: Path, which: str = "best", model: nnx.Module | None = None) -
     source = ModelSource(settings, model)
     template = abstract_for(source, settings.task.task(settings.precision), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
-        averaged = () if settings.ema_decay is None else values(template, nnx.Param).keys()
+        which = which or ("last" if checkpoints.step("best") is None else "best")
+        averaged = values(template, *(() if settings.ema.buffers else (nnx.Param,))) if settings.ema.decay else ()
         step, arrays = checkpoints.model(values(template), which, averaged=averaged)
     opened = filled(template, arrays)
     initialize_missing(opened, lambda: source.build(len(classes)))
     opened.eval()
-    return FinishedRun(directory, settings, classes, opened, step)
+    return FinishedRun(directory, settings, classes, opened, step, which)

@@ -43,8 +43,8 @@ class Fitted:
 
     Attributes:
         state: parameters, statistics, the moving average and the optimizer's state.
-        best: the best value so far of the task's primary metric; None before the first evaluation.
-        complete: whether the run has come to its end, and its last epoch was evaluated.
+        best: the best value so far of the metric that decides which model is best; None where there is none.
+        complete: whether the run has come to its end, early or not, and its last step was evaluated if any is.
         signal: the number of the signal that ended the run, or None.
     """
 

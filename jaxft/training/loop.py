@@ -22,15 +22,16 @@ from jaxft.checks import check_places
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Batches, train_batches
-from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
 from jaxft.reporting.progress import Reporter
 from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.batch import resolved
-from jaxft.training.checkpoint import Checkpoints, last_checkpoint
+from jaxft.training.checkpoint import Checkpoints, best_value, last_checkpoint
+from jaxft.training.ema import ema_momentum
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
+from jaxft.training.judge import Judge
 from jaxft.training.layout import first_says
 from jaxft.training.resuming import check_config, check_examples, check_own, removed_if_unfinished
 from jaxft.training.setup import Loss, Own, Setup, set_up
@@ -50,7 +51,7 @@ def fit(
     stop_after: int | None = None,
     callbacks: Sequence[Callback] = (),
     model: nnx.Module | None = None,
-    datasets: tuple[Dataset, Dataset] | None = None,
+    datasets: tuple[Dataset, Dataset | None] | None = None,
     loss: Loss | None = None,
     console: Console | None = None,
 ) -> Fitted:
@@ -62,7 +63,8 @@ def fit(
         stop_after: end in order after so many steps of the whole run, as a signal would.
         callbacks: called after each step and each evaluation. Where one raises, the state is saved first.
         model: one of your own with its values, in the place of the configured one; the same when the run goes on.
-        datasets: the training and the validation split, in the place of those that the configuration names.
+        datasets: the training and the validation split, in the place of those that the configuration names; None for
+            the latter trains without any evaluation.
         loss: (model, batch) -> the loss, or (the loss, metrics), in the place of the task's.
         console: where to print; the terminal by default.
 
@@ -87,7 +89,7 @@ def fit(
         elif remark:
             screen.say(remark)
         ledger = None if saved else setup.load_weights()
-        for dataset in (setup.train, setup.validation):
+        for dataset in setup.datasets:
             dataset.check()
             screen.say(dataset.report(config.data.batch_size))
         if ledger is not None:
@@ -104,7 +106,6 @@ def fit(
                 with doing("loading the last checkpoint"):
                     state = checkpoints.state(setup.abstract_state(stage))
                 screen.say(setup.progress(int(state.step)))
-            best = checkpoints.metadata("best")["best"] if saved and checkpoints.step("best") is not None else None
             reporter = Reporter(
                 run.path,
                 start_step=int(state.step),
@@ -113,13 +114,15 @@ def fit(
                 screen=screen,
             )
             with reporter, stop_signals(interrupts=jax.process_count() == 1) as stop:
-                loop = Loop(setup, run, checkpoints, reporter, stop, callbacks, stop_after, best)
+                best = best_value(checkpoints, setup.best_metric) if saved else None
+                judge = Judge(config, setup.best_metric, best, reporter.evaluations())
+                loop = Loop(setup, run, checkpoints, reporter, judge, stop, callbacks, stop_after)
                 state = loop.run(state, stage)
             with doing("saving"):
                 checkpoints.wait()
         if int(state.step) == 0 and not resume and jax.process_index() == 0:
             run.remove()  # what was stopped before its first step has nothing to go on from
-    return Fitted(run.path, setup, state, loop.best, loop.complete, stop.number)
+    return Fitted(run.path, setup, state, judge.best, loop.complete, stop.number)
 
 
 @dataclass
@@ -130,13 +133,14 @@ class Loop:
     run_directory: RunDirectory
     checkpoints: Checkpoints
     reporter: Reporter
+    judge: Judge
     stop: Stop
     callbacks: Sequence[Callback]
     stop_after: int | None
-    best: float | None
     complete: bool = False
     evaluated_step: int = 0  # the step of the last evaluation
     asked_to_stop: bool = False
+    ended: bool = False  # early, because the evaluations get no better
 
     def __post_init__(self) -> None:
         setup, data = self.setup, self.setup.config.data
@@ -150,7 +154,6 @@ class Loop:
             compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
         )
         self.key = key_data(setup.config.seed)
-        self.drawn = spread(len(setup.validation), DRAWN)
 
     def run(self, state: TrainState, stage: Stage) -> TrainState:
         """Trains from a state of a stage to the end of the last one, or until something asks to stop."""
@@ -159,14 +162,17 @@ class Loop:
             setup.train,
             batch_size=setup.config.data.batch_size,
             seed=setup.config.seed,
+            shuffle=setup.config.data.shuffle,
             start_step=step,
             workers=setup.config.data.workers,
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
         with batches:
-            self.evaluated_step = step if first_says(step in self.reporter.evaluated_steps()) else 0
-            if step and step % setup.steps_per_epoch == 0 and self.evaluated_step != step:
+            self.end_if_judged()
+            evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
+            self.evaluated_step = step if evaluated else 0
+            if step and setup.evaluates_after(step) and not evaluated:
                 self.evaluate(stage, state, step)  # the run was stopped between a checkpoint and its evaluation
             for following in setup.stages[stage.index :]:
                 if following is not stage:
@@ -175,12 +181,18 @@ class Loop:
                 state = self.train(stage, state, batches)
                 if self.stopping(int(state.step)):
                     break
-        self.complete = int(state.step) == setup.total_steps == self.evaluated_step
+        judged = setup.validation is None or self.evaluated_step == setup.total_steps
+        self.complete = self.ended or (int(state.step) == setup.total_steps and judged)
         return state
 
     def stopping(self, step: int) -> bool:
         """Whether something has asked the run to stop after a step."""
-        return bool(self.stop) or self.asked_to_stop or (self.stop_after is not None and step >= self.stop_after)
+        return (
+            bool(self.stop)
+            or self.ended
+            or self.asked_to_stop
+            or (self.stop_after is not None and step >= self.stop_after)
+        )
 
     def train(self, stage: Stage, state: TrainState, batches: Batches) -> TrainState:
         """Data, step, data, step, to the end of a stage."""
@@ -198,7 +210,7 @@ class Loop:
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            inputs = StepInputs(self.key, stage.numbers(step), config.ema_decay or 0.0)
+            inputs = StepInputs(self.key, stage.numbers(step), ema_momentum(config.ema, step))
             try:
                 state, metrics = compiled(state, setup.layout.batch(batch), inputs)
             except Interrupted:
@@ -207,16 +219,19 @@ class Loop:
             if len(pending) > 1:  # no more than one step is queued: on a CPU each holds its own temporaries
                 jax.block_until_ready(pending[-2])
             step += 1
-            epoch_ends = step % setup.steps_per_epoch == 0
+            evaluates = setup.evaluates_after(step)
+            pauses = evaluates or step % setup.steps_per_epoch == 0 or step == setup.total_steps
             self.reporter.advance(step, config.data.batch_size, waited)
             self.call_back(stage, Event("step", step, step // setup.steps_per_epoch, metrics, state))
-            if epoch_ends or self.stopping(step) or step % config.log_every == 0:
+            if pauses or self.stopping(step) or step % config.log_every == 0:
                 self.log(stage, state, step, pending, compiled.compilations)
                 pending = []
-            if epoch_ends or (config.checkpoint_every and step % config.checkpoint_every == 0):
+            if pauses or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 self.save(stage, state)
-            if epoch_ends and not self.stop:  # a signal leaves no time; the evaluation is made up when the run goes on
+            if evaluates and not self.stop:  # a signal leaves no time; the evaluation is made up when the run goes on
                 self.evaluate(stage, state, step)
+            elif pauses and setup.validation is None:
+                self.reporter.draw()
         if step and self.stopping(step):
             self.save(stage, state)
         return state
@@ -239,14 +254,8 @@ class Loop:
         """Writes the mean metrics since the last call; ends a run whose numbers are not finite any more."""
         fetched = jax.device_get(pending)
         if not bool(state.all_finite):
-            good = int(state.step)
             self.save(stage, state)
-            self.checkpoints.mark_not_finite(good)
-            raise UserError(
-                f"The loss or its gradient was not finite in step {good + 1}. The last good state, of step {good}, is "
-                f"saved in {self.run_directory.path}. Go on from it with --resume and a lower "
-                "--optimizer.learning-rate, or start again with a warm-up or --optimizer.clip-norm."
-            )
+            raise self.checkpoints.not_finite(int(state.step), self.run_directory)
         means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
         settled = {"learning_rate": stage.highest_rate(step - 1), "compilations": compilations}
         self.reporter.train(step, means | settled)
@@ -258,28 +267,30 @@ class Loop:
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:
         """Evaluates, saves the model if it is the best so far, and draws."""
-        setup, epoch, pictures = self.setup, step // self.setup.steps_per_epoch, self.run_directory.pictures
-        with self.reporter.doing(f"evaluating epoch {epoch}") as counted:
+        setup, dataset, epoch = self.setup, self.setup.validation, step // self.setup.steps_per_epoch
+        assert dataset is not None
+        when = f"step {step}" if step % setup.steps_per_epoch else f"epoch {epoch}"
+        with self.reporter.doing(f"evaluating {when}") as counted:
+            drawn = spread(len(dataset), DRAWN)
             try:
-                metrics, shown = evaluate(
-                    self.predictor, setup.task, state.evaluated, setup.validation, self.drawn, counted
-                )
+                metrics, shown = evaluate(self.predictor, setup.task, state.evaluated, dataset, drawn, counted)
             except Interrupted:
                 return  # as after a signal during the last step: the evaluation is made up when the run goes on
-            primary = setup.task.primary_metric
-            better = primary.improves(metrics[primary.name], self.best)
+            better, remark = self.judge.judge(metrics)
             if better:
-                self.best = metrics[primary.name]
-                self.checkpoints.save_best(state, {"best": self.best})
+                self.checkpoints.save_best(state, {"best": self.judge.best, "metric": setup.best_metric.name})
         if jax.process_index() == 0:
             with self.reporter.doing("drawing"):
-                setup.task.draw(setup.validation, shown, pictures / "predictions.png")
+                setup.task.draw(dataset, shown, self.run_directory.pictures / "predictions.png")
         self.checkpoints.wait()  # the line below says that this is done, also after a kill
-        self.reporter.evaluation(step, metrics, better)
+        self.reporter.evaluation(step, metrics, better, remark)
         self.evaluated_step = step
-        if jax.process_index() == 0:
-            from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
-
-            with self.reporter.doing("drawing"):
-                learning_curves(self.run_directory.metrics_file, pictures / "learning_curves.png", primary.name)
+        self.reporter.draw(setup.best_metric.name)
+        self.end_if_judged()
         self.call_back(stage, Event("evaluation", step, epoch, metrics, state))
+
+    def end_if_judged(self) -> None:
+        """Ends the run where its evaluations say so; the first process, which has seen them all, decides."""
+        if not self.ended and first_says(bool(self.judge.ended)):
+            self.ended = True
+            self.reporter.say(f"The run ends early: {self.judge.ended}.")

@@ -11,7 +11,7 @@ from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import matches, modules
-from jaxft.training.schedules import schedule
+from jaxft.training.schedules import phase_steps, schedule
 
 FROZEN = "frozen"
 Numbers = dict[str, Any]
@@ -73,7 +73,7 @@ def parameter_groups(
     if all(rule.frozen for rule in phase.rules):
         raise UserError("Every rule is frozen, so nothing would be trained; leave at least one part unfrozen.")
 
-    steps = phase.epochs * steps_per_epoch
+    steps = phase_steps(phase, steps_per_epoch)
     labels, groups = {}, {}
     for path, index in owners.items():
         assert index is not None

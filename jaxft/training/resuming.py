@@ -5,14 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jaxft.config import Config
+from jaxft.config import Config, EarlyStopping
 from jaxft.errors import UserError
-from jaxft.fields import differences
+from jaxft.fields import differences, field_names
 from jaxft.run import Names, RunDirectory
 from jaxft.training.checkpoint import Saved
 
 # What has no part in the result, besides more epochs of a phase that has not ended, and a lower learning rate.
-MAY_CHANGE = ("data.root", "data.url", "data.sha1", "data.workers", "log_every", "checkpoint_every", "fsdp")
+MAY_CHANGE = (
+    *("data.root", "data.url", "data.sha1", "data.workers", "log_every", "checkpoint_every", "fsdp"),
+    *("evaluate_every", "evaluate_unit", "evaluate_from", "best_metric"),
+    *(f"early_stopping.{name}" for name in field_names(EarlyStopping)),
+)
 NAMED = 5  # examples of a list in a message
 
 
@@ -34,8 +38,8 @@ def check_config(run: RunDirectory, config: Config, saved: Saved | None) -> None
         raise UserError(
             f"{run.path} was started with other settings ({', '.join(odd)}). Resume it with its own, for example "
             "without --config, or start another run with --workdir. What may change is "
-            f"{', '.join(MAY_CHANGE)}, phases.N.epochs of a phase that has not ended (more of them), and, after a loss "
-            "that was not finite, optimizer.learning_rate (a lower one)."
+            f"{', '.join(MAY_CHANGE)}, phases.N.epochs or phases.N.steps of a phase that has not ended (more of them), "
+            "and, after a loss that was not finite, optimizer.learning_rate (a lower one)."
         )
 
 
@@ -58,7 +62,7 @@ def check_own(run: RunDirectory, own: Mapping[str, str]) -> None:
 
 
 def _may_change(path: str, there: Any, here: Any, saved: Saved) -> bool:
-    if re.fullmatch(r"phases\.\d+\.epochs", path) and None not in (there, here):
+    if re.fullmatch(r"phases\.\d+\.(epochs|steps)", path) and None not in (there, here):
         return bool(here > there) and int(path.split(".")[1]) >= saved.phase
     if path == "optimizer.learning_rate":
         return bool(here < there) and not saved.all_finite

@@ -62,6 +62,11 @@ def schedule(
     return lambda step: ramp(step) * decay(step)
 
 
+def phase_steps(phase: config.Phase, steps_per_epoch: int) -> int:
+    """The length of a phase in steps."""
+    return phase.epochs * steps_per_epoch if phase.steps is None else phase.steps
+
+
 def _looked_up(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int, parts: int) -> optax.Schedule:
     """A table of the rates that MMEngine's schedulers give."""
     alone = config.Schedule(schedulers=settings.schedulers, micro_batches=settings.micro_batches)

@@ -18,7 +18,9 @@ from jaxft.data.loader import steps_per_epoch
 from jaxft.errors import UserError
 from jaxft.models.paths import filled, values, walk
 from jaxft.run import Names
-from jaxft.tasks.task import Task
+from jaxft.tasks.task import Metric, Task
+from jaxft.training.intervals import evaluation_due
+from jaxft.training.judge import check_judging, named_metric
 from jaxft.training.layout import Layout, device_layout
 from jaxft.training.model import ModelSource, abstract_for, first_values, head_named, load_weights
 from jaxft.training.optim import set_modes
@@ -36,11 +38,11 @@ class Own:
 
     Attributes:
         model: with its first values.
-        datasets: the training and the validation split.
+        datasets: the training and the validation split, or None in the place of the latter.
     """
 
     model: nnx.Module | None = None
-    datasets: tuple[Dataset, Dataset] | None = None
+    datasets: tuple[Dataset, Dataset | None] | None = None
     loss: Loss | None = None
 
     @property
@@ -50,7 +52,8 @@ class Own:
         if self.model is not None:
             names["model"] = type(self.model).__qualname__
         if self.datasets is not None:
-            names["datasets"] = " and ".join(type(dataset).__qualname__ for dataset in self.datasets)
+            given = [type(dataset).__qualname__ for dataset in self.datasets if dataset is not None]
+            names["datasets"] = " and ".join(given)
         if self.loss is not None:
             names["loss"] = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
         return names
@@ -81,6 +84,7 @@ class Setup:
 
     Attributes:
         written: the configuration as it is saved; `config` has the paths of the head in the place of `@head`.
+        validation: None where nothing is evaluated.
         model: abstract, but for what `load_weights` has filled, and a user's own.
     """
 
@@ -89,7 +93,7 @@ class Setup:
     task: Task
     loss: LossFunction
     train: Dataset
-    validation: Dataset
+    validation: Dataset | None
     source: ModelSource
     model: nnx.Module
     stages: list[Stage]
@@ -107,9 +111,26 @@ class Setup:
         return self.stages[-1].last
 
     @property
+    def datasets(self) -> list[Dataset]:
+        """The training split, and the validation split where there is one."""
+        return [dataset for dataset in (self.train, self.validation) if dataset is not None]
+
+    @property
     def examples(self) -> Names:
         """The examples of both splits, to be compared when the run goes on."""
-        return {"train": list(self.train.names()), "validation": list(self.validation.names())}
+        validation = () if self.validation is None else self.validation.names()
+        return {"train": list(self.train.names()), "validation": list(validation)}
+
+    @property
+    def best_metric(self) -> Metric:
+        """The metric that decides which model is best."""
+        named = self.config.best_metric
+        return self.task.primary_metric if named is None else named_metric(named)
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the model is evaluated after so many steps of the whole run."""
+        there = self.validation is not None
+        return there and evaluation_due(self.config, step, self.steps_per_epoch, self.total_steps)
 
     def load_weights(self) -> Ledger | None:
         """Fills the model from its configured checkpoint, on the host; see `jaxft.training.model.load_weights`."""
@@ -123,7 +144,7 @@ class Setup:
             params, stats = self.split(arrays)
             for _, _, _, variable in walk(self.model):  # the values are in the state now, and need no second place
                 variable.set_value(jax.ShapeDtypeStruct(variable.shape, variable.dtype))
-            return initial_state(stage, params, stats, self.layout, ema=self.config.ema_decay is not None)
+            return initial_state(stage, params, stats, self.layout, **self.averages)
 
     def training_step(self, stage: Stage) -> Step:
         """The function that a stage repeats, to be compiled; see `jaxft.training.step.train_step`."""
@@ -134,14 +155,19 @@ class Setup:
 
     def progress(self, step: int) -> str:
         """Where a run goes on, in a sentence."""
-        epochs = self.total_steps // self.steps_per_epoch
+        epochs = -(-self.total_steps // self.steps_per_epoch)
         done = step // self.steps_per_epoch
         return f"Going on from step {step} of {self.total_steps} (epoch {done} of {epochs} is done)."
+
+    @property
+    def averages(self) -> dict[str, bool]:
+        """Of what a moving average is kept; see `jaxft.training.state.initial_state`."""
+        return {"ema": self.config.ema.decay is not None, "buffers": self.config.ema.buffers}
 
     def abstract_state(self, stage: Stage) -> TrainState:
         """The shapes, types and shardings of the state during a stage."""
         params, stats = self.split(values(self.model))
-        return self.layout.abstract(abstract_state(stage, params, stats, ema=self.config.ema_decay is not None))
+        return self.layout.abstract(abstract_state(stage, params, stats, **self.averages))
 
     def split(self, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Parameters and statistics of a model's arrays by dotted path."""
@@ -163,8 +189,9 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     layout = device_layout(config.data.batch_size, config.optimizer.accumulate, fsdp=config.fsdp)
     with doing("listing the data"):
         train, validation = own.datasets or task.datasets(config.data, config.seed)
-    if train.classes != validation.classes:
+    if validation is not None and train.classes != validation.classes:
         raise UserError(f"The training split has the classes {train.classes}, the other one {validation.classes}.")
+    check_judging(config, task.metric_names(train.classes) if validation is not None else None)
     if config.data.batch_size > len(train):
         raise UserError(
             f"A batch of {config.data.batch_size} is larger than the {len(train)} training examples; "
@@ -176,7 +203,8 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
     stages = lay_out(named, shapes, steps)
     if own.model is not None or own.datasets is not None:
-        _try_out(task, model, validation, config.precision)
+        if validation is not None:
+            _try_out(task, model, validation, config.precision)
         if own.loss is None:
             _try_loss(task, model, train, config.precision)
     loss = task.loss if own.loss is None else with_metrics(own.loss)

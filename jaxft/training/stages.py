@@ -7,8 +7,9 @@ from functools import cached_property
 import numpy as np
 import optax
 
-from jaxft.config import Config
+from jaxft.config import Config, Phase
 from jaxft.config import Optimizer as OptimizerFields
+from jaxft.errors import UserError
 from jaxft.training.optim import (
     Numbers,
     ParameterGroup,
@@ -17,7 +18,7 @@ from jaxft.training.optim import (
     parameter_groups,
     transformation,
 )
-from jaxft.training.schedules import tabulated
+from jaxft.training.schedules import phase_steps, tabulated
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,19 @@ def lay_out(config: Config, shapes: Mapping[str, tuple[int, ...]], steps_per_epo
     """The stages of a run of a model whose parameters have these shapes, by dotted path.
 
     Raises:
-        UserError: the rules of a phase do not fit the model, or its schedule contradicts itself.
+        UserError: the rules of a phase do not fit the model, or its length or its schedule contradicts itself.
     """
     stages: list[Stage] = []
     first, since = 0, dict[str, int]()
     for index, phase in enumerate(config.phases):
+        if phase.steps is not None and phase.epochs != Phase().epochs:
+            raise UserError(
+                f"phases.{index}.epochs is {phase.epochs} and phases.{index}.steps {phase.steps}, but a phase has one "
+                f"length; set steps to None, or epochs to {Phase().epochs}, its default, which then says nothing."
+            )
         groups = parameter_groups(shapes, config.optimizer, phase, steps_per_epoch)
         since = {path: since.get(path, index) for path in groups.trained}
-        last = first + phase.epochs * steps_per_epoch
+        last = first + phase_steps(phase, steps_per_epoch)
         split = _split_by_beginning(groups, since)
         stages.append(Stage(index, first, last, split, phase.batch_norm, config.optimizer))
         first = last

@@ -29,7 +29,7 @@ class TrainState:
             nothing, so that the last good state stays.
         params: every parameter, trained or frozen.
         stats: BatchNorm's statistics and other constants of the state dict.
-        ema: the moving average of `params`; None where none is kept.
+        ema: the moving average of `params`, or of `params` and `stats`; None where none is kept.
         opt_state: the optimizer's, of the trained parameters alone.
     """
 
@@ -47,8 +47,8 @@ class TrainState:
 
     @property
     def evaluated(self) -> Arrays:
-        """What evaluation looks at: the averaged parameters where an average is kept."""
-        return (self.params if self.ema is None else self.ema) | self.stats
+        """What evaluation looks at: averages where they are kept."""
+        return self.params | self.stats | (self.ema or {})
 
 
 def _optimizer_init(stage: Stage, params: Mapping[str, Any]) -> optax.OptState:
@@ -58,8 +58,14 @@ def _optimizer_init(stage: Stage, params: Mapping[str, Any]) -> optax.OptState:
     return stage.chain(stage.fixed_numbers | {"learning_rate": rates}).init(zeros)
 
 
-def abstract_state(stage: Stage, params: Mapping[str, Any], stats: Mapping[str, Any], *, ema: bool) -> TrainState:
-    """The shapes and types of a state during a stage; `params` and `stats` may be shapes or arrays."""
+def abstract_state(
+    stage: Stage, params: Mapping[str, Any], stats: Mapping[str, Any], *, ema: bool, buffers: bool = False
+) -> TrainState:
+    """The shapes and types of a state during a stage; `params` and `stats` may be shapes or arrays.
+
+    Args:
+        ema, buffers: whether an average of the parameters, and of the statistics, is kept.
+    """
     parameters, statistics = (
         {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
         for leaves in (params, stats)
@@ -69,20 +75,27 @@ def abstract_state(stage: Stage, params: Mapping[str, Any], stats: Mapping[str, 
         all_finite=jax.ShapeDtypeStruct((), jnp.bool_),  # type: ignore[arg-type]
         params=parameters,  # type: ignore[arg-type]
         stats=statistics,  # type: ignore[arg-type]
-        ema=parameters if ema else None,  # type: ignore[arg-type]
+        ema=(parameters | statistics if buffers else parameters) if ema else None,  # type: ignore[arg-type]
         opt_state=jax.eval_shape(partial(_optimizer_init, stage, parameters)),
     )
 
 
-def initial_state(stage: Stage, params: Arrays, stats: Arrays, layout: Layout, *, ema: bool) -> TrainState:
-    """The state before the first step of a run; `params` and `stats` lie where they belong already."""
+def initial_state(
+    stage: Stage, params: Arrays, stats: Arrays, layout: Layout, *, ema: bool, buffers: bool = False
+) -> TrainState:
+    """The state before the first step of a run; `params` and `stats` lie where they belong already.
+
+    Args:
+        ema, buffers: as of `abstract_state`.
+    """
+    averaged = params | stats if buffers else params
     scalars = layout.place({"step": np.zeros((), np.int32), "all_finite": np.ones((), np.bool_)})
     return TrainState(
         step=scalars["step"],
         all_finite=scalars["all_finite"],
         params=params,
         stats=stats,
-        ema=jax.jit(partial(jax.tree.map, jnp.copy), compiler_options=QUICK)(params) if ema else None,
+        ema=jax.jit(partial(jax.tree.map, jnp.copy), compiler_options=QUICK)(averaged) if ema else None,
         opt_state=_made(stage, params, layout, {}),
     )
 

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.paths import filled, values
+from jaxft.training.ema import averaged
 from jaxft.training.layout import on_host
 from jaxft.training.optim import Numbers
 from jaxft.training.state import TrainState
@@ -34,12 +35,12 @@ class StepInputs:
     Attributes:
         key: uint32, the data of the run's random key; with the number of the step it decides all that is random.
         numbers: see `jaxft.training.optim.Numbers`.
-        ema_decay: how much of the moving average stays.
+        ema_momentum: the share of the new values in the moving average, see `jaxft.training.ema`.
     """
 
     key: np.ndarray
     numbers: Numbers
-    ema_decay: float = 0.0
+    ema_momentum: float = 0.0
 
 
 def key_data(seed: int) -> np.ndarray:
@@ -110,15 +111,12 @@ def train_step(
         everything = frozen | kept.params
         ema = state.ema
         if ema is not None:
-            new = {path: _averaged(ema[path], everything[path], inputs.ema_decay) for path in ema}
+            present = everything | kept.stats
+            new = {path: averaged(average, present[path], inputs.ema_momentum) for path, average in ema.items()}
             ema = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, ema)
         return TrainState(kept.step, finite, everything, kept.stats, ema, kept.opt_state), found.metrics
 
     return step
-
-
-def _averaged(average: Array, value: Array, decay: float) -> Array:
-    return average + (value - average) * (1 - decay)  # what does not change stays as it is, to the last bit
 
 
 class Gradient(NamedTuple):

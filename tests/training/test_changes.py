@@ -214,7 +214,7 @@ def test_looking_at_a_run_changes_nothing_in_it(small_run: Path, tmp_path: Path)
 
 def test_the_best_checkpoint_holds_the_model_and_its_average_alone(config_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert call(train.main, "--config", config_file, "--workdir", run, "--ema-decay", 0.9).code == 0
+    assert call(train.main, "--config", config_file, "--workdir", run, "--ema.decay", 0.9).code == 0
     (best,), (last,) = ((run / "checkpoints" / which).iterdir() for which in ("best", "last"))
     assert {path.name for path in best.iterdir() if path.is_dir()} == {"model", "ema", "metadata"}
     assert {path.name for path in last.iterdir() if path.is_dir()} == {"model", "ema", "optimizer", "metadata"}
@@ -225,8 +225,8 @@ def test_the_best_checkpoint_holds_the_model_and_its_average_alone(config_file: 
 
 def test_a_moving_average_is_resumed(config_file: Path, tmp_path: Path) -> None:
     calm, run = tmp_path / "calm", tmp_path / "run"
-    assert call(train.main, "--config", config_file, "--workdir", calm, "--ema-decay", 0.9).code == 0
-    interrupted(config_file, run, 5, "--ema-decay", 0.9, "--checkpoint-every", 1)
+    assert call(train.main, "--config", config_file, "--workdir", calm, "--ema.decay", 0.9).code == 0
+    interrupted(config_file, run, 5, "--ema.decay", 0.9, "--checkpoint-every", 1)
     resume(run)
     assert_equal_runs(run, calm)
 
@@ -238,7 +238,7 @@ def test_a_changed_number_compiles_nothing(config_file: Path, tmp_path: Path) ->
     """Of two runs that differ in rates, decay, momentum, schedule, epochs and seed the second finds all programs."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     cache["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    common = ("--config", config_file, "--ema-decay", 0.9)
+    common = ("--config", config_file, "--ema.decay", 0.9)
     assert execute("tests.small", *common, "--workdir", tmp_path / "one", **cache).code == 0
     programs = {path.name for path in (tmp_path / "cache").glob("*-cache")}
     assert any("step" in name for name in programs)

@@ -143,7 +143,7 @@ def test_the_moving_average_is_that_of_pytorch() -> None:
     )
     averaged.update_parameters(module)  # the first call copies
     for step, batch in enumerate(batches(5)):
-        state, _ = function(state, batch, StepInputs(key_data(0), stage.numbers(step), 0.8))
+        state, _ = function(state, batch, StepInputs(key_data(0), stage.numbers(step), 1 - 0.8))
         with torch.no_grad():
             for path, value in state.params.items():
                 module[path.replace(".", "_")].copy_(torch.tensor(np.asarray(value)))

@@ -91,10 +91,11 @@ def stepped(
 ) -> tuple[TrainState, list[dict[str, Array]]]:
     """The state after one step a batch, and the metrics of each."""
     state, stage = prepared(model, rules, optimizer, batch_norm, ema=ema_decay is not None)
+    momentum = 0.0 if ema_decay is None else 1 - ema_decay
     function = jax.jit(step_function(model, stage, task, dtype))
     metrics = []
     for step, one in enumerate(batches):
-        state, measured = function(state, one, StepInputs(key_data(seed), stage.numbers(step), ema_decay or 0.0))
+        state, measured = function(state, one, StepInputs(key_data(seed), stage.numbers(step), momentum))
         metrics.append(measured)
     return state, metrics
 
@@ -255,7 +256,7 @@ def poisoned(rows: int) -> dict[str, np.ndarray]:
 def test_after_a_nan_the_last_good_state_stays() -> None:
     model = small()
     state, stage = prepared(model, ema=True)
-    step, inputs = jax.jit(step_function(model, stage)), StepInputs(key_data(0), stage.numbers(0), 0.9)
+    step, inputs = jax.jit(step_function(model, stage)), StepInputs(key_data(0), stage.numbers(0), 0.1)
     good, _ = step(state, batch(), inputs)
     bad, metrics = step(good, poisoned(ROWS), inputs)
     assert bool(good.all_finite)

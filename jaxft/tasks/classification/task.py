@@ -45,9 +45,12 @@ class ClassificationTask:
     def _dataset(self, source: Any) -> ImageDataset:
         return ImageDataset(source, self.fields.images.augment(), self.fields.images.center_crop())
 
-    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
+    def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
+        return ("loss", "accuracy")
+
+    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
         train, validation = open_splits(data, seed, lambda split, _: open_source(data, split), split_holdout)
-        return self._dataset(train), self._dataset(validation)
+        return self._dataset(train), None if validation is None else self._dataset(validation)
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
         source = open_source(data, split)

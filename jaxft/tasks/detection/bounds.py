@@ -11,7 +11,6 @@ from jaxft.tasks.detection.steps import (
     AnyResize,
     Steps,
     ends_of,
-    factors,
     padded_size,
     scale_of,
     size_at,
@@ -116,7 +115,8 @@ def _(step: Resize, sizes: Sizes) -> Sizes:
     if sizes.height[0] == sizes.height[1] and sizes.width[0] == sizes.width[1]:
         size = int(sizes.height[0]), int(sizes.width[0])
         return exactly(*size_at(step, *size, scale_of(step, *size)))
-    across, down = factors(step)
+    assert step.scale_factor is not None
+    across, down = step.scale_factor
     if step.keep_ratio:  # by one factor; rounding of the scale takes some from it, and adds a pixel at most
         most = max(across, down)
         height, width = (_whole((1.0, high * most + 1)) for _, high in sizes[:2])

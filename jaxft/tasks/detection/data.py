@@ -1,10 +1,16 @@
-"""The sources of photos with objects: COCO's JSON files and PASCAL VOC's folders."""
+"""The sources of photos with objects: COCO's JSON files and PASCAL VOC's folders, and what is made of several."""
 
+import math
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 
 from jaxft.config import Data
 from jaxft.data.download import data_root
 from jaxft.errors import UserError
+from jaxft.parts import ClassBalanced, Concat, Files, Part, Repeat
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.coco import read_coco
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, training_dataset
@@ -12,31 +18,35 @@ from jaxft.tasks.detection.evaluator import with_metric
 from jaxft.tasks.detection.objects import ObjectSource, split_objects
 from jaxft.tasks.detection.voc import read_voc
 
+COUNTS = ("outside", "flat", "no_area", "set_aside")
+"""What an `ObjectSource` counts of its boxes."""
 
-def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDataset, ObjectDataset]:
-    """The training and the validation split.
+
+def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDataset, ObjectDataset | None]:
+    """The training and the validation split, None where there is to be none.
 
     Raises:
         UserError: annotations are missing or wrong, the splits have other classes, or no photo is left to train on.
     """
     fields = with_metric(fields, data)
-    train = open_source(data, fields, data.train, data.classes)
+    train = open_source(data, fields, data.train, data.classes, training=True)
+    validation = None
     if data.holdout:
+        if not isinstance(data.splits.get(data.train), Files | None):
+            raise UserError(
+                f"data.holdout cannot hold a part of the split {data.train!r} out, because data.splits repeats its "
+                "photos or joins several files; name a validation split instead."
+            )
         train, validation = split_objects(train, data.holdout, seed)
-    else:
+    elif data.validation is not None:
         validation = open_source(data, fields, data.validation, data.classes or train.classes)
-    kept = [
-        index
-        for index, example in enumerate(train.examples)
-        if min(example.width, example.height) >= fields.min_side
-        and (fields.keep_empty or not example.objects.ignored.all())
-    ]
-    if not kept:
+    kept = train.only(_kept(train, keep_empty=fields.keep_empty, min_side=fields.min_side))
+    if not len(kept):
         raise UserError(
             f"{train.where} has no photo to train on: {len(train)} photos, none of which has an object and sides of "
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
-    return training_dataset(train.only(kept), fields), evaluation_dataset(validation, fields)
+    return training_dataset(kept, fields), None if validation is None else evaluation_dataset(validation, fields)
 
 
 def open_dataset(data: Data, fields: Detection, split: str, classes: tuple[str, ...]) -> ObjectDataset:
@@ -49,11 +59,14 @@ def open_dataset(data: Data, fields: Detection, split: str, classes: tuple[str, 
     return evaluation_dataset(open_source(data, fields, split, classes), fields)
 
 
-def open_source(data: Data, fields: Detection, split: str, classes: tuple[str, ...]) -> ObjectSource:
+def open_source(
+    data: Data, fields: Detection, split: str, classes: tuple[str, ...], *, training: bool = False
+) -> ObjectSource:
     """One split, whose annotations are read; photos are not opened.
 
     Args:
         classes: those to find; all that the annotations name where it is empty.
+        training: whether photos that `data.splits` repeats are repeated.
 
     Raises:
         UserError: annotations are missing or wrong, or the source is not one of detection.
@@ -62,16 +75,115 @@ def open_source(data: Data, fields: Detection, split: str, classes: tuple[str, .
         raise UserError(
             f"The task is detection, which takes the data sources coco and voc; {data.source!r} is neither of them."
         )
-    root = data_root(data)
     if data.single_class is not None:
         classes = data.classes
-    if data.source == "voc":
-        if fields.masks:
-            raise UserError("The data source 'voc' has no masks; set --task.no-masks or convert the data to COCO.")
-        source = read_voc(root, split, classes)
+    part = data.splits.get(split)
+    if part is None:
+        source = _read(data, fields, _by_pattern(data, split), classes)
     else:
-        file = root / (data.annotation_file or "annotations/instances_{split}.json").replace("{split}", split)
-        photos = root / data.image_folder.replace("{split}", split)
-        source = read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes)
+        source = _open(data, fields, part if training else _once(part, split), classes)
     source = replace(source, check_how=data.check)
     return source if data.single_class is None else source.as_one_class(data.single_class)
+
+
+def _by_pattern(data: Data, split: str) -> Files:
+    """Where a split is that is not in `data.splits`."""
+    if data.source == "voc":
+        return Files(annotation_file=f"ImageSets/Main/{split}.txt")
+    file = (data.annotation_file or "annotations/instances_{split}.json").replace("{split}", split)
+    return Files(annotation_file=file, image_folder=data.image_folder.replace("{split}", split))
+
+
+def _once(part: Part, split: str) -> Part:
+    """A part as evaluation sees it: no photo twice, and from one file, whose ids are those of the results."""
+    match part:
+        case Repeat() | ClassBalanced():
+            return _once(part.part, split)
+        case Concat(parts=(inner,)):
+            return _once(inner, split)
+        case Concat():
+            raise UserError(
+                f"The split {split!r} joins several files, which is for training; evaluate on one of them, as a split "
+                "of its own in data.splits."
+            )
+    return part
+
+
+def _open(data: Data, fields: Detection, part: Part, classes: tuple[str, ...]) -> ObjectSource:
+    match part:
+        case Files():
+            source = _read(data, fields, part, classes)
+            source = source.only(_kept(source, keep_empty=part.keep_empty, min_side=part.min_side))
+            return source if part.indices is None else source.only(_chosen(source, part.indices))
+        case Concat():
+            first = _open(data, fields, part.parts[0], classes)
+            return _joined([first, *(_open(data, fields, inner, first.classes) for inner in part.parts[1:])])
+    source = _open(data, fields, part.part, classes)
+    positions = np.arange(len(source))
+    if isinstance(part, Repeat):
+        return source.only(np.tile(positions, part.times))
+    factors = repeat_factors([set(example.objects.labels.tolist()) for example in source.examples], part)
+    return source.only(np.repeat(positions, [math.ceil(factor) for factor in factors]))
+
+
+def _read(data: Data, fields: Detection, files: Files, classes: tuple[str, ...]) -> ObjectSource:
+    """All photos of one annotation file."""
+    root = data_root(data) / Path(files.root).expanduser()
+    if (files.source or data.source) == "coco":
+        file, photos = root / files.annotation_file, root / files.image_folder
+        return read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes)
+    if fields.masks:
+        raise UserError("The data source 'voc' has no masks; set --task.no-masks or convert the data to COCO.")
+    listing = Path(files.annotation_file)
+    if listing.parent != Path("ImageSets/Main") or listing.suffix != ".txt" or files.image_folder != ".":
+        raise UserError(
+            f"data.splits has the VOC list {files.annotation_file} and the folder {files.image_folder} below {root}; "
+            "expected ImageSets/Main/NAME.txt, beside Annotations and JPEGImages, and no image_folder."
+        )
+    return read_voc(root, listing.stem, classes)
+
+
+def _kept(source: ObjectSource, *, keep_empty: bool, min_side: int) -> list[int]:
+    """The positions of photos that are large enough and, where it matters, have an object. Every entry of the file is
+    one, also crowds and what training leaves out, as for MMDetection's `filter_empty_gt`."""
+    known = set(source.category_ids)
+    return [
+        index
+        for index, example in enumerate(source.examples)
+        if min(example.width, example.height) >= min_side
+        and (keep_empty or any(entry["category_id"] in known for entry in example.truth))
+    ]
+
+
+def _chosen(source: ObjectSource, indices: int | tuple[int, ...]) -> list[int]:
+    """The positions that MMEngine's `indices` mean."""
+    positions = list(range(len(source)))
+    if isinstance(indices, int):
+        return positions[:indices] if indices >= 0 else positions[indices:]
+    if outside := [index for index in indices if not -len(source) <= index < len(source)]:
+        raise UserError(
+            f"{source.where} has {len(source)} photos, but the indices of data.splits name number {outside[0]}."
+        )
+    return [positions[index] for index in indices]
+
+
+def repeat_factors(labels: list[set[int]], part: ClassBalanced) -> list[float]:
+    """How often each photo counts (LVIS, arXiv 1908.03195, section 4): as often as its rarest class wants,
+    sqrt(threshold / share of the photos that have the class), and at least once.
+
+    Args:
+        labels: the classes in each photo.
+    """
+    counts = Counter(label for found in labels for label in found)
+    wanted = {label: math.sqrt(part.oversample_threshold / (count / len(labels))) for label, count in counts.items()}
+    return [max([1.0, *(wanted[label] for label in found)]) for found in labels]
+
+
+def _joined(sources: list[ObjectSource]) -> ObjectSource:
+    """One source after the other; all were read for the same classes."""
+    return replace(
+        sources[0],
+        where=" + ".join(dict.fromkeys(source.where for source in sources)),
+        examples=tuple(example for source in sources for example in source.examples),
+        **{name: sum(getattr(source, name) for source in sources) for name in COUNTS},
+    )

@@ -96,10 +96,16 @@ class ObjectDataset:
         return [f"{example.name}\t{_written(example)}" for example in self.source.examples]
 
     def check(self) -> None:
-        self.source.check()
+        self._once().check()
 
     def report(self, batch_size: int) -> str:
-        return describe(self.source, self.settings.max_objects, self.pad_shapes, self.buckets, batch_size)
+        text = describe(self.source, self.settings.max_objects, self.pad_shapes, self.buckets, batch_size)
+        different = len(self._once())
+        return text if different == len(self) else f"{text}\n  of these photos {different:,} are different ones"
+
+    def _once(self) -> ObjectSource:
+        """Each photo once, also where `data.splits` repeats some."""
+        return self.source.only({id(example): index for index, example in enumerate(self.source.examples)}.values())
 
 
 def training_dataset(source: ObjectSource, settings: Detection) -> ObjectDataset:

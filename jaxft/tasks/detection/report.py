@@ -40,11 +40,10 @@ def describe(
         + (f": {dropped.sum():,}, in {(dropped > 0).sum():,} photos (--task.max-objects)" if dropped.any() else ""),
         *_left_out(source, total),
     ]
+    few = " (fewer than a batch: in training they are repeated, each time augmented anew)"
     for index, (height, width) in enumerate(pad_shapes):
-        members = int((buckets == index).sum())
-        short = " (fewer than a batch: in training they are repeated)" if members < batch_size else ""
-        if members:
-            lines.append(f"  padded to {height} x {width}: {members:,} photos{short}")
+        if members := int((buckets == index).sum()):
+            lines.append(f"  padded to {height} x {width}: {members:,} photos{few if members < batch_size else ''}")
     return "\n".join(lines)
 
 

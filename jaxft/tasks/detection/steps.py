@@ -51,6 +51,14 @@ def evaluation_steps(fields: Detection) -> Sequence[Resize | Pad]:
     return fields.test_transforms or (Resize(scale=fields.test_scale, keep_ratio=True, rounding=fields.rounding),)
 
 
+def only_scale(steps: Sequence[Resize | Pad]) -> WidthHeight | None:
+    """The scale of a single `Resize` that keeps the ratio and is bilinear; None where there is anything else."""
+    match tuple(steps):
+        case (Resize(scale=scale, keep_ratio=True, interpolation="bilinear"),):
+            return scale
+    return None
+
+
 def run(steps: Steps, scene: Scene, rng: np.random.Generator) -> Scene | None:
     """All steps in their order; None where one of them wants another photo."""
     for step in steps:
@@ -67,19 +75,13 @@ def apply(step: Transform, scene: Scene, rng: np.random.Generator) -> Scene | No
     raise NotImplementedError(type(step))
 
 
-def factors(step: Resize) -> tuple[float, float]:
-    """By what `Resize.scale_factor` multiplies width and height."""
-    factor = step.scale_factor
-    assert factor is not None
-    return factor if isinstance(factor, tuple) else (factor, factor)
-
-
 def scale_of(step: Resize, height: int, width: int) -> WidthHeight:
     """The scale of a `Resize`, which a factor makes of the photo's size."""
-    if step.scale is None:
-        across, down = factors(step)
-        return int(width * across + 0.5), int(height * down + 0.5)
-    return step.scale if isinstance(step.scale, tuple) else (step.scale, step.scale)
+    if step.scale is not None:
+        return step.scale
+    assert step.scale_factor is not None
+    across, down = step.scale_factor
+    return int(width * across + 0.5), int(height * down + 0.5)
 
 
 def size_at(step: AnyResize, height: int, width: int, scale: WidthHeight) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Detection: the losses of a detector under MMDetection's names, and COCO's or PASCAL VOC's figures."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
 from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.data import open_dataset, open_datasets
-from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, needed_pad_shapes
+from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
 from jaxft.tasks.detection.evaluator import ObjectEvaluator, primary_metric
 from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.results import write_results
+from jaxft.tasks.detection.steps import evaluation_steps, only_scale
 from jaxft.tasks.task import Predictions, Program
 
 Arrays = dict[str, Array]
@@ -45,7 +48,10 @@ class DetectionTask:
 
     # Data
 
-    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
+    def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
+        return ()  # which sizes and classes have objects, the annotations say
+
+    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
         return open_datasets(data, self.fields, seed)
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
@@ -63,10 +69,16 @@ class DetectionTask:
     # The model
 
     def preprocessing(self) -> Preprocessing:
-        fields = self.fields
-        longest, shortest = max(fields.test_scale), min(fields.test_scale)
+        fields, steps = self.fields, evaluation_steps(self.fields)
+        scale = only_scale(steps)
         return Preprocessing(
-            size=None, resize=shortest, longest=longest, mean=fields.mean, std=fields.std, bgr=fields.bgr
+            size=None,
+            resize=min(scale) if scale else None,
+            longest=max(scale) if scale else None,
+            transforms=() if scale else tuple(asdict(step) for step in steps),
+            mean=fields.mean,
+            std=fields.std,
+            bgr=fields.bgr,
         )
 
     def check_model(self, model: Any, classes: tuple[str, ...]) -> None:
@@ -113,14 +125,14 @@ class DetectionTask:
         return loss, terms | {"loss": loss}
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> Arrays:
-        """What the model finds in a batch `{image, size}`.
+        """What the model finds in a batch `{image, size}`, and `seen` where a step `Pad` makes photos larger.
 
         Returns:
             `boxes` `[N, D, 4]` in pixels of the padded image, `scores`, `labels`, `valid` `[N, D]`, `masks`
             `[N, D, M, M]` where the model has them, and `size` as it came.
         """
-        size = batch["size"]
-        found = model.predict(self.images(batch["image"], size), size)
+        size, seen = batch["size"], batch.get("seen", batch["size"])
+        found = model.predict(self.images(batch["image"], seen), seen)
         answer = {"boxes": found.boxes, "scores": found.scores, "labels": found.labels, "valid": found.valid}
         if found.masks is not None:
             answer["masks"] = found.masks
@@ -190,9 +202,8 @@ class DetectionTask:
         `masks` where the model finds them. `pad_shape` is by default the first that evaluation uses, the landscape one.
         """
         fields = self.fields
-        height, width = (
-            pad_shape or (fields.pad_shapes or needed_pad_shapes(fields.test_scale, fields, cropped=False))[0]
-        )
+        shapes = (pad_shape,) if pad_shape else fields.pad_shapes
+        height, width = (shapes or needed_pad_shapes(evaluation_steps(fields), fields.divisor))[0]
 
         def found(pixels: Array, size: Array) -> Arrays:
             answer = self.predict(model, {"image": pixels, "size": size})

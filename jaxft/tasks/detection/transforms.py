@@ -15,6 +15,14 @@ Positive = Annotated[int, pydantic.Field(ge=1)]
 WidthHeight = tuple[Positive, Positive]
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Level = Annotated[float, pydantic.Field(ge=0, le=255)]
+
+
+def _both(value: object) -> object:
+    return (value, value) if isinstance(value, int | float) else value
+
+
+Scale = Annotated[WidthHeight, pydantic.BeforeValidator(_both)]
+Factors = Annotated[tuple[pydantic.PositiveFloat, pydantic.PositiveFloat], pydantic.BeforeValidator(_both)]
 Direction = Literal["horizontal", "vertical", "diagonal"]
 Rounding = Literal["nearest", "down"]
 CropKind = Literal["absolute", "absolute_range", "relative", "relative_range"]
@@ -26,10 +34,10 @@ class Resize:
     """Resize to a size, or by a factor."""
 
     type: Literal["Resize"] = "Resize"
-    scale: Positive | WidthHeight | None = None
+    scale: Scale | None = None
     """Width and height; with `keep_ratio` the longest and the shortest side, either order. One number is both."""
-    scale_factor: pydantic.PositiveFloat | tuple[pydantic.PositiveFloat, pydantic.PositiveFloat] | None = None
-    """Where there is no `scale`: what width and height are multiplied with."""
+    scale_factor: Factors | None = None
+    """Where there is no `scale`: what width and height are multiplied with. One number is both."""
     keep_ratio: bool = False
     """As large as `scale` allows with the ratio of the sides as it is."""
     clip_object_border: bool = True

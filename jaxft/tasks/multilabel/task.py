@@ -76,9 +76,13 @@ class MultilabelTask:
             )
         return self._dataset(source)
 
-    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
+    def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
+        return ("loss", "mAP", "f1", *(f"{figure}/{name}" for figure in ("AP", "f1") for name in classes))
+
+    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
         train, validation = open_splits(data, seed, partial(self._open, data), split_at_random)
-        return self._labeled(train, data.train), self._labeled(validation, data.validation)
+        evaluated = None if validation is None else self._labeled(validation, data.validation or data.train)
+        return self._labeled(train, data.train), evaluated
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
         source = self._open(data, split, classes)

@@ -67,10 +67,14 @@ class RegressionTask:
         images = self.fields.images
         return ImageDataset(source, images.augment(), images.center_crop(), partial(describe, flags=flags))
 
-    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset]:
+    def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
+        return ("loss", "r2", "mae", "rmse", *(f"{figure}/{name}" for figure in ("r2", "mae") for name in classes))
+
+    def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
         train, validation = open_splits(data, seed, partial(self._open, data), split_at_random)
         standardized = self.fields.target_mean or self.fields.target_std
-        return self._dataset(train, flags=not standardized), self._dataset(validation)
+        evaluated = None if validation is None else self._dataset(validation)
+        return self._dataset(train, flags=not standardized), evaluated
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
         source = self._open(data, split, classes)

@@ -9,15 +9,11 @@ import pytest
 from jaxft.config import Detection
 from jaxft.data.loader import Batch, epoch_order, eval_batches, steps_per_epoch, train_batches
 from jaxft.errors import UserError
+from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.coco import read_coco
-from jaxft.tasks.detection.dataset import (
-    ObjectDataset,
-    draw_scale,
-    evaluation_dataset,
-    needed_pad_shapes,
-    training_dataset,
-)
+from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, training_dataset
 from jaxft.tasks.detection.objects import ObjectSource
+from jaxft.tasks.detection.steps import training_steps
 from tests.scenes import write_coco
 
 COUNTS = (0, 1, 2, 3, 4, 1, 0, 6, 2, 2, 1)  # objects of each photo; photos 2, 5, 8 are portraits
@@ -109,17 +105,7 @@ def test_a_row_depends_on_its_chance_alone(source: ObjectSource) -> None:
     assert any((images[0] != other).any() for other in images[1:])
 
 
-def test_scales_are_drawn_from_a_list_or_a_range() -> None:
-    rng = np.random.default_rng(0)
-    choice = Detection(scales=((64, 48), (50, 40)))
-    assert {draw_scale(choice, rng) for _ in range(50)} == {(64, 48), (50, 40)}
-    between = Detection(scales=((64, 48), (50, 40)), scale_draw="range")
-    drawn = np.array([draw_scale(between, rng) for _ in range(400)])
-    assert drawn.min(0).tolist() == [50, 40]
-    assert drawn.max(0).tolist() == [64, 48]
-
-
-# Canvases
+# Pad shapes
 
 
 @pytest.mark.parametrize(
@@ -134,8 +120,7 @@ def test_scales_are_drawn_from_a_list_or_a_range() -> None:
 )
 def test_pad_shapes_have_room_for_the_largest_scale(options: dict[str, Any], expected: tuple) -> None:
     settings = Detection(**options)
-    scale = max(max(s) for s in settings.scales), max(min(s) for s in settings.scales)
-    assert needed_pad_shapes(scale, settings, cropped=True) == expected
+    assert needed_pad_shapes(training_steps(settings), settings.divisor) == expected
 
 
 def test_photos_go_to_the_smallest_pad_shape_that_holds_them(source: ObjectSource) -> None:
@@ -226,4 +211,6 @@ def test_the_report_counts(source: ObjectSource) -> None:
     assert "the limit of 3 objects a photo drops 18.18% of the boxes: 4, in 2 photos (--task.max-objects)" in text
     assert "0 boxes reached beyond their photo" in text
     assert "padded to 64 x 64: 11 photos" in text or "padded to 48 x 64: 8 photos" in text
-    assert "3 photos (fewer than a batch: in training they are repeated)" in padded(source, divisor=16).report(4)
+    assert "3 photos (fewer than a batch: in training they are repeated, each time augmented anew)" in padded(
+        source, divisor=16
+    ).report(4)

@@ -1,6 +1,5 @@
 """Resizing, flips, crops and colors, against live MMDetection."""
 
-from typing import Any
 from unittest import mock
 
 import mmcv
@@ -10,61 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmcv before it is imported
-from jaxft.tasks.detection.scene import (
-    Distortion,
-    Scene,
-    crop,
-    draw_crop,
-    draw_distortion,
-    flip,
-    largest_crop,
-    resize,
-    resized_size,
-)
+from jaxft.tasks.detection.scene import crop, flip, resize, resized_size
+from jaxft.tasks.detection.steps import draw_distortion
+from jaxft.tasks.detection.transforms import PhotoMetricDistortion as Distortion
+from tests.tasks.detection.reference import assert_same, scene, theirs
 
 # isort: split
 from mmdet.datasets.transforms import PhotoMetricDistortion, RandomCrop, RandomFlip, Resize
-from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks
 
 SIZES = [(480, 640), (333, 500), (640, 427), (37, 91), (50, 50)]
-
-
-def scene(height: int, width: int, count: int = 3, seed: int = 0) -> Scene:
-    """A photo of noise with boxes of all kinds, also some that touch the border, and random masks."""
-    rng = np.random.default_rng(seed)
-    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1) * [width, height]
-    boxes = corners.reshape(count, 4).astype(np.float32)
-    if count:
-        boxes[0] = [0, 0, width, height]
-    return Scene(
-        rng.integers(0, 256, (height, width, 3)).astype(np.uint8),
-        boxes,
-        np.arange(count, dtype=np.int32),
-        np.arange(count) == 1,
-        rng.integers(0, 2, (count, height, width)).astype(np.uint8),
-    )
-
-
-def theirs(one: Scene) -> dict[str, Any]:
-    """The same for MMDetection."""
-    return {
-        "img": one.pixels.copy(),
-        "img_shape": one.size,
-        "ori_shape": one.size,
-        "gt_bboxes": HorizontalBoxes(one.boxes.copy()),
-        "gt_bboxes_labels": one.labels.copy(),
-        "gt_ignore_flags": one.ignored.copy(),
-        "gt_masks": BitmapMasks(one.masks.copy(), *one.size),
-    }
-
-
-def assert_same(one: Scene, other: dict[str, Any]) -> None:
-    np.testing.assert_array_equal(one.pixels, other["img"])
-    np.testing.assert_allclose(one.boxes, other["gt_bboxes"].tensor.numpy(), rtol=1e-6, atol=1e-5)
-    np.testing.assert_array_equal(one.labels, other["gt_bboxes_labels"])
-    np.testing.assert_array_equal(one.ignored, other["gt_ignore_flags"])
-    np.testing.assert_array_equal(one.masks, other["gt_masks"].masks)
 
 
 @pytest.mark.parametrize("scale", [(1333, 800), (320, 240), (64, 64)])
@@ -103,41 +56,10 @@ def test_cropping_is_mmdetections(place: tuple[int, int]) -> None:
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "numbers"),
-    [
-        ("absolute", (30, 20)),
-        ("absolute", (300, 20)),
-        ("absolute_range", (10, 35)),
-        ("relative", (0.7, 0.5)),
-        ("relative_range", (0.3, 0.5)),
-    ],
-)
-def test_crops_are_of_the_size_that_mmdetection_draws(kind: Any, numbers: tuple[float, float]) -> None:
-    height, width = 31, 44
-    ours, reference = set(), set()
-    transform = RandomCrop(numbers, crop_type=kind)
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        top, left, crop_height, crop_width = draw_crop(height, width, numbers, kind, rng)
-        assert 0 <= top <= height - crop_height
-        assert 0 <= left <= width - crop_width
-        ours.add((crop_height, crop_width))
-        reference.add(tuple(int(side) for side in transform._get_crop_size((height, width))))
-    if "range" not in kind:
-        assert ours == reference
-    most = largest_crop(height, width, numbers, kind)
-    for axis in (0, 1):
-        low, high = (f(size[axis] for size in reference) for f in (min, max))
-        assert min(size[axis] for size in ours) == pytest.approx(low, abs=3)
-        assert max(size[axis] for size in ours) == pytest.approx(high, abs=3)
-        assert max(size[axis] for size in ours) <= most[axis]
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_colors_are_mmdetections(seed: int) -> None:
     pixels = scene(12, 17, seed=seed).pixels
-    draw = draw_distortion(np.random.default_rng(seed))
+    draw = draw_distortion(Distortion(), np.random.default_rng(seed))
     order = np.array(draw.order)
     reverse = 2 - order[::-1]  # the same permutation of B, G, R
     values = (draw.brightness, draw.contrast, draw.saturation, draw.hue, reverse)
@@ -145,12 +67,3 @@ def test_colors_are_mmdetections(seed: int) -> None:
     with mock.patch.object(PhotoMetricDistortion, "_random_flags", return_value=(*flags, *values)):
         expected = PhotoMetricDistortion()({"img": np.ascontiguousarray(pixels[..., ::-1])})["img"][..., ::-1]
     np.testing.assert_allclose(draw(pixels), np.clip(expected, 0, 255), atol=0.51)
-
-
-def test_each_change_of_color_comes_half_the_time() -> None:
-    draws = [draw_distortion(np.random.default_rng(seed)) for seed in range(400)]
-    for name, neutral in (("brightness", 0.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0)):
-        assert np.mean([getattr(draw, name) != neutral for draw in draws]) == pytest.approx(0.5, abs=0.1)
-    assert np.mean([draw.contrast_first for draw in draws]) == pytest.approx(0.5, abs=0.1)
-    pixels = scene(5, 6).pixels
-    assert np.abs(Distortion()(pixels).astype(int) - pixels).max() <= 1

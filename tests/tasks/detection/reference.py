@@ -1,0 +1,49 @@
+"""Scenes of noise, for us and for live MMDetection."""
+
+from typing import Any
+
+import numpy as np
+
+import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmcv before it is imported
+from jaxft.tasks.detection.scene import Scene
+
+# isort: split
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
+
+
+def scene(height: int, width: int, count: int = 3, seed: int = 0) -> Scene:
+    """A photo of noise with boxes of all kinds, also some that touch the border, and random masks."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1) * [width, height]
+    boxes = corners.reshape(count, 4).astype(np.float32)
+    if count:
+        boxes[0] = [0, 0, width, height]
+    return Scene(
+        rng.integers(0, 256, (height, width, 3)).astype(np.uint8),
+        boxes,
+        np.arange(count, dtype=np.int32),
+        np.arange(count) == 1,
+        rng.integers(0, 2, (count, height, width)).astype(np.uint8),
+    )
+
+
+def theirs(one: Scene) -> dict[str, Any]:
+    """The same for MMDetection."""
+    return {
+        "img": one.pixels.copy(),
+        "img_shape": one.size,
+        "ori_shape": one.size,
+        "gt_bboxes": HorizontalBoxes(one.boxes.copy()),
+        "gt_bboxes_labels": one.labels.copy(),
+        "gt_ignore_flags": one.ignored.copy(),
+        "gt_masks": BitmapMasks(one.masks.copy(), *one.size),
+    }
+
+
+def assert_same(one: Scene, other: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(one.pixels, other["img"])
+    np.testing.assert_allclose(one.boxes, other["gt_bboxes"].tensor.numpy(), rtol=1e-6, atol=1e-5)
+    np.testing.assert_array_equal(one.labels, other["gt_bboxes_labels"])
+    np.testing.assert_array_equal(one.ignored, other["gt_ignore_flags"])
+    np.testing.assert_array_equal(one.masks, other["gt_masks"].masks)
