@@ -31,6 +31,8 @@ class Files:
     """Whether photos without objects are taken."""
     min_side: int = pydantic.Field(default=0, ge=0)
     """Photos with a shorter side, pixels, are left out."""
+    min_box_side: int = pydantic.Field(default=0, ge=0)
+    """Objects narrower or lower than this, pixels, are neither to be found nor background in training."""
     indices: int | tuple[int, ...] | None = None
     """Of what is left: the first so many photos, the last where negative, or those at these positions, in this
     order."""

@@ -88,7 +88,7 @@ def training_split(section: Section, root: str, *, infinite: bool) -> tuple[Spli
         batches.type(["AspectRatioBatchSampler"])
         batches.ignore("drop_last", because="photos of another shape never fill a batch up")
         batches.done()
-    split = _split(section, root, train=True)
+    split = _split(section, root)
     return split, Loader(size, shuffle)
 
 
@@ -96,7 +96,7 @@ def evaluation_split(section: Section, root: str) -> Split:
     """The photos to evaluate; `root` is what `roots` found."""
     _common(section)
     section.ignore("drop_last", "batch_size", "sampler", "batch_sampler", because=EVALUATION)
-    return _split(section, root, train=False)
+    return _split(section, root)
 
 
 def _common(section: Section) -> None:
@@ -112,11 +112,11 @@ def _common(section: Section) -> None:
             section.only(collate_fn="pseudo_collate")
 
 
-def _split(loader: Section, root: str, *, train: bool) -> Split:
+def _split(loader: Section, root: str) -> Split:
     section = loader.section("dataset")
     loader.done()
     found: list[Split] = []
-    part = _part(section, root, found, train=train)
+    part = _part(section, root, found)
     first = found[0]
     for other in found[1:]:
         if other.classes != first.classes:
@@ -128,7 +128,7 @@ def _split(loader: Section, root: str, *, train: bool) -> Split:
     return Split(part, first.classes, first.pipeline, first.where)
 
 
-def _part(section: Section, root: str, found: list[Split], *, train: bool) -> Part:
+def _part(section: Section, root: str, found: list[Split]) -> Part:
     """The part of a data set; `found` gets the data sets that read files."""
     name = str(section.values.get("type", "")).rpartition(".")[2]
     if name in REFUSED:
@@ -138,24 +138,24 @@ def _part(section: Section, root: str, found: list[Split], *, train: bool) -> Pa
     section.ignore("lazy_init", because=SPEED)
     if kind == "RepeatDataset":
         times = section.take("times", whole)
-        part: Part = Repeat(times=times, part=_part(section.section("dataset"), root, found, train=train))
+        part: Part = Repeat(times=times, part=_part(section.section("dataset"), root, found))
     elif kind == "ClassBalancedDataset":
         threshold = section.take("oversample_thr", number)
-        inner = _part(section.section("dataset"), root, found, train=train)
+        inner = _part(section.section("dataset"), root, found)
         part = ClassBalanced(oversample_threshold=threshold, part=inner)
     elif kind == "ConcatDataset":
         section.ignore("ignore_keys", because="it names properties of data sets that may differ without harm")
-        parts = tuple(_part(item, root, found, train=train) for item in section.listed("datasets"))
+        parts = tuple(_part(item, root, found) for item in section.listed("datasets"))
         part = Concat(parts=parts)
     else:
-        split = _files(section, kind, root, train=train)
+        split = _files(section, kind, root)
         found.append(split)
         return split.part
     section.done()
     return part
 
 
-def _files(section: Section, kind: str, root: str, *, train: bool) -> Split:
+def _files(section: Section, kind: str, root: str) -> Split:
     """One annotation file and its photos."""
     local_only(section)
     section.only(proposal_file=None, return_classes=False, caption_prompt=None)
@@ -186,7 +186,7 @@ def _files(section: Section, kind: str, root: str, *, train: bool) -> Split:
         annotation_file=annotations,
         image_folder=photos,
         indices=section.take("indices", _indices, None),
-        **_filter(section, train=train),
+        **_filter(section, kind),
     )
     pipeline = section.listed("pipeline")
     section.done()
@@ -203,8 +203,8 @@ def local_only(section: Section) -> None:
     section.elsewhere("backend_args")
 
 
-def _filter(section: Section, *, train: bool) -> dict[str, Any]:
-    """Which photos are left out; MMDetection leaves none out in test mode."""
+def _filter(section: Section, kind: str) -> dict[str, Any]:
+    """Which photos and objects are left out; MMDetection leaves none out in test mode."""
     if not section.has("filter_cfg"):
         section.ignore("test_mode", because="without a filter_cfg no photo is left out anyway")
     testing = section.take("test_mode", flag, False)
@@ -216,6 +216,8 @@ def _filter(section: Section, *, train: bool) -> dict[str, Any]:
         "keep_empty": not filters.take("filter_empty_gt", flag, False),
         "min_side": filters.take("min_size", whole, 0),
     }
+    if kind in VOC:
+        kept["min_box_side"] = filters.take("bbox_min_size", whole, 0)
     filters.done()
     return kept
 
