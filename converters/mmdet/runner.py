@@ -2,7 +2,7 @@
 
 import difflib
 
-from converters.mmdet.section import ConfigError, Section
+from converters.mmdet.section import ConfigError, Section, flag
 
 # What MMEngine's runner reads of a file. Anything else at its top is a variable.
 RUNNER = (
@@ -44,7 +44,8 @@ ALIKE = 0.88  # from which on two names are taken for one and a slip of the pen
 
 def close(top: Section) -> None:
     """Passes over what is left, with a reason, or refuses it by name."""
-    top.only(resume=False)
+    if top.take("resume", flag, False):
+        raise top.refused("resume", True, "go on with a run by --resume")
     if top.has("model_wrapper_cfg"):
         wrapper = top.section("model_wrapper_cfg")
         wrapper.type(["MMDistributedDataParallel", "DistributedDataParallel"])
