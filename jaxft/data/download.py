@@ -51,14 +51,16 @@ def _check_splits(data: Data, option: str) -> bool:
     """
     if data.source not in ("coco", "voc"):
         raise UserError(f"data.splits is for the data sources coco and voc; {data.source!r} is neither of them.")
-    used = (data.train,) if data.holdout else (data.train, data.validation)
+    used = [data.train]
+    if data.validation is not None and not data.holdout:
+        used.append(data.validation)
     if not data.splits.keys() >= set(used):
         return True
     for name in ("annotation_file", "image_folder"):
         if (found := getattr(data, name)) != getattr(Data(), name):
             raise UserError(
-                f"data.{name} is {found!r}, but data.splits says itself where the splits {' and '.join(used)} are; "
-                f"leave data.{name} out."
+                f"data.{name} is {found!r}, but data.splits says itself what {' and '.join(used)} are made of; leave "
+                f"data.{name} out."
             )
     below = any(files.below_root for split in data.splits.values() for files in files_of(split))
     if not below and data.root != Data().root:
