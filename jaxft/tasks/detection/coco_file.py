@@ -152,7 +152,7 @@ def _file_name(image: Entry) -> str | None:
 def _image_problems(images: Sequence[Entry]) -> Iterator[str]:
     kinds = {isinstance(image["id"], str): found(image["id"]) for image in images}
     if len(kinds) > 1:
-        yield f"image {kinds[True]} has an id of another kind than image {kinds[False]}; expected numbers, or text, in all"
+        yield f"image {kinds[True]} has an id of another kind than image {kinds[False]}; expected one kind in all"
     ids, names = set(), set()
     most = PIL.Image.MAX_IMAGE_PIXELS or math.inf
     for image in images:

@@ -92,8 +92,10 @@ def read_voc(root: Path, split: str, classes: tuple[str, ...] = ()) -> ObjectSou
 def _stems(listing: Path) -> list[str]:
     try:
         lines = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
         raise UserError(f"There is no list of the split, {listing}; check --data.root and the split.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{listing} cannot be read ({error}).") from error
     stems = [words[0] for words in lines if words]
     if not stems:
         raise UserError(f"{listing} names no photo.")
@@ -112,7 +114,7 @@ def _described(file: Path, stem: str, problems: list[str]) -> Described:
         problems.append(f"{file.name} does not exist, but the split names {stem}")
     except UserError as error:
         problems.append(f"{file.name} {error}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:  # an unknown encoding is a LookupError
         problems.append(f"{file.name} cannot be read ({error})")
     return Described(None, None, ())
 
