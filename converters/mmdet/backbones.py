@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from converters.mmdet import values
-from converters.mmdet.section import ConfigError, Part, Section, flag, standardized, text, whole, wholes
+from converters.mmdet.section import ConfigError, Part, Section, flag, number, standardized, text, whole, wholes
 from jaxft.models.detectors.backbones.hrnet import BLOCKS, HRNet, Stage
 from jaxft.models.detectors.backbones.regnet import ARCHITECTURES, RegNet
 from jaxft.models.detectors.backbones.resnet import DEPTHS, ResNet
@@ -73,11 +73,12 @@ def backbone(parent: Section) -> Part:
     section = parent.section("backbone")
     kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet", "HRNet"])
     section.elsewhere("frozen_stages", "norm_eval", "init_cfg")  # `rules` and `training` read them
-    section.only(dcn=None, plugins=None, pretrained=None)
+    section.only(dcn=None, pretrained=None)
     section.ignore("with_cp", because=values.RECOMPUTED)
     section.ignore("stage_with_dcn", because="there are no deformable convolutions")
     even = section.standardizes()
     if kind in ("RegNet", "HRNet"):
+        section.only(plugins=None)
         other = regnet(section) if kind == "RegNet" else hrnet(section)
         return standardized(other) if even else other
     depth, stages = section.take("depth", whole), section.take("num_stages", whole, 4)
@@ -85,6 +86,7 @@ def backbone(parent: Section) -> Part:
         raise section.refused("depth", depth, f"known are {', '.join(map(str, DEPTHS))}, for a ResNeXt from 50 on")
     options: dict[str, Any] = {
         "depth": depth,
+        "contexts": _contexts(section, depth, stages),
         "in_channels": section.take("in_channels", whole, 3),
         "stem_channels": section.take("stem_channels", whole) if section.has("stem_channels") else None,
         "base_channels": section.take("base_channels", whole, 64),
@@ -117,3 +119,30 @@ def _for_stages(section: Section, name: str, default: tuple[int, ...], stages: i
     if len(found) != stages:
         raise section.refused(name, found, f"one for each of num_stages = {stages} was expected")
     return found
+
+
+def _contexts(section: Section, depth: int, stages: int) -> tuple[float | None, ...]:
+    """`plugins`: at most one `ContextBlock` after the third convolution of a block; its ratio in each stage."""
+    plugins = section.listed("plugins")
+    if not plugins:
+        return ()
+    plugin, *others = plugins
+    block = plugin.section("cfg")
+    block.type(["ContextBlock"])
+    if others or depth < 50:
+        key = section.key("plugins")
+        raise ConfigError(key, key, f"{key}: jaxft knows one, in a ResNet of at least 50 layers.")
+    block.only(pooling_type="att", fusion_types=("channel_add",))
+    plugin.only(position="after_conv3")
+    ratio = block.take("ratio", number)
+    places = plugin.take("stages", _flags, (True,) * stages)
+    if len(places) != stages:
+        raise plugin.refused("stages", places, f"one for each of num_stages = {stages} was expected")
+    block.done()
+    plugin.done()
+    return tuple(ratio if there else None for there in places)
+
+
+def _flags(value: Any) -> tuple[bool, ...]:
+    """A list of True and False."""
+    return tuple(flag(item) for item in value)

@@ -13,15 +13,17 @@ from flax import nnx
 from converters.mmdet.model import parse, structure
 from converters.mmdet.section import ConfigError, Ignored, Section, flag, number
 from jaxft.config import Rule
+from jaxft.models.detectors.backbones.context_block import MapNorm
 from jaxft.models.layers import BatchNorm, GroupNorm, LayerNorm
 from jaxft.models.paths import matches, walk
 from jaxft.models.streams import initial_rngs
 
-NORM_LAYERS = (BatchNorm, GroupNorm, LayerNorm)
+NORM_LAYERS = (BatchNorm, GroupNorm, LayerNorm, MapNorm)
 # What normalization is called in the models that are built from configurations, as a layer or, in HRNet, by its leaves.
 NORM_NAMES = (".bn", ".bn[0-9]", ".gn", ".gn[0-9]", ".downsample.[12]", ".stem.[147]")
 NORM_BIASES = (*(f"{name}.bias" for name in NORM_NAMES), ".fuse_layers.*.1.bias", ".transition*.1.bias")
 NORMS = (*NORM_NAMES, *NORM_BIASES[-2:], ".fuse_layers.*.1.scale", ".transition*.1.scale")
+CONTEXT = ".context_block.channel_add_conv.1"  # which no `norm_cfg` speaks of
 # The parts whose `norm_cfg` can freeze their normalization.
 REGIONS = ("backbone", "neck", "bbox_head", "roi_head.bbox_head", "roi_head.mask_head")
 
@@ -82,7 +84,7 @@ class Paramwise:
         mode = "running" if inside and self.norm_eval else "inherit"
         if any(matches(part, path) for part in self.frozen_parts):
             return Wish(frozen=True)
-        if parameter.norm and any(path.startswith(f"{region}.") for region in self.frozen_norms):
+        if parameter.norm and CONTEXT not in path and any(path.startswith(f"{part}.") for part in self.frozen_norms):
             return self._held(path)
         for key, (rate, decay) in self.keys.items():
             if key in path:
@@ -102,7 +104,8 @@ class Paramwise:
         rules += [(f"{region}*{name}", self._held(region)) for region in self.frozen_norms for name in NORMS]
         for region in ("backbone", ""):
             mode = "running" if region and self.norm_eval else "inherit"
-            norms, biases = ([f"{region}*{name}" for name in names] for names in (NORMS, NORM_BIASES))
+            norms = [f"{region}*{name}" for name in (*NORMS, CONTEXT)]
+            biases = [f"{region}*{name}" for name in (*NORM_BIASES, f"{CONTEXT}.bias")]
             for key, (rate, decay) in self.keys.items():
                 pattern = f"{key}*" if key.startswith("backbone") else f"{region}*{key}*"
                 rules.append((pattern, Wish(rate=rate, decay=decay, batch_norm=mode)))

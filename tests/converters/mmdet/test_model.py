@@ -34,6 +34,7 @@ REPRESENTATIVES = (
     "rpn_r50-caffe_fpn_1x_coco.py",
     "retinanet_regnetx-800MF_fpn_1x_coco.py",
     "faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py",
+    "mask-rcnn_r50-gcb-r16-c3-c5_fpn_1x_coco.py",
 )
 
 
@@ -138,7 +139,8 @@ FASTER, RETINA = "faster-rcnn_r50_fpn_1x_coco.py", "retinanet_r50_fpn_1x_coco.py
         (FASTER, "type", "FastRCN", r"model\.type is 'FastRCN', .*; did you mean FasterRCNN\?"),
         (FASTER, "backbone.type", "ResNett", r"model\.backbone\.type is 'ResNett', .*; did you mean ResNet\?"),
         (FASTER, "backbone.dcn", {"type": "DCN"}, r"model\.backbone\.dcn is .*DCN.*; jaxft knows none only"),
-        (FASTER, "backbone.plugins", [{"cfg": 1}], r"model\.backbone\.plugins is"),
+        (FASTER, "backbone.plugins", [{"cfg": 1}], r"model\.backbone\.plugins\.0\.cfg is 1; a dict was"),
+        (FASTER, "backbone.plugins", [{"cfg": {"type": "GeneralizedAttention"}}], r"0\.cfg\.type is 'GeneralizedAtt"),
         (FASTER, "backbone.depth", "fifty", r"model\.backbone\.depth is 'fifty'; a whole number was expected"),
         (FASTER, "backbone.color", "red", r"model\.backbone\.color: jaxft does not know this setting"),
         (FASTER, "neck.type", "PAFPN", r"model\.neck\.type is 'PAFPN', .*did you mean FPN"),

@@ -1,4 +1,4 @@
-"""HRNet, its pyramid, RegNet and weight standardization against live MMDetection."""
+"""HRNet, its pyramid, RegNet, weight standardization and global context against live MMDetection."""
 
 from typing import Any
 
@@ -44,9 +44,19 @@ def narrow_standardized(model: Any) -> None:
     model["rpn_head"]["in_channels"] = model["roi_head"]["bbox_head"]["in_channels"] = 32
 
 
+def narrow_context(model: Any) -> None:
+    model["backbone"] |= {"base_channels": 8, "init_cfg": None}
+    model["neck"] |= {"in_channels": [32, 64, 128, 256], "out_channels": 16}
+    del model["roi_head"]["mask_head"], model["roi_head"]["mask_roi_extractor"]
+    narrow_heads(model)
+
+
 HRNET = ("faster-rcnn_hrnetv2p-w18-1x_coco.py", narrow_hrnet)
 REGNET = ("faster-rcnn_regnetx-400MF_fpn_ms-3x_coco.py", narrow_regnet)
 STANDARDISED = ("faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py", narrow_standardized)
+
+
+CONTEXT = ("mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco.py", narrow_context)
 
 
 def pair(name: str, narrow: Any) -> tuple[Any, Any]:
@@ -60,6 +70,8 @@ def pair(name: str, narrow: Any) -> tuple[Any, Any]:
             value.uniform_(0.5, 2)
         elif key.endswith(("bn1.weight", "bn2.weight", "bn3.weight", "running_mean")):
             value.normal_(0.5, 0.3)
+        elif "channel_add_conv" in key:
+            value.normal_(0, 0.3)
     load_pretrained(ours, {key: value.numpy() for key, value in theirs.state_dict().items()})
     theirs.eval()
     ours.eval()
@@ -74,7 +86,7 @@ def close(mine: jax.Array, other: Any, tolerance: float) -> None:
 IMAGES = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("name", "narrow"), [HRNET, STANDARDISED])
+@pytest.mark.parametrize(("name", "narrow"), [HRNET, STANDARDISED, CONTEXT])
 def test_maps_are_mmdetections(name: str, narrow: Any) -> None:
     theirs, ours = pair(name, narrow)
     with mmdet_live.quiet(), torch.no_grad():
@@ -86,7 +98,7 @@ def test_maps_are_mmdetections(name: str, narrow: Any) -> None:
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize(("name", "narrow"), [HRNET, REGNET, STANDARDISED])
+@pytest.mark.parametrize(("name", "narrow"), [HRNET, REGNET, STANDARDISED, CONTEXT])
 def test_maps_and_gradients_are_mmdetections(name: str, narrow: Any) -> None:
     theirs, ours = pair(name, narrow)
     with mmdet_live.quiet():

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxft.models.detectors.backbones.context_block import ContextBlock
 from jaxft.models.detectors.conv_module import norm_name, normalization
 from jaxft.models.detectors.types import Norm
 from jaxft.models.layers import Conv, Sequential, kaiming_normal_fan_out
@@ -60,7 +61,8 @@ class BasicBlock(nnx.Module):
 class Bottleneck(nnx.Module):
     """1x1 down, 3x3 (grouped), 1x1 up to four times the planes, and a shortcut.
 
-    `style` says which convolution has the stride: the 3x3 (`pytorch`) or the first 1x1 (`caffe`).
+    `style` says which convolution has the stride: the 3x3 (`pytorch`) or the first 1x1 (`caffe`). With `context` the
+    last of them is followed by a `ContextBlock` of this ratio.
     """
 
     expansion = 4
@@ -78,6 +80,7 @@ class Bottleneck(nnx.Module):
         norm: Norm,
         zero_last: bool,
         downsample: Sequential | None,
+        context: float | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         first, second = (1, stride) if style == "pytorch" else (stride, 1)
@@ -91,12 +94,14 @@ class Bottleneck(nnx.Module):
             setattr(self, f"{self.name}{number}", normalization(norm, channels))
         if zero_last:
             zero_scale(getattr(self, f"{self.name}3"))
+        self.context_block = None if context is None else ContextBlock(planes * self.expansion, context, rngs=rngs)
         self.downsample = downsample
 
     def __call__(self, x: Array) -> Array:
         y = nnx.relu(getattr(self, f"{self.name}1")(self.conv1(x)))
         y = nnx.relu(getattr(self, f"{self.name}2")(self.conv2(y)))
         y = getattr(self, f"{self.name}3")(self.conv3(y))
+        y = y if self.context_block is None else self.context_block(y)
         return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -131,6 +136,8 @@ class ResNet(nnx.Module):
         norm_cfg: of every convolution.
         groups, base_width: 1 and 4 where it is a ResNeXt; a plain ResNet has one group.
         zero_init_residual: whether the last scale of each block starts at 0.
+        contexts: the ratio of the `ContextBlock` in each `Bottleneck` of a stage, None for a stage without; for none at
+            all, nothing.
     """
 
     def __init__(
@@ -151,6 +158,7 @@ class ResNet(nnx.Module):
         groups: int = 1,
         base_width: int = 4,
         zero_init_residual: bool = True,
+        contexts: tuple[float | None, ...] = (),
         rngs: nnx.Rngs,
     ) -> None:
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
@@ -169,6 +177,8 @@ class ResNet(nnx.Module):
         for stage, count in enumerate(DEPTHS[depth][:num_stages]):
             planes, blocks = base_channels * 2**stage, []
             width = planes if groups == 1 else planes * base_width // base_channels * groups
+            context = contexts[stage] if contexts else None
+            further: dict[str, Any] = {} if context is None else {"context": context}
             for index in range(count):
                 stride = strides[stage] if index == 0 else 1
                 outputs = planes * block.expansion
@@ -187,6 +197,7 @@ class ResNet(nnx.Module):
                         norm=norm_cfg,
                         zero_last=zero_init_residual,
                         downsample=downsample,
+                        **further,
                         rngs=rngs,
                     )
                 )
