@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from jaxft.config_file import execute, find
 from jaxft.errors import UserError
-from jaxft.fields import STRICT, Option, differences, explain, field_names, replace
+from jaxft.fields import STRICT, Check, Option, differences, explain, field_names, replace
 from jaxft.tasks import Classification, Detection, Images, TaskFields
 
 __all__ = [
@@ -108,6 +108,9 @@ class Data:
     """The split to evaluate on."""
     holdout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Evaluate on this share of the training split instead of the validation split (to choose settings)."""
+    check: Check = "full"
+    """What happens to every photo before the first step: full decodes it, unless it was found whole before (the cache
+    keeps its size and time), headers reads its width and height alone, none opens nothing."""
     batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
     workers: int = pydantic.Field(default=0, ge=0)

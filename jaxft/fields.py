@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -11,6 +11,8 @@ from jaxft.errors import UserError
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 Option = bool | int | float | str | tuple[int | float, ...]
+Check = Literal["full", "headers", "none"]
+"""How photos are looked at before the first step; see `jaxft.config.Data.check`."""
 HeightWidth = tuple[int, int]
 ThreePositive = tuple[pydantic.PositiveFloat, pydantic.PositiveFloat, pydantic.PositiveFloat]
 

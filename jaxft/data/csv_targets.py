@@ -22,6 +22,7 @@ import numpy as np
 from jaxft.data.problems import check_photos, refuse
 from jaxft.data.source import Example
 from jaxft.errors import UserError
+from jaxft.fields import Check
 
 FILE, LABELS = "file", "labels"
 
@@ -33,7 +34,12 @@ class TargetSource:
         photos: the folder that `files` are relative to.
         classes: names of the targets.
         targets: float32 `[files, classes]`.
+
+    Attributes:
+        check_how: what `check` does.
     """
+
+    check_how: Check = "full"
 
     def __init__(self, photos: Path, classes: tuple[str, ...], files: Sequence[str], targets: np.ndarray) -> None:
         self.photos, self.classes, self.files, self.targets = photos, classes, tuple(files), targets
@@ -46,9 +52,9 @@ class TargetSource:
         return Example(self.photos / self.files[index], self.targets[index], self.files[index])
 
     def check(self) -> None:
-        """Decodes every photo; see `jaxft.data.problems.check_photos`."""
+        """Looks at every photo; see `jaxft.data.problems.check_photos`."""
         if not self._checked:  # two parts of one file are checked once
-            check_photos([self.photos / name for name in self.files], self.photos)
+            check_photos([self.photos / name for name in self.files], self.photos, self.check_how)
         self._checked = True
 
 

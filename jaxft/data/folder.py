@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxft.data.problems import check_photos
 from jaxft.data.source import Example
 from jaxft.errors import UserError
+from jaxft.fields import Check
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's list
 _SPLITS = {"train", "val", "valid", "validation", "test"}
@@ -23,12 +24,13 @@ class ImageFolder:
         classes: names of the classes, in the order of the labels.
     """
 
-    def __init__(self, root: Path, classes: tuple[str, ...] | None = None) -> None:
+    def __init__(self, root: Path, classes: tuple[str, ...] | None = None, check_how: Check = "full") -> None:
         """List the files; none is opened.
 
         Args:
             root: the folder of one split, such as `photos/train`.
             classes: those that must be there, so that two splits number them alike; None takes what is found.
+            check_how: what `check` does.
 
         Raises:
             UserError: the folder is missing, has no, only one, or other classes than asked for, or a class is empty.
@@ -49,7 +51,7 @@ class ImageFolder:
             )
         self._files = tuple(os.path.relpath(path, self.root) for found in files for path in found)
         self._labels = tuple(label for label, found in enumerate(files) for _ in found)
-        self._checked = False
+        self._check_how, self._checked = check_how, False
 
     def __len__(self) -> int:
         return len(self._files)
@@ -59,14 +61,14 @@ class ImageFolder:
         return Example(self.root / name, self._labels[index], name)
 
     def check(self) -> None:
-        """Decode every file once, so that a bad one is found before training.
+        """Look at every file, so that a bad one is found before training; see `jaxft.data.photo_check.stored_sizes`.
 
         Raises:
             UserError: some files are empty, truncated, corrupt, too large, or no images; up to 20 are named.
         """
         if self._checked:  # two parts of one folder are checked once
             return
-        check_photos([self.root / name for name in self._files], self.root)
+        check_photos([self.root / name for name in self._files], self.root, self._check_how)
         self._checked = True
 
 

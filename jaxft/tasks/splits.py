@@ -61,7 +61,9 @@ def open_csv(data: Data, split: str, read: Reader, classes: tuple[str, ...]) -> 
     root = data_root(data)
     file = root / (data.annotation_file or "{split}.csv").replace("{split}", split)
     photos = root / data.image_folder.replace("{split}", split)
-    return read(file, photos, classes or data.classes, not data.classes)
+    source = read(file, photos, classes or data.classes, not data.classes)
+    source.check_how = data.check
+    return source
 
 
 def open_targets(

@@ -27,7 +27,7 @@ def open_source(data: Data, split: str) -> Source:
             raise UserError("The data source 'tfds' needs the data set's name: --data.name NAME.")
         return Tfds(data.name, split, Path(data.root).expanduser())
     if data.source == "folder":
-        return ImageFolder(data_root(data) / split)
+        return ImageFolder(data_root(data) / split, check_how=data.check)
     raise UserError(
         f"The task is classification, which takes the data sources folder, tfds and digits; {data.source!r} is none of "
         "them."

@@ -1,5 +1,7 @@
 """The sources of photos with objects: COCO's JSON files and PASCAL VOC's folders."""
 
+from dataclasses import replace
+
 from jaxft.config import Data
 from jaxft.data.download import data_root
 from jaxft.errors import UserError
@@ -71,4 +73,5 @@ def open_source(data: Data, fields: Detection, split: str, classes: tuple[str, .
         file = root / (data.annotation_file or "annotations/instances_{split}.json").replace("{split}", split)
         photos = root / data.image_folder.replace("{split}", split)
         source = read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes)
+    source = replace(source, check_how=data.check)
     return source if data.single_class is None else source.as_one_class(data.single_class)

@@ -1,19 +1,18 @@
 """Photos with objects in them: what COCO and PASCAL VOC have in common once they are read."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
 
-from jaxft.data.cores import on_all_cores
 from jaxft.data.photo import ImageData, Photo
+from jaxft.data.photo_check import Stored, stored_sizes
 from jaxft.data.problems import refuse
 from jaxft.data.source import random_part
 from jaxft.errors import UserError
+from jaxft.fields import Check
 
 Shape = list[list[float]] | dict[str, Any]
 """The outline of an object: polygons `[[x0, y0, x1, y1, ...], ...]`, or a run-length code `{"size", "counts"}`."""
@@ -47,18 +46,19 @@ class Annotated(NamedTuple):
     Attributes:
         image: the file.
         width, height: in pixels; the boxes are those of a photo of this size.
-        number: COCO's image id; of VOC the position in the split, from 1.
+        number: COCO's image id, which may be text; of VOC the position in the split, from 1.
         name: what to call the photo in messages and reports.
         truth: the annotation file's entries of the photo, each of them and unchanged, for evaluation alone. COCO: all
-            fields as the file has them (`segmentation` where the source was read with masks). VOC: `id`, `image_id`,
-            `category_id`, `bbox`, `area`, `iscrowd` 0 and `difficult` 0 or 1; see `jaxft.tasks.detection.voc`.
+            fields as the file has them (`segmentation` where the source was read with masks), `id`, `area` and
+            `iscrowd` filled in where it has none. VOC: `id`, `image_id`, `category_id`, `bbox`, `area`, `iscrowd` 0 and
+            `difficult` 0 or 1; see `jaxft.tasks.detection.voc`.
     """
 
     image: ImageData
     width: int
     height: int
     objects: Objects
-    number: int
+    number: int | str
     name: str
     truth: tuple[Entry, ...] = ()
 
@@ -87,7 +87,10 @@ class ObjectSource:
         classes: names, in the order of the labels.
         examples: the photos.
         outside: boxes that reached beyond their photo and were clipped.
-        flat: boxes narrower or lower than a pixel, which were left out.
+        flat: boxes narrower or lower than a pixel, which were left out of training.
+        no_area: objects whose area is 0, which were left out.
+        set_aside: objects marked `ignore`, which were left out.
+        check_how: what `check` does.
         category_ids: the file's id of each class, in the order of `classes`; empty where no file gave the classes.
     """
 
@@ -97,6 +100,9 @@ class ObjectSource:
     outside: int = 0
     flat: int = 0
     category_ids: tuple[int, ...] = ()
+    no_area: int = 0
+    set_aside: int = 0
+    check_how: Check = "full"
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -125,14 +131,16 @@ class ObjectSource:
         return replace(self, classes=(name,), examples=tuple(examples), category_ids=first)
 
     def check(self) -> None:
-        """Open every file as far as its header, so that a missing one is found before training.
+        """Look at every file as `check_how` says, so that one that is missing or damaged is found before training.
 
         Raises:
-            UserError: files are missing, no images, or of another size than their annotation says; up to 20 are named.
+            UserError: files are missing, no images, damaged or of another size than their annotation says; up to 20 are
+                named.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            problems = on_all_cores(_problem, self.examples, f"checking the photos of {self.where}")
+        examples = [example for example in self.examples if isinstance(example.image, Path)]
+        files = [example.image for example in examples if isinstance(example.image, Path)]
+        sizes = stored_sizes(files, self.check_how, f"the photos of {self.where}")
+        problems = [_problem(example, size) for example, size in zip(examples, sizes, strict=True)]
         refuse(self.where, [problem for problem in problems if problem])
 
 
@@ -151,22 +159,6 @@ def split_objects(source: ObjectSource, fraction: float, seed: int) -> tuple[Obj
     return source.only(np.flatnonzero(~held_out)), source.only(np.flatnonzero(held_out))
 
 
-def box_problem(box: Sequence[float], width: int, height: int) -> str | None:
-    """What is wrong with corners x0, y0, x1, y1 in a photo of a size; None where it can be used or clipped."""
-    x0, y0, x1, y1 = box
-    if not np.isfinite(box).all():
-        return f"has a box {_written(box)} that is not made of finite numbers"
-    if x1 < x0 or y1 < y0:
-        return f"has a reversed box: from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g})"
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        return f"has the box {_written(box)}, which lies outside its photo of {width} x {height} pixels"
-    return None
-
-
-def _written(box: Sequence[float]) -> str:
-    return f"({', '.join(f'{value:g}' for value in box)})"
-
-
 def gather(rows: Sequence[tuple[Sequence[float], int, bool, float]], shapes: Sequence[Shape]) -> Objects:
     """Rows of (corners, label, ignored, area) as arrays."""
     return Objects(
@@ -178,29 +170,23 @@ def gather(rows: Sequence[tuple[Sequence[float], int, bool, float]], shapes: Seq
     )
 
 
-def file_size(path: Path) -> tuple[int, int]:
-    """Width and height of a photo, from its header alone, as it is stored.
-
-    Raises:
-        UserError: the file is missing or no image.
-    """
-    try:
-        with PIL.Image.open(path) as picture:
-            return picture.size
-    except FileNotFoundError as error:
-        raise UserError(f"the photo {path} does not exist") from error
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombWarning) as error:
-        raise UserError(f"the photo {path} cannot be read ({error})") from error
+def grouped(
+    photos: np.ndarray, count: int, boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray, areas: np.ndarray
+) -> list[Objects]:
+    """The objects of each of `count` photos, in the order of the rows; `photos` `[N]` says whose each row is."""
+    order = np.argsort(photos, kind="stable")
+    ends = np.searchsorted(photos[order], np.arange(1, count))
+    arrays = (boxes.astype(np.float32), labels.astype(np.int32), ignored.astype(bool), areas.astype(np.float32))
+    return [Objects(*parts) for parts in zip(*(np.split(array[order], ends) for array in arrays), strict=True)]
 
 
-def _problem(example: Annotated) -> str | None:
-    if not isinstance(example.image, Path):
-        return None
-    try:
-        width, height = file_size(example.image)
-    except UserError as error:
-        return str(error)
+def _problem(example: Annotated, size: Stored) -> str | None:
+    if not isinstance(size, tuple):
+        return size
+    width, height = size
     if (example.width, example.height) not in ((width, height), (height, width)):
-        size = f"{example.width} x {example.height}"
-        return f"the photo {example.image} has {width} x {height} pixels, but its annotation says {size}"
+        return (
+            f"the photo {example.image} has {width} x {height} pixels, but its annotation says {example.width} x "
+            f"{example.height}"
+        )
     return None

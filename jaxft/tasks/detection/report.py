@@ -6,6 +6,7 @@ from jaxft.tasks.detection.objects import ObjectSource
 
 _BINS = (0, 1, 2, 5, 10, 20, 50, 100, 200)  # where the bars of the histogram begin
 _WIDTH = 40
+_LARGE_SHARE = 0.1
 
 
 def describe(
@@ -37,8 +38,7 @@ def describe(
         *_histogram(counts),
         f"  the limit of {max_objects} objects a photo drops {dropped.sum() / max(total, 1):.2%} of the boxes"
         + (f": {dropped.sum():,}, in {(dropped > 0).sum():,} photos (--task.max-objects)" if dropped.any() else ""),
-        f"  {source.outside:,} boxes reached beyond their photo and are clipped; "
-        f"{source.flat:,} were narrower or lower than a pixel and are left out",
+        *_left_out(source, total),
     ]
     for index, (height, width) in enumerate(pad_shapes):
         members = int((buckets == index).sum())
@@ -46,6 +46,30 @@ def describe(
         if members:
             lines.append(f"  padded to {height} x {width}: {members:,} photos{short}")
     return "\n".join(lines)
+
+
+def _left_out(source: ObjectSource, kept: int) -> list[str]:
+    """What was clipped, and what was left out for which reason; a warning where that is a large share."""
+    reasons = {
+        "narrower or lower than a pixel": source.flat,
+        "with the area 0": source.no_area,
+        "marked ignore": source.set_aside,
+    }
+    dropped = sum(reasons.values())
+    total = kept + dropped
+    named = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+    lines = [
+        f"  {source.outside:,} boxes reached beyond their photo and are clipped; {dropped:,} are left out"
+        + (f" ({dropped / total:.2%}): {named}" if dropped else "")
+    ]
+    if dropped > _LARGE_SHARE * total:
+        lines.append(f"  WARNING: training does not see {dropped:,} of the {total:,} boxes ({named}); is that meant?")
+    if source.outside > _LARGE_SHARE * total:
+        lines.append(
+            f"  WARNING: {source.outside:,} of the {total:,} boxes reach beyond their photo; are the photos of another "
+            "size than those that were annotated?"
+        )
+    return lines
 
 
 def _histogram(counts: np.ndarray) -> list[str]:

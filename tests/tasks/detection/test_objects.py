@@ -145,8 +145,14 @@ MISTAKES: dict[str, tuple[Callable[[Content], object], list[str]]] = {
         first(bbox=[70, 2, 10, 5]),
         ["annotation 1 (train1.png)", "(70, 2, 80, 7)", "outside its photo of 64 x 48 pixels"],
     ),
-    "a box of three numbers": (first(bbox=[1, 2, 3]), ["annotation 1", "[1, 2, 3]; expected x, y, width, height"]),
-    "a box that is no number": (first(bbox=[1, 2, float("nan"), 3]), ["annotation 1", "not made of finite numbers"]),
+    "a box of three numbers": (
+        first(bbox=[1, 2, 3]),
+        ["annotation 1 has bbox [1, 2, 3] (a list); expected x, y, width, height"],
+    ),
+    "a box that is no number": (
+        first(bbox=[1, 2, float("nan"), 3]),
+        ["annotation 1 has bbox [1, 2, NaN, 3]", "four finite numbers"],
+    ),
     "a polygon of two points": (first(segmentation=[[1, 2, 8, 9]]), ["annotation 1 (train1.png)", "2 points"]),
     "a code of another size": (
         first(segmentation={"size": [2, 2], "counts": [4]}),
@@ -155,19 +161,39 @@ MISTAKES: dict[str, tuple[Callable[[Content], object], list[str]]] = {
     "no outline": (first(segmentation=[]), ["annotation 1", "no segmentation"]),
     "an annotation without a box": (
         changed(lambda content: content["annotations"][0].pop("bbox")),
-        ["annotation number 1 of the list has no bbox"],
+        ["annotation 1 has no bbox"],
     ),
     "an image without a width": (
         changed(lambda content: content["images"][1].pop("width")),
-        ["image number 2 of the list has no width"],
+        ["image 103 has no width"],
     ),
+    "an annotation id used twice": (
+        changed(lambda content: content["annotations"][2].update(id=1)),
+        ["annotations number 1 and 3 of the list have the same id, 1"],
+    ),
+    "ids of two kinds": (
+        changed(lambda content: content["images"][0].update(id="100")),
+        ['image "100" (text) has an id of another kind than image 106'],
+    ),
+    "an image id of another kind": (
+        first(image_id="103"),
+        ['annotation 1 has image_id "103" (text), but the ids of the images are numbers, not text'],
+    ),
+    "a crowd as text": (first(iscrowd="0"), ['annotation 1 has iscrowd "0" (text); expected 0 or 1']),
+    "to be ignored as text": (first(ignore="0"), ['annotation 1 has ignore "0" (text); expected 0 or 1']),
     "no categories": (changed(lambda content: content.update(categories=[])), ["no categories"]),
     "a category twice": (
         changed(lambda content: content["categories"].append({"id": 9, "name": "disc"})),
         ["same name"],
     ),
     "a list": (lambda content: [1, 2], ["not in COCO's format", "images, annotations, categories"]),
-    "no annotations": (changed(lambda content: content.pop("annotations")), ["not in COCO's format"]),
+    "no annotations": (
+        changed(lambda content: content.pop("annotations")),
+        ["not in COCO's format", "test photos without ground truth", "Name a split with annotations"],
+    ),
+    "results": (lambda content: [content["annotations"][0] | {"score": 0.5}], ["not in COCO's format", "with scores"]),
+    "no images": (changed(lambda content: content.update(images=[], annotations=[])), ["lists no images"]),
+    "a list that is none": (changed(lambda content: content.update(images={})), ["images is {} (an object)"]),
 }
 
 
@@ -181,6 +207,7 @@ def test_a_mistake_in_coco_is_named_with_file_and_entry(tmp_path: Path, content:
 
 def test_many_mistakes_are_one_list(tmp_path: Path, content: Content) -> None:
     entries = [entry | {"bbox": [0, 0, -5, -5]} for entry in content["annotations"] for _ in range(10)]
+    entries = [entry | {"id": number} for number, entry in enumerate(entries)]
     with pytest.raises(UserError, match=r"has 40 mistakes:\n(.*\n)+  ... and 20 more"):
         read(tmp_path, content | {"annotations": entries})
 
@@ -198,6 +225,43 @@ def test_a_file_that_is_not_json(tmp_path: Path, text: str | None, part: str) ->
     assert str(file) in str(error.value)
 
 
+def test_a_csv_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.csv is a CSV file, such as Open Images' own annotations.*IsGroupOf"):
+        read_coco(tmp_path / "train.csv", tmp_path)
+
+
+def test_ids_of_images_may_be_text(tmp_path: Path, content: Content) -> None:
+    """As pycocotools and MMDetection read them; ids that are whole numbers may be written with a point."""
+    for entry, key in [(image, "id") for image in content["images"]] + [
+        (e, "image_id") for e in content["annotations"]
+    ]:
+        entry[key] = f"photo {entry[key]}"
+    content["annotations"][0]["id"] = 1.0
+    source = read(tmp_path, content)
+    assert [example.number for example in source.examples] == ["photo 100", "photo 103", "photo 106"]
+    assert [len(example.objects.labels) for example in source.examples] == [0, 1, 3]
+
+
+def test_what_a_file_leaves_out_is_filled_in(tmp_path: Path, content: Content) -> None:
+    for entry in content["annotations"]:
+        del entry["id"], entry["area"], entry["iscrowd"]
+    content["annotations"][1]["id"] = 7
+    truth = [entry for example in read(tmp_path, content).examples for entry in example.truth]
+    assert [entry["id"] for entry in truth] == [8, 7, 9, 10]
+    assert [entry["area"] for entry in truth] == [entry["bbox"][2] * entry["bbox"][3] for entry in truth]
+    assert {entry["iscrowd"] for entry in truth} == {0}
+
+
+def test_lvis_names_photos_by_their_address(tmp_path: Path, content: Content) -> None:
+    first, second, third = content["images"]
+    del first["file_name"]
+    first |= {"coco_url": "http://images.cocodataset.org/val2017/000000397133.jpg", "neg_category_ids": [3]}
+    second |= {"file_name": "COCO_val2014_000000000042.jpg", "neg_category_ids": [], "not_exhaustive_category_ids": []}
+    third |= {"file_name": "COCO_val2014_000000000043.jpg", "coco_url": "http://images.cocodataset.org/x/y.jpg"}
+    names = [example.name for example in read(tmp_path, content).examples]
+    assert names == ["val2017/000000397133.jpg", "000000000042.jpg", "COCO_val2014_000000000043.jpg"]
+
+
 def test_other_class_names_than_expected(tmp_path: Path, content: Content) -> None:
     for complete, classes in ((True, ("disc",)), (True, ("disc", "ring")), (False, ("ring",))):
         with pytest.raises(UserError, match=r"instances_train\.json has the classes disc, square, but .* are expected"):
@@ -212,7 +276,7 @@ def test_photos_are_checked(tmp_path: Path, content: Content) -> None:
         read(tmp_path, content).check()
     lines = str(error.value).splitlines()[1:]
     assert "train0.png does not exist" in lines[0]
-    assert "train1.png cannot be read" in lines[1]
+    assert "train1.png is not an image in any format" in lines[1]
     assert "train2.png has 10 x 10 pixels, but its annotation says 48 x 64" in lines[2]
 
 
@@ -295,7 +359,10 @@ VOC_MISTAKES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["a.xml: object 1 (square)", "outside its photo of 40 x 30"],
     ),
     "no name": (rewritten("<name>square</name>", ""), ["a.xml: object 1 has no name"]),
-    "no number": (rewritten("<xmin>2<", "<xmin>two<"), ["a.xml cannot be read", "two"]),
+    "no number": (
+        rewritten("<xmin>2<", "<xmin>two<"),
+        ['a.xml: object 1 (square) has xmin "two"', "expected a number of pixels"],
+    ),
     "listed twice": (
         lambda root: (root / "ImageSets" / "Main" / "train.txt").write_text("a\nb\na\n"),
         ["train.txt", "the image a is listed twice"],
