@@ -22,42 +22,46 @@ def outline_problem(outline: Any, width: int, height: int) -> str | None:
     if outline is None or outline == [] or outline == {}:
         return "has no segmentation, but the model needs masks"
     if isinstance(outline, dict):
-        return _code_problem(outline, width, height)
+        problem = _code_problem(outline, width, height)
+        return problem and f"has as segmentation a run-length code {problem}"
     try:
         polygons = _Polygons.validate_python(outline)
     except pydantic.ValidationError:
         return (
             f"has segmentation {found(outline)}; expected polygons, [[x0, y0, x1, y1, ...], ...], or a run-length code"
         )
-    for polygon in polygons:
-        if len(polygon) % 2 or len(polygon) < 6:
-            return f"has segmentation with a polygon of {len(polygon) / 2:g} points; an outline needs at least 3"
-        inside = -width <= min(polygon[::2]) and max(polygon[::2]) <= 2 * width
-        inside = inside and -height <= min(polygon[1::2]) and max(polygon[1::2]) <= 2 * height
-        if not inside or not math.isfinite(sum(polygon)):  # the comparisons may pass over NaN
-            far = next((value for value in polygon if not math.isfinite(value)), max(polygon, key=abs))
-            return f"has segmentation with a polygon with {found(far)} in it, far beyond its photo of {width} x {height} pixels"
-    return None
+    problem = next((problem for polygon in polygons if (problem := _polygon_problem(polygon, width, height))), None)
+    return problem and f"has in its segmentation a polygon {problem}"
+
+
+def _polygon_problem(polygon: list[float], width: int, height: int) -> str | None:
+    if len(polygon) % 2 or len(polygon) < 6:
+        return f"of {len(polygon) / 2:g} points; an outline needs at least 3"
+    inside = -width <= min(polygon[::2]) and max(polygon[::2]) <= 2 * width
+    inside = inside and -height <= min(polygon[1::2]) and max(polygon[1::2]) <= 2 * height
+    if inside and math.isfinite(sum(polygon)):  # the comparisons may pass over NaN
+        return None
+    far = next((value for value in polygon if not math.isfinite(value)), max(polygon, key=abs))
+    return f"with {found(far)} in it, far beyond its photo of {width} x {height} pixels"
 
 
 def _code_problem(code: dict[str, Any], width: int, height: int) -> str | None:
     if code.get("size") != [height, width]:
-        size = found(code.get("size"))
-        return f"has segmentation with a run-length code of the size {size}; expected its photo's height and width, [{height}, {width}]"
+        return f"of the size {found(code.get('size'))}; expected its photo's height and width, [{height}, {width}]"
     counts = code.get("counts")
     if isinstance(counts, str):
         lengths = run_lengths(counts)
         if lengths is None:
-            return f"has segmentation with a run-length code whose counts {found(counts)} are no text of COCO's"
+            return f"whose counts {found(counts)} are no text of COCO's"
     else:
         try:
             lengths = np.array(_Runs.validate_python(counts), np.float64)
         except (pydantic.ValidationError, OverflowError):
-            return f"has segmentation with a run-length code whose counts are {found(counts)}; expected whole numbers, or COCO's text"
+            return f"whose counts are {found(counts)}; expected whole numbers, or COCO's text"
     if lengths.min(initial=0) < 0:
-        return f"has segmentation with a run-length code with a negative length, {lengths.min():g}"
+        return f"with a negative length, {lengths.min():g}"
     if (total := lengths.sum()) != width * height:
-        return f"has segmentation with a run-length code of {total:g} pixels, but its photo has {width} x {height} = {width * height}"
+        return f"of {total:g} pixels, but its photo has {width} x {height} = {width * height}"
     return None
 
 

@@ -6,6 +6,7 @@ VOC counts pixels from 1, and its corners are the first and the last pixel of an
 VOC's rule, which adds the last pixel again: an intersection from x0 to x1 is x1 - x0 + 1 wide.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -92,14 +93,15 @@ def read_voc(root: Path, split: str, classes: tuple[str, ...] = ()) -> ObjectSou
 def _stems(listing: Path) -> list[str]:
     try:
         lines = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
         raise UserError(f"There is no list of the split, {listing}; check --data.root and the split.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{listing} cannot be read ({error}).") from error
     stems = [words[0] for words in lines if words]
     if not stems:
         raise UserError(f"{listing} names no photo.")
-    if len(set(stems)) < len(stems):
-        twice = min(stem for stem in set(stems) if stems.count(stem) > 1)
-        raise UserError(f"{listing}: the image {twice} is listed twice.")
+    if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
+        raise UserError(f"{listing}: the image {twice[0]} is listed twice.")
     return stems
 
 
@@ -112,7 +114,7 @@ def _described(file: Path, stem: str, problems: list[str]) -> Described:
         problems.append(f"{file.name} does not exist, but the split names {stem}")
     except UserError as error:
         problems.append(f"{file.name} {error}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:  # an unknown encoding is a LookupError
         problems.append(f"{file.name} cannot be read ({error})")
     return Described(None, None, ())
 

@@ -61,7 +61,7 @@ def describe(file: Path) -> tuple[Described, list[str]]:
 
     Raises:
         UserError: it is no XML, or has a document type, in which entities could be defined.
-        OSError, ValueError: it cannot be read.
+        OSError, ValueError, LookupError: it cannot be read.
     """
     tree = _parse(file.read_bytes())
     size, problem = _SIZE.read(_texts(tree, ("width", "height"), "size/"))
