@@ -22,7 +22,7 @@ from jaxft.models.detectors.conv_module import bias_for, normal_001, stack, zero
 from jaxft.models.detectors.dense.defaults import DISTANCES, FOCAL, GROUP_NORM
 from jaxft.models.detectors.dense.distances import boxes_around, center_ness
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
-from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined
+from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined, own_places
 from jaxft.models.detectors.types import BoxLoss, ClassLoss, Detections, DistanceCoder, Norm, Selection, Targets
 from jaxft.models.layers import Conv, Scale
 
@@ -114,10 +114,14 @@ class FCOSHead(nnx.Module):
 
     def points(self, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[np.ndarray]:
         """The centers of the cells of each level, `[h * w, 2]` x, y."""
-        steps = [(stride, stride) for stride in self.strides]
-        if self.divided_grid:
-            steps = [(pad_shape[0] // height, pad_shape[1] // width) for height, width in map_sizes]
+        steps = self.steps(map_sizes, pad_shape)
         return [grid_points(size, step, self.offset) for size, step in zip(map_sizes, steps, strict=True)]
+
+    def steps(self, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[HeightWidth]:
+        """Height and width of a cell of each level, pixels."""
+        if self.divided_grid:
+            return [(pad_shape[0] // height, pad_shape[1] // width) for height, width in map_sizes]
+        return [(stride, stride) for stride in self.strides]
 
     def loss(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets) -> dict[str, Array]:
         """`loss_cls`, `loss_bbox` and `loss_centerness`."""
@@ -163,13 +167,15 @@ class FCOSHead(nnx.Module):
     def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections:
         """The best boxes of all levels, after non-maximum suppression in each class."""
         levels = []
+        steps = self.steps(outputs.map_sizes, pad_shape)
         for level, points in enumerate(self.points(outputs.map_sizes, pad_shape)):
             logits = flat([outputs.scores[level]], class_channels(self.loss_cls, self.num_classes))
             scores = objectives.probabilities(self.loss_cls, logits)
             nearness = jax.nn.sigmoid(flat([outputs.centerness[level]], 1))
             if self.geometric_scores:
                 scores = jnp.sqrt(scores * nearness)
-            score, place, label, valid = best_of_level(scores, self.test_cfg)
+            own = own_places(outputs.map_sizes[level], steps[level], sizes)
+            score, place, label, valid = best_of_level(scores, own, self.test_cfg)
             if not self.geometric_scores:
                 score = score * objectives.rows_of(nearness[..., 0], place)
             distances = objectives.rows_of(flat([outputs.boxes[level]], 4), place)

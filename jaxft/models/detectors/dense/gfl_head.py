@@ -20,7 +20,7 @@ from jaxft.models.detectors.dense.defaults import DISTANCES, GIOU, GROUP_NORM, O
 from jaxft.models.detectors.dense.distances import boxes_around
 from jaxft.models.detectors.dense.losses import loss_divisor, row_weights
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
-from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined
+from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined, own_places
 from jaxft.models.detectors.types import (
     AnchorGenerator,
     BoxLoss,
@@ -130,7 +130,8 @@ class GFLHead(nnx.Module):
         for level, anchors in enumerate(all_anchors):
             logits = flat([outputs.scores[level]], class_channels(self.loss_cls, self.num_classes))
             scores = objectives.probabilities(self.loss_cls, logits)
-            score, place, label, valid = best_of_level(scores, self.test_cfg)
+            own = own_places(outputs.map_sizes[level], strides[level], sizes, 1, self.anchor_generator.divisor)
+            score, place, label, valid = best_of_level(scores, own, self.test_cfg)
             edges = flat([outputs.boxes[level]], 4 * (self.reg_max + 1))
             distances = self.integral(objectives.rows_of(edges, place)) * strides[level][0]
             points = centers(jnp.asarray(anchors, distances.dtype))[place]

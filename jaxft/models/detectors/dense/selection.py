@@ -1,4 +1,8 @@
-"""The best boxes of a dense head, before and after non-maximum suppression."""
+"""The best boxes of a dense head, before and after non-maximum suppression.
+
+A photo has the candidates that it has alone, padded to multiples of 32 as MMDetection's and torchvision's own tests do
+it: cells in the padding beyond that are none, so that what is found does not depend on which photos share a batch.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,11 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxft.detection.anchors import valid_flags
 from jaxft.detection.nms import nms
 from jaxft.models.detectors import objectives
-from jaxft.models.detectors.dense.anchors import AnchorSettings, level_anchors
+from jaxft.models.detectors.dense.anchors import AnchorSettings, anchors_per_cell, level_anchors, level_strides
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
 from jaxft.models.detectors.types import Detections, Selection
+
+DIVISOR = 32  # what a photo alone is padded to multiples of, where the anchors do not say it
 
 
 class Candidates(NamedTuple):
@@ -24,19 +31,28 @@ class Candidates(NamedTuple):
     valid: Array
 
 
-def best_of_level(scores: Array, selection: Selection) -> tuple[Array, Array, Array, Array]:
+def own_places(
+    map_size: HeightWidth, stride: HeightWidth, sizes: Array, per_cell: int = 1, divisor: int | None = None
+) -> Array:
+    """Which places of a level lie in a photo, padded on its own: bool `[N, A]` for `sizes` `[N, 2]`."""
+    return jax.vmap(lambda size: valid_flags(map_size, stride, size, per_cell, divisor or DIVISOR))(sizes)
+
+
+def best_of_level(scores: Array, own: Array, selection: Selection) -> tuple[Array, Array, Array, Array]:
     """The best pairs of place and class of one level, above the threshold.
 
     Args:
         scores: `[N, A, C]`.
+        own: bool `[N, A]`, see `own_places`; the others are no candidates.
 
     Returns:
         their scores, places in A, labels, and whether they are valid, `[N, K]` each.
     """
     pairs = scores.reshape(scores.shape[0], -1)
     count = pairs.shape[1] if selection.nms_pre <= 0 else min(selection.nms_pre, pairs.shape[1])
-    best, index = jax.lax.top_k(jnp.where(pairs > selection.score_thr, pairs, -1), count)
     classes = scores.shape[-1]
+    good = (pairs > selection.score_thr) & jnp.repeat(own, classes, 1)
+    best, index = jax.lax.top_k(jnp.where(good, pairs, -1), count)
     return jnp.maximum(best, 0), index // classes, (index % classes).astype(jnp.int32), best >= 0
 
 
@@ -45,11 +61,14 @@ def anchor_candidates(
 ) -> Candidates:
     """The best boxes of each level of a head with anchors, decoded and cut to the photo."""
     levels = []
-    all_anchors = level_anchors(settings.anchor_generator, outputs.map_sizes, pad_shape)
+    generator = settings.anchor_generator
+    all_anchors = level_anchors(generator, outputs.map_sizes, pad_shape)
+    strides, per_cell = level_strides(generator, outputs.map_sizes, pad_shape), anchors_per_cell(generator)
     for level, (score_map, box_map, anchors) in enumerate(zip(outputs.scores, outputs.boxes, all_anchors, strict=True)):
         logits = flat([score_map], class_channels(settings.loss_cls, settings.num_classes))
         scores = objectives.probabilities(settings.loss_cls, logits)
-        score, place, label, valid = best_of_level(scores, selection)
+        own = own_places(outputs.map_sizes[level], strides[level], sizes, per_cell, generator.divisor)
+        score, place, label, valid = best_of_level(scores, own, selection)
         if outputs.centerness:
             nearness = jax.nn.sigmoid(flat([outputs.centerness[level]], 1))[..., 0]
             score = score * objectives.rows_of(nearness, place)
