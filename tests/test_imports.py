@@ -113,6 +113,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "detection": set(),
     "models": {"detection"},
     "schedulers": set(),
+    "parts": set(),
     "config": {"tasks", "config_file", "schedulers", "parts"},
     "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts"},
