@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Option, differences, explain, field_names, replace
+from jaxft.precision import Precision, dtype_of
 from jaxft.tasks import Classification, Detection, Images, TaskFields
 
 __all__ = [
@@ -212,8 +213,11 @@ class Config:
     phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
     ema_decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
     """Keep an exponential moving average of the parameters, this much of it at each step, and evaluate that."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the arithmetic; parameters and normalisation stay float32."""
+    precision: Precision = "float32"
+    """How exactly the model computes. float32: as it says, on TPUs (six passes of bfloat16) and GPUs, too.
+    tensorfloat32: matrix products and convolutions round what they multiply, to 11 significant bits on GPUs that can;
+    three passes of bfloat16 on a TPU, float32 on a CPU. bfloat16: activations and kernels have 8 significant bits.
+    Parameters, optimizer state, sums, normalisation, softmax, losses and boxes are float32 in all three."""
     fsdp: bool = False
     """Shard parameters and optimizer state over the devices instead of copying them to each."""
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
@@ -222,6 +226,11 @@ class Config:
     """Steps between two lines of metrics."""
     checkpoint_every: int = pydantic.Field(default=0, ge=0)
     """Steps between two checkpoints, besides one after each epoch; 0 for none."""
+
+    @property
+    def dtype(self) -> str:
+        """The type of the model's arithmetic, float32 or bfloat16."""
+        return dtype_of(self.precision)
 
 
 ADAPTER = pydantic.TypeAdapter(Config)

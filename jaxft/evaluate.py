@@ -49,7 +49,7 @@ def main() -> None:
 
     with Screen(make_console()) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
-        task = config.task.task(config.precision)
+        task = config.task.task(config.dtype)
         if options.split is None:
             dataset = task.datasets(config.data, config.seed)[1]
         else:

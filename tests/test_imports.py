@@ -112,12 +112,12 @@ BASE = {"errors", "fields", "activity"}
 ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "detection": set(),
     "models": {"detection"},
-    "config": {"tasks", "config_file"},
+    "config": {"tasks", "config_file", "precision"},
     "data": {"config", "download"},
     "tasks": {"config", "data", "models", "detection", "reporting"},
     "run": {"config"},
     "reporting": set(),
-    "training": {"config", "data", "tasks", "models", "reporting", "run", "checks", "converters"},
+    "training": {"config", "data", "precision", "tasks", "models", "reporting", "run", "checks", "converters"},
 }
 TASKS = {path.name for path in (ROOT / "jaxft" / "tasks").iterdir() if (path / "task.py").is_file()}
 

@@ -45,7 +45,7 @@ class FinishedRun:
     @property
     def preprocessing(self) -> Preprocessing:
         """How photos become what the model sees."""
-        return self.config.task.task(self.config.precision).preprocessing()
+        return self.config.task.task(self.config.dtype).preprocessing()
 
 
 def open_run(path: Path, which: str = "best", model: nnx.Module | None = None) -> FinishedRun:
@@ -65,7 +65,7 @@ def open_run(path: Path, which: str = "best", model: nnx.Module | None = None) -
             "not describe; give one like it: jaxft.load_run(path, model=...)."
         )
     source = ModelSource(settings, model)
-    template = abstract_for(source, settings.task.task(settings.precision), classes)
+    template = abstract_for(source, settings.task.task(settings.dtype), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
         averaged = () if settings.ema_decay is None else values(template, nnx.Param).keys()
         step, arrays = checkpoints.model(values(template), which, averaged=averaged)

@@ -23,6 +23,7 @@ from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Batches, train_batches
 from jaxft.errors import UserError
+from jaxft.precision import described
 from jaxft.reporting.console import make_console
 from jaxft.reporting.progress import Reporter
 from jaxft.reporting.screen import Screen
@@ -83,6 +84,7 @@ def fit(
         if resume:
             check_examples(run, setup.classes, setup.examples)
         ledger = None if saved else setup.load_weights()
+        screen.say(described(config.precision))
         for dataset in (setup.train, setup.validation):
             dataset.check()
             screen.say(dataset.report(config.data.batch_size))
@@ -142,7 +144,7 @@ class Loop:
             setup.layout,
             batch_size=data.batch_size,
             workers=data.workers,
-            dtype=setup.config.precision,
+            precision=setup.config.precision,
             compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
         )
         self.key = key_data(setup.config.seed)
