@@ -26,7 +26,7 @@ from jaxft.models.detectors.types import (
     Selection,
 )
 from tests.models.detectors import parity
-from tests.models.detectors.crowds import changed_by_crowds
+from tests.models.detectors.other_targets import changed_by_crowds, not_finite
 from tests.models.detectors.outputs import compare_outputs
 
 BACKBONE = {
@@ -335,6 +335,7 @@ def test_a_detector_is_mmdetections(name: str) -> None:
     terms = ("loss_rpn_cls", "loss_rpn_bbox") if name == "rpn" else ("loss_cls", "loss_bbox")
     assert changed["background"] == set() if name.startswith("fcos") else terms[0] in changed["background"]
     assert changed["objects"] >= {*terms}
+    assert not any(not_finite(both, batch).values())
     parity.assert_same_detections(*parity.predictions(both, batch))
 
 

@@ -28,7 +28,7 @@ from jaxft.models.detectors.types import (
     Selection,
 )
 from tests.models.detectors import parity
-from tests.models.detectors.crowds import changed_by_crowds
+from tests.models.detectors.other_targets import changed_by_crowds, not_finite
 from tests.models.detectors.outputs import compare_outputs
 
 WIDTHS = [8, 16, 32, 64]
@@ -265,6 +265,7 @@ def test_a_detector_is_mmdetections(name: str) -> None:
     last = "s1." if "cascade" in name else ""
     assert changed["background"] >= {"loss_rpn_cls", f"{last}loss_cls"}
     assert changed["objects"] >= {"loss_rpn_cls", "loss_rpn_bbox", f"{last}loss_cls", f"{last}loss_bbox"}
+    assert not any(not_finite(both, parity.random_batch(), with_masks=masks).values())
     theirs, ours = parity.predictions(both, batch)
     parity.assert_same_detections(theirs, ours, at_least=2)
     if masks:
