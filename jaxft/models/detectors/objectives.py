@@ -104,7 +104,8 @@ def box_term(loss: BoxLoss, predicted: Array, target: Array, weights: Array, div
 def of_weight(weights: Array, rows: Array, instead: Array | float) -> Array:
     """`rows` `[..., R, C]` where their weight `[..., R]` is above 0, `instead` elsewhere: what goes into a loss.
 
-    Leaving a row out of the loss is not enough: its gradient would be 0 times a slope that need not be finite.
+    Leaving a row out of the loss is not enough: its gradient would be 0 times a slope that need not be finite. The same
+    holds of what codes are before they are decoded.
     """
     return jnp.where(weights[..., None] > 0, rows, instead)
 

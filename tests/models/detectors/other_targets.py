@@ -55,7 +55,7 @@ def not_finite(both: parity.Pair, batch: parity.Batch, *, with_masks: bool = Fal
         "crowds alone": (targets._replace(valid=nobody, ignored=targets.valid | targets.ignored), 1),
         "objects without area": (targets._replace(boxes=points), 1),
         "padding at 0": (targets._replace(boxes=jnp.where(targets.valid[..., None], targets.boxes, 0)), 1),
-        "extreme logits": (targets, 1e4),
+        "photos out of range": (targets, 1e4),
     }
     with compiled(both, batch) as run:
         found = {kind: run(*case) for kind, case in cases.items()}

@@ -101,8 +101,8 @@ class ATSSHead(nnx.Module):
         wanted = encode_distances(centers(anchors)[None], truth)
         nearness = jnp.where(rows.positive, center_ness(jnp.where(rows.positive[..., None], wanted, 1)), 0)
         count = loss_divisor(settings.train_cfg, rows).astype(codes.dtype)
-        found = objectives.decode(settings.bbox_coder, anchors[None], codes)
         weights, positive = row_weights(settings.train_cfg, rows, codes.dtype), rows.positive.astype(codes.dtype)
+        found = objectives.decode(settings.bbox_coder, anchors[None], objectives.of_weight(positive, codes, 0))
         total = jnp.maximum(nearness.sum(), 1)
         one = jnp.ones_like(total)
         return {

@@ -59,6 +59,7 @@ def anchor_losses(
     truth = jnp.where(rows.positive[..., None], truth, boxes)
     by = loss_divisor(train, rows).astype(codes.dtype)
     weights, positive = row_weights(train, rows, codes.dtype), rows.positive.astype(codes.dtype)
+    codes = objectives.of_weight(positive, codes, 0)
     if settings.reg_decoded_bbox:
         found, wanted = objectives.decode(settings.bbox_coder, boxes, codes), truth
     else:

@@ -30,6 +30,7 @@ def box_terms(
     count = jnp.maximum(used.sum(), 1).astype(wide)
     truth = objectives.rows_of(targets.boxes, regions.truth).reshape(-1, 4).astype(wide)
     truth = jnp.where(positive[:, None], truth, boxes)
+    codes = objectives.of_weight(positive, codes, 0)
     if head.reg_decoded_bbox:
         found, wanted = objectives.decode(head.bbox_coder, boxes, codes), truth
     else:
