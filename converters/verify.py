@@ -23,6 +23,7 @@ from jaxft import config
 from jaxft.models import BUILDERS, abstract_model, class_layers, initialize_missing
 from jaxft.models.paths import filled, modules, values
 from jaxft.models.streams import QUICK, initial_rngs
+from jaxft.precision import precise
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.training.layout import one_device
@@ -158,14 +159,14 @@ def evaluate_both(theirs: "torch.nn.Module", ours: Any, images: np.ndarray) -> t
     """The differences in evaluation mode: after each stage that our model names, and of the logits."""
     import torch
 
-    @partial(jax.jit, compiler_options=QUICK)
     def forward(arrays: dict[str, jax.Array], images: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
         model: Any = filled(ours, arrays)
         return model.stages(images), model(images)
 
     ours.eval()
     theirs.eval()
-    our_stages, our_logits = forward(values(ours), jnp.asarray(images))
+    run = jax.jit(precise(forward, "float32"), compiler_options=QUICK)
+    our_stages, our_logits = run(values(ours), jnp.asarray(images))
     seen: dict[str, torch.Tensor] = {}
     hooks = [
         theirs.get_submodule(stage).register_forward_hook(
@@ -208,7 +209,7 @@ def training(ours: nnx.Module, task: ClassificationTask, heads: Sequence[str], d
     state = initial_state(stage, parameters, values(ours, nnx.BatchStat), one_device(), ema=False)
     state = dataclasses.replace(state, opt_state=chain(inputs.numbers).init(parameters))
     # The old state's memory goes to the new one: the largest models fill the memory of a laptop.
-    step = train_step(ours, task.loss, stage.groups.trained, chain, dtype=dtype)
+    step = train_step(ours, task.loss, stage.groups.trained, chain, precision=dtype)
     return partial(jax.jit(step, donate_argnums=0, compiler_options=QUICK), inputs=inputs), state
 
 

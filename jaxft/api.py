@@ -135,7 +135,7 @@ def evaluate(
     """
     trained = _opened(run, checkpoint, model)
     config = trained.config if root is None else replace(trained.config, {"data.root": str(root)})
-    task = config.task.task(config.precision)
+    task = config.task.task(config.dtype)
     if dataset is None and split is not None:
         dataset = task.dataset(config.data, split, trained.classes)
     elif dataset is None:
@@ -177,7 +177,7 @@ def predict(
     from jaxft.predict import find_photos
 
     trained = _opened(run, checkpoint, model)
-    task = trained.config.task.task(trained.config.precision)
+    task = trained.config.task.task(trained.config.dtype)
     if isinstance(photos, str | Path | Sequence):
         paths = [photos] if isinstance(photos, str | Path) else photos
         dataset = task.photos(find_photos([Path(path) for path in paths]), trained.classes)

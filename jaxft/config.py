@@ -18,6 +18,7 @@ from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Check, Option, differences, explain, field_names, replace
 from jaxft.parts import Part
+from jaxft.precision import Precision, dtype_of
 from jaxft.schedulers import Scheduler
 from jaxft.tasks import Classification, Detection, Images, TaskFields
 
@@ -269,8 +270,11 @@ class Config:
     phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
     ema: Ema = Ema()
     early_stopping: EarlyStopping = EarlyStopping()
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the arithmetic; parameters and normalisation stay float32."""
+    precision: Precision = "float32"
+    """How exactly the model computes. float32: as it says, on TPUs (six passes of bfloat16) and GPUs, too.
+    tensorfloat32: matrix products and convolutions round what they multiply, to 11 significant bits on GPUs that can;
+    three passes of bfloat16 on a TPU, float32 on a CPU. bfloat16: activations and kernels have 8 significant bits.
+    Parameters, optimizer state, sums, normalisation, softmax, losses and boxes are float32 in all three."""
     auto_scale_lr: bool = False
     """Multiply the learning rate by the examples of a step over those that it is meant for, which
     optimizer.base_batch_size says."""
@@ -291,6 +295,11 @@ class Config:
     best_metric: str | None = None
     """The metric that decides which model is best, with a leading - where the smaller value is better; None for the
     task's own."""
+
+    @property
+    def dtype(self) -> str:
+        """The type of the model's arithmetic, float32 or bfloat16."""
+        return dtype_of(self.precision)
 
 
 ADAPTER = pydantic.TypeAdapter(Config)

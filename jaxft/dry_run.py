@@ -15,6 +15,7 @@ from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import walk
+from jaxft.precision import described
 from jaxft.reporting.screen import Screen
 from jaxft.training.batch import resolved
 from jaxft.training.ema import ema_momentum
@@ -72,6 +73,7 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
             screen.say(remark)
         setup = set_up(config)
         ledger = setup.load_weights()
+        screen.say(described(config.precision))
         for dataset in setup.datasets:
             screen.say(dataset.report(config.data.batch_size))
         if ledger is not None:

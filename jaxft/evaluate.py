@@ -59,7 +59,7 @@ def main() -> None:
 
     with Screen(make_console(stderr=options.json)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
-        task = config.task.task(config.precision)
+        task = config.task.task(config.dtype)
         if options.split is None:
             validation = task.datasets(config.data, config.seed)[1]
             if validation is None:

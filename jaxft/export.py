@@ -11,6 +11,7 @@ from jaxft.activity import doing
 from jaxft.cli import program, run_command
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
+from jaxft.precision import precise
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 
@@ -21,14 +22,19 @@ if TYPE_CHECKING:
 def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None) -> bytes:
     """A run's prediction as a StableHLO program, serialized by `jax.export`, weights included, for CPU, CUDA and TPU.
 
-    What it maps to what is said by the task's `program`; it takes uint8 pixels, and normalization is inside. Load it
-    with `jax.export.deserialize(data).call(photos)`.
+    What it maps to what is said by the task's `program`; it takes uint8 pixels, and normalization is inside. It is as
+    precise as the run's evaluation. Load it with `jax.export.deserialize(data).call(photos)`.
     """
     import jax
 
-    task = run.config.task.task(run.config.precision)
-    program = task.program(run.model, pad_shape)
-    exported = jax.export.export(jax.jit(program.function), platforms=("cpu", "cuda", "tpu"))(*program.arguments)
+    from jaxft.models.paths import values
+    from jaxft.training.step import computing
+
+    config = run.config
+    model = computing(run.model, values(run.model), config.dtype)
+    program = config.task.task(config.dtype).program(model, pad_shape)
+    function = jax.jit(precise(program.function, config.precision))
+    exported = jax.export.export(function, platforms=("cpu", "cuda", "tpu"))(*program.arguments)
     return bytes(exported.serialize())
 
 

@@ -90,7 +90,7 @@ def main() -> None:
 
     with Screen(make_console()) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
-        task = run.config.task.task(run.config.precision)
+        task = run.config.task.task(run.config.dtype)
         dataset = task.photos(files, run.classes)
         predictor, arrays = run_predictor(run, task)
         predictions: dict[int, Any] = {}

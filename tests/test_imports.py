@@ -114,12 +114,23 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "models": {"detection"},
     "schedulers": set(),
     "parts": set(),
-    "config": {"tasks", "config_file", "schedulers", "parts"},
+    "config": {"tasks", "config_file", "schedulers", "parts", "precision"},
     "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts"},
     "run": {"config"},
     "reporting": set(),
-    "training": {"config", "schedulers", "data", "tasks", "models", "reporting", "run", "checks", "converters"},
+    "training": {
+        "config",
+        "schedulers",
+        "data",
+        "precision",
+        "tasks",
+        "models",
+        "reporting",
+        "run",
+        "checks",
+        "converters",
+    },
 }
 TASKS = {path.name for path in (ROOT / "jaxft" / "tasks").iterdir() if (path / "task.py").is_file()}
 

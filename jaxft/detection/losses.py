@@ -25,6 +25,11 @@ def _absolute(x: Array) -> Array:
     return x * jnp.sign(x)
 
 
+def above_zero(x: Array) -> Array:
+    """`x`, or the least positive number where it is 0, without a gradient: its powers below 1 are infinitely steep."""
+    return clamp(x, float(jnp.finfo(x.dtype).tiny), None)
+
+
 def l1(predicted: Array, target: Array) -> Array:
     """|p - t|."""
     return _absolute(predicted - target)
@@ -43,7 +48,7 @@ def sigmoid_focal(logits: Array, targets: Array, gamma: float = 2.0, alpha: floa
     `alpha` below 0 leaves the weight of positives out (torchvision).
     """
     p = jax.nn.sigmoid(logits)
-    wrong = (1 - p) * targets + p * (1 - targets)
+    wrong = above_zero((1 - p) * targets + p * (1 - targets))
     loss = binary_cross_entropy(logits, targets) * wrong**gamma
     return loss if alpha < 0 else loss * (alpha * targets + (1 - alpha) * (1 - targets))
 
@@ -56,7 +61,7 @@ def quality_focal(logits: Array, labels: Array, scores: Array, beta: float = 2.0
     """
     own = labels[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * labels.ndim + (-1,))
     targets = jnp.where(own, scores[..., None], 0)
-    distance = jnp.abs(targets - jax.nn.sigmoid(logits))
+    distance = above_zero(jnp.abs(targets - jax.nn.sigmoid(logits)))
     return (binary_cross_entropy(logits, targets) * distance**beta).sum(-1)
 
 

@@ -29,7 +29,7 @@ class Predictor:
     Args:
         template: the model; its arrays do not matter, and it may be abstract.
         batch_size, workers: as of `jaxft.data.loader.eval_batches`.
-        dtype: of the arithmetic.
+        precision: see `jaxft.precision`.
         compiling: as of `Compiled`.
     """
 
@@ -41,13 +41,13 @@ class Predictor:
         *,
         batch_size: int,
         workers: int = 0,
-        dtype: str = "float32",
+        precision: str = "float32",
         compiling: Callable[[int], AbstractContextManager] = lambda _: nullcontext(),
     ) -> None:
         model = nnx.clone(template)
         model.eval()
         self._layout, self._batch_size, self._workers = layout, batch_size, workers
-        self._step = Compiled(predict_step(model, task.predict, dtype), compiling=compiling)
+        self._step = Compiled(predict_step(model, task.predict, precision), compiling=compiling)
 
     def __call__(
         self, arrays: Arrays, dataset: Dataset, indices: Sequence[int] | None = None
@@ -120,7 +120,7 @@ def run_predictor(run: Trained, task: Task) -> tuple[Predictor, Arrays]:
         layout,
         batch_size=data.batch_size,
         workers=data.workers,
-        dtype=run.config.precision,
+        precision=run.config.precision,
         compiling=lambda number: doing(f"compiling the prediction, program {number}"),
     )
     return predictor, layout.place({path: np.asarray(array) for path, array in values(run.model).items()})

@@ -46,7 +46,7 @@ class FinishedRun:
     @property
     def preprocessing(self) -> Preprocessing:
         """How photos become what the model sees."""
-        return self.config.task.task(self.config.precision).preprocessing()
+        return self.config.task.task(self.config.dtype).preprocessing()
 
 
 def open_run(path: Path, which: str | None = None, model: nnx.Module | None = None) -> FinishedRun:
@@ -67,7 +67,7 @@ def open_run(path: Path, which: str | None = None, model: nnx.Module | None = No
             "not describe; give one like it: jaxft.load_run(path, model=...)."
         )
     source = ModelSource(settings, model)
-    template = abstract_for(source, settings.task.task(settings.precision), classes)
+    template = abstract_for(source, settings.task.task(settings.dtype), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
         which = which or ("last" if checkpoints.step("best") is None else "best")
         averaged = values(template, *(() if settings.ema.buffers else (nnx.Param,))) if settings.ema.decay else ()

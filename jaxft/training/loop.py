@@ -22,6 +22,7 @@ from jaxft.checks import check_places
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Batches, train_batches
+from jaxft.precision import described
 from jaxft.reporting.console import make_console
 from jaxft.reporting.progress import Reporter
 from jaxft.reporting.screen import Screen
@@ -89,6 +90,7 @@ def fit(
         elif remark:
             screen.say(remark)
         ledger = None if saved else setup.load_weights()
+        screen.say(described(config.precision))
         for dataset in setup.datasets:
             dataset.check()
             screen.say(dataset.report(config.data.batch_size))
@@ -150,7 +152,7 @@ class Loop:
             setup.layout,
             batch_size=data.batch_size,
             workers=data.workers,
-            dtype=setup.config.precision,
+            precision=setup.config.precision,
             compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
         )
         self.key = key_data(setup.config.seed)

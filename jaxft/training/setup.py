@@ -16,7 +16,7 @@ from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import steps_per_epoch
 from jaxft.errors import UserError
-from jaxft.models.paths import filled, values, walk
+from jaxft.models.paths import values, walk
 from jaxft.run import Names
 from jaxft.tasks.task import Metric, Task
 from jaxft.training.intervals import evaluation_due
@@ -26,7 +26,7 @@ from jaxft.training.model import ModelSource, abstract_for, first_values, head_n
 from jaxft.training.optim import set_modes
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
-from jaxft.training.step import Batch, LossFunction, Step, narrowed, predict_step, reseed, train_step
+from jaxft.training.step import Batch, LossFunction, Step, computing, predict_step, reseed, train_step
 
 Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
 """A user's loss of a batch: a scalar, alone or with metrics of the batch."""
@@ -150,8 +150,8 @@ class Setup:
         """The function that a stage repeats, to be compiled; see `jaxft.training.step.train_step`."""
         template, config = nnx.clone(self.model), self.config
         set_modes(template, stage.groups, stage.batch_norm)
-        parts = config.optimizer.accumulate
-        return train_step(template, self.loss, stage.groups.trained, stage.chain, parts=parts, dtype=config.precision)
+        parts, precision = config.optimizer.accumulate, config.precision
+        return train_step(template, self.loss, stage.groups.trained, stage.chain, parts=parts, precision=precision)
 
     def progress(self, step: int) -> str:
         """Where a run goes on, in a sentence."""
@@ -184,7 +184,7 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
     Raises:
         UserError: whatever can be known to be wrong by now.
     """
-    task, source = config.task.task(config.precision), ModelSource(config, own.model)
+    task, source = config.task.task(config.dtype), ModelSource(config, own.model)
     source.check()
     layout = device_layout(config.data.batch_size, config.optimizer.accumulate, fsdp=config.fsdp)
     with doing("listing the data"):
@@ -206,18 +206,18 @@ def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
         if validation is not None:
             _try_out(task, model, validation, config.precision)
         if own.loss is None:
-            _try_loss(task, model, train, config.precision)
+            _try_loss(task, model, train, config.dtype)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
     return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)
 
 
-def _try_out(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> None:
+def _try_out(task: Task, model: nnx.Module, dataset: Dataset, precision: str) -> None:
     """Lets the task judge the arrays of a user's dataset, and the shapes of what a user's model says of an example,
     before anything is compiled."""
     evaluator, evaluated = task.evaluator(dataset), nnx.clone(model)
     evaluated.eval()
     batch = {name: np.asarray(array)[None] for name, array in dataset.evaluation(0).items()}
-    step = predict_step(evaluated, lambda model, batch: task.predict(model, _Asked(batch)), dtype)
+    step = predict_step(evaluated, lambda model, batch: task.predict(model, _Asked(batch)), precision)
     shapes = jax.eval_shape(step, values(evaluated), batch)
     evaluator.add(0, {name: np.ones(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()})
 
@@ -228,7 +228,7 @@ def _try_loss(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> No
     trained.train()
 
     def loss(arrays: Mapping[str, Array], batch: Batch, key: Array) -> Array:
-        filled_in = filled(trained, narrowed(arrays, dtype))
+        filled_in = computing(trained, arrays, dtype)
         reseed(filled_in, key)
         return task.loss(filled_in, _Asked(batch))[0]
 

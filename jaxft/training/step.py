@@ -14,7 +14,9 @@ import optax
 from flax import nnx
 from jax import Array
 
-from jaxft.models.paths import filled, values
+from jaxft.models.layers import Wide
+from jaxft.models.paths import filled, values, walk
+from jaxft.precision import dtype_of, precise
 from jaxft.training.ema import averaged
 from jaxft.training.layout import on_host
 from jaxft.training.optim import Numbers
@@ -56,7 +58,7 @@ def train_step(
     chain: Callable[[Numbers], optax.GradientTransformation],
     *,
     parts: int = 1,
-    dtype: str = "float32",
+    precision: str = "float32",
 ) -> Step:
     """A function (state, batch, inputs) -> (state, metrics of the batch), to be compiled.
 
@@ -66,12 +68,13 @@ def train_step(
         trained: the paths of the parameters that are not frozen.
         chain: makes the optimizer of its numbers, which are inputs; see `jaxft.training.stages.Stage.chain`.
         parts: in how many parts a batch goes through the model; the step is taken on their mean gradient.
-        dtype: of the arithmetic; parameters of two and more axes are cast to it, gradients come back in their own type.
+        precision: see `jaxft.precision`; what is cast is said by `computing`, gradients come back in the parameters'
+            own type, and are summed in it.
     """
     trained = sorted(trained)
 
     def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
-        model = filled(template, narrowed(params | frozen, dtype) | stats)
+        model = computing(template, params | frozen | stats, dtype_of(precision))
         reseed(model, key)
         value, metrics = loss_function(model, batch)
         return value, (values(model, nnx.BatchStat), metrics)
@@ -116,7 +119,7 @@ def train_step(
             ema = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, ema)
         return TrainState(kept.step, finite, everything, kept.stats, ema, kept.opt_state), found.metrics
 
-    return step
+    return precise(step, precision)
 
 
 class Gradient(NamedTuple):
@@ -137,24 +140,33 @@ class Changing(NamedTuple):
 
 
 def predict_step(
-    template: nnx.Module, predict: Callable[[Any, Batch], Arrays], dtype: str = "float32"
+    template: nnx.Module, predict: Callable[[Any, Batch], Arrays], precision: str = "float32"
 ) -> Callable[[Mapping[str, Array], Batch], Arrays]:
     """A function (model's arrays, batch) -> predictions, to be compiled. `template` is in evaluation mode."""
 
     def step(arrays: Mapping[str, Array], batch: Batch) -> Arrays:
-        return predict(filled(template, narrowed(arrays, dtype)), batch)
+        return predict(computing(template, arrays, dtype_of(precision)), batch)
 
-    return step
+    return precise(step, precision)
 
 
-def narrowed(arrays: Mapping[str, Array], dtype: str) -> Arrays:
-    """Kernels in the dtype of the arithmetic; one-dimensional parameters, statistics and indices as they are."""
+def computing(template: nnx.Module, arrays: Mapping[str, Array], dtype: str) -> nnx.Module:
+    """A copy of `template` that holds `arrays` as its arithmetic wants them, in training as in evaluation.
+
+    Parameters of two and more axes are cast to `dtype`; those of one axis, `Wide` ones, and whatever is no parameter
+    (statistics, constants, tables of indices) stay as they are.
+    """
     if dtype == "float32":
-        return dict(arrays)
-    return {
-        path: value.astype(dtype) if value.ndim > 1 and jnp.issubdtype(value.dtype, jnp.floating) else value
-        for path, value in arrays.items()
+        return filled(template, arrays)
+    narrow = {
+        place.path: arrays[place.path].astype(dtype)
+        for place in walk(template)
+        if isinstance(place.variable, nnx.Param)
+        and not isinstance(place.variable, Wide)
+        and arrays[place.path].ndim > 1
+        and jnp.issubdtype(arrays[place.path].dtype, jnp.floating)
     }
+    return filled(template, {**arrays, **narrow})
 
 
 def reseed(model: nnx.Module, key: Array) -> None:

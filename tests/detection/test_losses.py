@@ -142,5 +142,20 @@ def test_boxes_of_padded_rows_give_finite_gradients() -> None:
         ious = [losses.iou_loss(predicted, zeros, kind).sum() for kind in ("iou", "giou", "diou", "ciou")]
         return sum(ious) + losses.bounded_iou(predicted, zeros).sum()
 
-    for predicted in (jnp.zeros((2, 4)), jnp.array(BOXES[:2])):
+    corner = jnp.array([[30.0, 40, 30, 40], [30, 40, 30, 90]])
+    for predicted in (jnp.zeros((2, 4)), jnp.array(BOXES[:2]), corner, jnp.array([[0.0, 0, 1e8, 1e8]] * 2)):
         assert jnp.isfinite(gradient(predicted)).all()
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_focal_losses_of_sure_logits_have_finite_gradients(power: float) -> None:
+    """A power below 1 is infinitely steep at 0, where the loss of what is right and sure ends."""
+    logits = jnp.array([[200.0, -200.0], [-1e4, 1e4]])
+
+    @jax.jit
+    @jax.grad
+    def gradient(logits: jax.Array) -> jax.Array:
+        quality = losses.quality_focal(logits, jnp.array([0, 1]), jnp.ones(2), power)
+        return losses.sigmoid_focal(logits, jnp.eye(2), power).sum() + quality.sum()
+
+    assert jnp.isfinite(gradient(logits)).all()

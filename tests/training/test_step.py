@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxft.config import Classification, Config, Optimizer, Phase, Rule
 from jaxft.models.layers import BatchNorm, Outputs
+from jaxft.models.layers.window_attention import CosineWindowAttention, WindowAttention
 from jaxft.models.paths import modules, values
 from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.tasks.images import Images
@@ -71,10 +72,10 @@ def prepared(
 
 
 def step_function(
-    model: nnx.Module, stage: Stage, task: Any = TASK, dtype: str = "float32"
+    model: nnx.Module, stage: Stage, task: Any = TASK, precision: str = "float32"
 ) -> Callable[[TrainState, Any, StepInputs], tuple[TrainState, dict[str, Array]]]:
     return train_step(
-        model, task.loss, stage.groups.trained, stage.chain, parts=stage.optimizer.accumulate, dtype=dtype
+        model, task.loss, stage.groups.trained, stage.chain, parts=stage.optimizer.accumulate, precision=precision
     )
 
 
@@ -86,13 +87,13 @@ def stepped(
     batch_norm: str = "batch",
     task: Any = TASK,
     seed: int = 0,
-    dtype: str = "float32",
+    precision: str = "float32",
     ema_decay: float | None = None,
 ) -> tuple[TrainState, list[dict[str, Array]]]:
     """The state after one step a batch, and the metrics of each."""
     state, stage = prepared(model, rules, optimizer, batch_norm, ema=ema_decay is not None)
     momentum = 0.0 if ema_decay is None else 1 - ema_decay
-    function = jax.jit(step_function(model, stage, task, dtype))
+    function = jax.jit(step_function(model, stage, task, precision))
     metrics = []
     for step, one in enumerate(batches):
         state, measured = function(state, one, StepInputs(key_data(seed), stage.numbers(step), momentum))
@@ -235,13 +236,50 @@ def test_accumulation_tracks_statistics_part_by_part() -> None:
 def test_bfloat16_keeps_parameters_and_the_loss_near() -> None:
     task = ClassificationTask(FIELDS, "bfloat16")
     wide, (metrics,) = stepped(small(), [batch()])
-    state, (narrow,) = stepped(small(), [batch()], task=task, dtype="bfloat16")
+    state, (narrow,) = stepped(small(), [batch()], task=task, precision="bfloat16")
     for path, value in state.model.items():
         assert value.dtype == wide.model[path].dtype, path
         assert value.dtype != jnp.bfloat16
     assert float(narrow["loss"]) != float(metrics["loss"])
     assert float(narrow["loss"]) == pytest.approx(float(metrics["loss"]), abs=0.02)
     assert_close(state.params, wide.params, 0.05)
+
+
+def test_sums_and_results_stay_float32_under_bfloat16() -> None:
+    model = small()
+    state, stage = prepared(model, optimizer=Optimizer(name="adamw", accumulate=2), ema=True)
+    step = step_function(model, stage, ClassificationTask(FIELDS, "bfloat16"), "bfloat16")
+    traced = jax.jit(step).trace(state, batch(), StepInputs(key_data(0), stage.numbers(0)))
+    (scan,) = (equation for equation in traced.jaxpr.eqns if equation.primitive.name == "scan")
+    narrow = jnp.dtype("bfloat16")
+    assert narrow in {var.aval.dtype for part in scan.params["jaxpr"].eqns for var in part.outvars}
+    assert {var.aval.dtype for var in scan.outvars[: scan.params["num_carry"]]} <= {*map(jnp.dtype, ("f4", "i4"))}
+    after, metrics = traced.out_info
+    assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {jnp.dtype("float32")}
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
+
+
+def test_evaluation_narrows_what_training_does() -> None:
+    """Kernels alone: no constants (a float table, indices), no statistics, nothing that enters the logits of attention."""
+    options = {"window": 4, "shift": 0, "dropout": 0.0, "attention_dropout": 0.0}
+    model = nnx.List(
+        [CosineWindowAttention(8, 2, **options, rngs=nnx.Rngs(0)), WindowAttention(8, 2, **options, rngs=nnx.Rngs(0))]
+    )
+    seen: list[dict[str, str]] = []
+
+    def look(model: Any, _: Any) -> tuple[Array, dict[str, Array]]:
+        seen.append({path: str(array.dtype) for path, array in values(model).items()})
+        return jnp.zeros(()), {"loss": jnp.zeros(())}
+
+    state, stage = prepared(model)
+    step = train_step(model, look, stage.groups.trained, stage.chain, precision="bfloat16")
+    jax.eval_shape(step, state, batch(), StepInputs(key_data(0), stage.numbers(0)))
+    jax.eval_shape(predict_step(model, lambda *given: look(*given)[1], "bfloat16"), state.model, batch())
+    training, evaluation = seen
+    assert training == evaluation
+    assert {path.rpartition(".")[2] for path, dtype in training.items() if dtype == "bfloat16"} == {"kernel"}
+    assert {training[f"0.{name}"] for name in ("relative_coords_table", "logit_scale")} == {"float32"}
+    assert training["1.relative_position_bias_table"] == "float32"
 
 
 # Numbers that are not finite

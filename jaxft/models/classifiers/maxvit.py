@@ -21,6 +21,7 @@ from jaxft.models.layers import (
     Linear,
     Sequential,
     SqueezeExcitation,
+    Wide,
     gelu,
 )
 from jaxft.models.layers.attention import attend, position_bias, relative_position_index, split_heads
@@ -85,7 +86,7 @@ class RelativeAttention(nnx.Module):
         self.to_qkv = linear(channels, 3 * channels, rngs=rngs)
         self.merge = linear(channels, channels, rngs=rngs)
         table = normal(0.02)(rngs.params(), ((2 * size - 1) ** 2, self.heads))
-        self.relative_position_bias_table = nnx.Param(table)
+        self.relative_position_bias_table = Wide(table)
         self.relative_position_index = Buffer(relative_position_index(size, size))
 
     def __call__(self, x: Array) -> Array:

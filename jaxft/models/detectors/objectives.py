@@ -72,29 +72,53 @@ def probabilities(loss: ClassLoss, logits: Array) -> Array:
     return jax.nn.sigmoid(logits) if loss.use_sigmoid else jax.nn.softmax(logits, -1)[..., :-1]
 
 
-def class_loss(loss: ClassLoss, logits: Array, labels: Array) -> Array:
+def class_losses(loss: ClassLoss, logits: Array, labels: Array) -> Array:
     """Loss `[...]` of logits `[..., channels]`; the label of the background is the number of classes."""
     if loss.type == "softmax":
-        return loss.loss_weight * losses.cross_entropy(logits, labels)
+        return scaled(loss.loss_weight, losses.cross_entropy(logits, labels))
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     if loss.type == "sigmoid":
-        return loss.loss_weight * losses.binary_cross_entropy(logits, targets).sum(-1)
-    return loss.loss_weight * losses.sigmoid_focal(logits, targets, loss.gamma, loss.alpha).sum(-1)
+        return scaled(loss.loss_weight, losses.binary_cross_entropy(logits, targets).sum(-1))
+    return scaled(loss.loss_weight, losses.sigmoid_focal(logits, targets, loss.gamma, loss.alpha).sum(-1))
 
 
-def box_loss(loss: BoxLoss, predicted: Array, target: Array) -> Array:
+def box_losses(loss: BoxLoss, predicted: Array, target: Array) -> Array:
     """Loss `[...]` of boxes or codes `[..., 4]`."""
     if loss.type == "l1":
-        return loss.loss_weight * losses.l1(predicted, target).sum(-1)
+        return scaled(loss.loss_weight, losses.l1(predicted, target).sum(-1))
     if loss.type == "smooth_l1":
-        return loss.loss_weight * losses.smooth_l1(predicted, target, loss.beta).sum(-1)
-    return loss.loss_weight * losses.iou_loss(predicted, target, loss.type, mode=loss.mode, eps=loss.eps)
+        return scaled(loss.loss_weight, losses.smooth_l1(predicted, target, loss.beta).sum(-1))
+    return scaled(loss.loss_weight, losses.iou_loss(predicted, target, loss.type, mode=loss.mode, eps=loss.eps))
+
+
+def class_term(loss: ClassLoss, logits: Array, labels: Array, weights: Array, divisor: Array) -> Array:
+    """The `average` of the losses of logits `[..., R, channels]`; rows without a weight have no part in it."""
+    return average(class_losses(loss, of_weight(weights, logits, 0), labels), weights, divisor)
+
+
+def box_term(loss: BoxLoss, predicted: Array, target: Array, weights: Array, divisor: Array) -> Array:
+    """The same of boxes or codes `[..., R, 4]`."""
+    return average(box_losses(loss, of_weight(weights, predicted, target), target), weights, divisor)
+
+
+def of_weight(weights: Array, rows: Array, instead: Array | float) -> Array:
+    """`rows` `[..., R, C]` where their weight `[..., R]` is above 0, `instead` elsewhere: what goes into a loss.
+
+    Leaving a row out of the loss is not enough: its gradient would be 0 times a slope that need not be finite. The same
+    holds of what codes are before they are decoded.
+    """
+    return jnp.where(weights[..., None] > 0, rows, instead)
+
+
+def scaled(weight: float, loss: Array) -> Array:
+    """`loss` times its weight in the sum; of a weight of 0 comes nothing, whatever the loss and its gradient are."""
+    return loss * weight if weight else jnp.zeros_like(loss)
 
 
 def average(loss: Array, weights: Array, divisor: Array) -> Array:
-    """The sum over rows `[N, R]` that have a weight, over `divisor`: one number, or one an image `[N]`.
+    """The sum over rows `[..., R]` that have a weight, over `divisor`: one number, or one an image `[N]`.
 
-    Where a weight is 0 the loss may be anything finite or not, and has no gradient.
+    Where a weight is 0 the loss may be anything, but see `of_weight` for its gradient.
     """
     total = jnp.where(weights > 0, loss * weights, 0).sum(-1)
     return (total / (divisor + EPS)).sum()

@@ -6,7 +6,7 @@ with these layers under PyTorch's attribute names trains as its original does. L
 """
 
 from jaxft.models.layers.activations import gelu, hard_sigmoid, hard_swish, relu6
-from jaxft.models.layers.containers import Buffer, Outputs, Sequential
+from jaxft.models.layers.containers import Buffer, Outputs, Sequential, Wide
 from jaxft.models.layers.conv import Conv, ConvTranspose, standardize
 from jaxft.models.layers.drop_path import DropPath
 from jaxft.models.layers.initializers import Init, fan_in_uniform, kaiming_normal_fan_out
@@ -32,6 +32,7 @@ __all__ = [
     "Scale",
     "Sequential",
     "SqueezeExcitation",
+    "Wide",
     "along_channels",
     "fan_in_uniform",
     "gelu",

@@ -12,6 +12,7 @@ from jaxft.models.layers.activations import gelu
 from jaxft.models.layers.containers import Sequential
 from jaxft.models.layers.initializers import Init
 from jaxft.models.layers.linear import Linear
+from jaxft.models.layers.products import wide_product
 from jaxft.models.layers.shapes import along_channels
 
 
@@ -26,10 +27,9 @@ def attend(
         dropout: of the weights, in training.
 
     Returns:
-        `[..., tokens, heads * channels]` in the dtype of `values`; the softmax is float32 or wider.
+        `[..., tokens, heads * channels]` in the dtype of `values`; logits and softmax are float32 or wider.
     """
-    logits = jnp.einsum("...qhc,...khc->...hqk", queries, keys)
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = wide_product("...qhc,...khc->...hqk", queries, keys)
     if bias is not None:
         logits += bias.reshape((1,) * (logits.ndim - bias.ndim) + bias.shape)
     weights = jax.nn.softmax(logits)

@@ -11,6 +11,10 @@ class Buffer(nnx.BatchStat):
     """A constant that PyTorch keeps in the state dict, such as a table of indices: neither trained nor tracked."""
 
 
+class Wide(nnx.Param):
+    """A parameter of what is computed in float32 whatever the activations are, such as a bias of attention's logits."""
+
+
 class Outputs(NamedTuple):
     """What a classifier with auxiliary heads returns in training; in evaluation it returns the logits alone."""
 

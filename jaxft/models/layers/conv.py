@@ -21,6 +21,8 @@ class Conv(nnx.Module):
         size, stride, dilation: pixels, one number or (height, width).
         padding: pixels at each side, or `"same"`: TensorFlow's, output = ceil(input / stride), odd pixels at the end.
         groups: as in PyTorch; `groups == inputs` is a depthwise convolution.
+        wide: puts out float32 (or wider) whatever the dtype of the images, without a rounding to it: what a detector
+            reads boxes and scores from.
         init: draws the kernel `[kh, kw, inputs/groups, outputs]` from a key; PyTorch's default where it is None.
         bias_init: draws the bias `[outputs]`, likewise.
 
@@ -39,13 +41,14 @@ class Conv(nnx.Module):
         dilation: IntOrPair = 1,
         groups: int = 1,
         bias: bool = True,
+        wide: bool = False,
         init: Init | None = None,
         bias_init: Init | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         self.size, self.stride, self.dilation, self.groups = pair(size), pair(stride), pair(dilation), groups
         self.padding = padding if isinstance(padding, str) else pair(padding)
-        self.standardized = False
+        self.standardized, self.wide = False, wide
         shape = (*self.size, inputs // groups, outputs)
         default = partial(fan_in_uniform, fan_in=math.prod(shape[:3]))
         self.kernel = nnx.Param((init or default)(rngs.params(), shape))
@@ -60,7 +63,7 @@ class Conv(nnx.Module):
         return (self.padding[0], self.padding[0]), (self.padding[1], self.padding[1])
 
     def __call__(self, x: Array) -> Array:
-        """`[N, H, W, inputs]` -> `[N, H', W', outputs]`, in the dtype of `x`."""
+        """`[N, H, W, inputs]` -> `[N, H', W', outputs]`, in the dtype of `x`, or `wide`."""
         kernel = self.kernel[...]
         y = conv(
             x,
@@ -69,6 +72,7 @@ class Conv(nnx.Module):
             padding=self._pads((x.shape[1], x.shape[2])),
             dilation=self.dilation,
             groups=self.groups,
+            dtype=jnp.promote_types(x.dtype, jnp.float32) if self.wide else None,
         )
         return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
 

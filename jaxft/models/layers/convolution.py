@@ -15,6 +15,7 @@ from jaxft.models.layers.convolution_forms import (
     WINOGRAD,
     Form,
     differentiated,
+    lax_forward,
     wide,
 )
 from jaxft.models.layers.windows import Padding, Pair, Shape, Window
@@ -28,28 +29,31 @@ def conv(
     padding: Padding = ((0, 0), (0, 0)),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    dtype: jnp.dtype | None = None,
 ) -> Array:
     """Convolves images `x` [N, H, W, C] with `kernel` [kh, kw, C / groups, K]; returns [N, H', W', K].
 
     `padding` is ((top, bottom), (left, right)). Floats narrower than float32 are accumulated in float32; the result has
-    the dtype of `x`.
+    the dtype of `x`, or the wider `dtype`. Products carry JAX's default precision on every platform.
     """
-    return _conv(x, kernel, Window(strides, padding, dilation, groups))
+    return _conv(x, kernel, Window(strides, padding, dilation, groups), jnp.dtype(dtype or x.dtype))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: Array, kernel: Array, window: Window) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: Array, kernel: Array, window: Window, dtype: jnp.dtype) -> Array:
     def cpu(x: Array, kernel: Array) -> Array:
-        return _cpu_form(x.shape, kernel.shape, window).forward(window, wide(x), wide(kernel)).astype(x.dtype)
+        return _cpu_form(x.shape, kernel.shape, window).forward(window, wide(x), wide(kernel)).astype(dtype)
 
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=partial(LAX.forward, window))
-
-
-def _conv_fwd(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, window), (x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=partial(lax_forward, window, dtype=dtype))
 
 
-def _conv_bwd(window: Window, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+def _conv_fwd(x: Array, kernel: Array, window: Window, dtype: jnp.dtype) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(x, kernel, window, dtype), (x, kernel)
+
+
+def _conv_bwd(window: Window, _: jnp.dtype, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    dy = dy.astype(saved[0].dtype)  # wide outputs have gradients like all others
+
     def gradients(form: Form, x: Array, kernel: Array, dy: Array) -> tuple[Array, Array]:
         return form.input_gradient(window, x, kernel, dy), form.kernel_gradient(window, x, kernel, dy)
 
@@ -91,10 +95,10 @@ def _grouped_forward(window: Window, x: Array, kernel: Array) -> Array:
     channels, features = x.shape[3] // bundles, kernel.shape[3] // bundles
     if _cpu_form((*x.shape[:3], channels), (*kernel.shape[:2], channels, features), inner) is not WINOGRAD:
         parts = zip(jnp.split(x, bundles, 3), jnp.split(kernel, bundles, 3), strict=True)
-        return jnp.concatenate([_conv(x, dense(kernel), inner) for x, kernel in parts], 3)
+        return jnp.concatenate([_conv(x, dense(kernel), inner, x.dtype) for x, kernel in parts], 3)
     # All bundles in one program: sixteen of Winograd's take ten seconds to compile.
     stacked = [jnp.moveaxis(a.reshape(*a.shape[:3], bundles, -1), 3, 0) for a in (x, kernel)]
-    y = jnp.moveaxis(jax.vmap(lambda x, kernel: _conv(x, dense(kernel), inner))(*stacked), 0, 3)
+    y = jnp.moveaxis(jax.vmap(lambda x, kernel: _conv(x, dense(kernel), inner, x.dtype))(*stacked), 0, 3)
     return y.reshape(*y.shape[:3], -1)
 
 

@@ -40,7 +40,8 @@ def differentiated(forward: Callable[[Window, Array, Array], Array]) -> Form:
 
 
 # XLA's own convolution.
-def _lax_forward(window: Window, x: Array, kernel: Array) -> Array:
+def lax_forward(window: Window, x: Array, kernel: Array, dtype: jnp.dtype | None = None) -> Array:
+    """As of `Form`; `dtype` is that of the result, by default that of `x`."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -49,16 +50,17 @@ def _lax_forward(window: Window, x: Array, kernel: Array) -> Array:
         rhs_dilation=window.dilation,
         feature_group_count=window.groups,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=dtype,
     )
 
 
-LAX = differentiated(_lax_forward)
+LAX = differentiated(lax_forward)
 
 
 # The same in four strips of rows. XLA runs a convolution to few channels on one core, but several side by side.
 def _strips_forward(window: Window, x: Array, kernel: Array) -> Array:
     strips = _strips(window, x, kernel.shape)
-    return jnp.concatenate([_lax_forward(window, strip, kernel) for window, strip, _ in strips], 1)
+    return jnp.concatenate([lax_forward(window, strip, kernel) for window, strip, _ in strips], 1)
 
 
 def _strips_kernel_gradient(window: Window, x: Array, kernel: Array, dy: Array) -> Array:

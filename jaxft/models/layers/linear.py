@@ -9,11 +9,12 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.layers.initializers import Init, fan_in_uniform
+from jaxft.models.layers.products import wide_product
 from jaxft.models.layers.shapes import along_channels
 
 
 class Linear(nnx.Module):
-    """`torch.nn.Linear`: `[..., inputs] @ kernel [inputs, outputs] + bias`; `init` and `bias_init` as of `Conv`."""
+    """`torch.nn.Linear`: `[..., inputs] @ kernel [inputs, outputs] + bias`; `wide` and `init`s as of `Conv`."""
 
     def __init__(
         self,
@@ -21,17 +22,19 @@ class Linear(nnx.Module):
         outputs: int,
         *,
         bias: bool = True,
+        wide: bool = False,
         init: Init | None = None,
         bias_init: Init | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        self.wide = wide
         default = partial(fan_in_uniform, fan_in=inputs)
         self.kernel = nnx.Param((init or default)(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,))) if bias else None
 
     def __call__(self, x: Array) -> Array:
         """`[..., inputs]` -> `[..., outputs]`."""
-        y = x @ self.kernel[...]
+        y = wide_product("...i,io->...o", x, self.kernel[...]) if self.wide else x @ self.kernel[...]
         return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
 
 
@@ -47,16 +50,22 @@ class LinearOverMap(nnx.Module):
         inputs: tuple[int, int, int],
         outputs: int,
         *,
+        wide: bool = False,
         init: Init | None = None,
         bias_init: Init | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        self.wide = wide
         default = partial(fan_in_uniform, fan_in=math.prod(inputs))
         self.kernel = nnx.Param((init or default)(rngs.params(), (*inputs, outputs)))
         self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,)))
 
     def __call__(self, x: Array) -> Array:
-        y = jax.lax.dot_general(x, self.kernel[...], (((1, 2, 3), (0, 1, 2)), ((), ())))
+        kernel = self.kernel[...]
+        if self.wide:
+            y = wide_product("nhwc,hwco->no", x, kernel)
+        else:
+            y = jax.lax.dot_general(x, kernel, (((1, 2, 3), (0, 1, 2)), ((), ())))
         return y + along_channels(self.bias[...].astype(y.dtype), y)
 
 

@@ -14,7 +14,7 @@ from jax import Array
 from jax.nn.initializers import normal, zeros
 
 from jaxft.models.layers.attention import attend, position_bias, relative_position_index, split_heads
-from jaxft.models.layers.containers import Buffer, Sequential
+from jaxft.models.layers.containers import Buffer, Sequential, Wide
 from jaxft.models.layers.linear import Linear
 from jaxft.models.layers.shapes import along_channels
 
@@ -47,7 +47,7 @@ class WindowAttention(nnx.Module):
         self.heads, self.window, self.shift = heads, window, shift
         self.qkv = Linear(channels, 3 * channels, init=small, bias_init=zeros, rngs=rngs)
         self.proj = Linear(channels, channels, init=small, bias_init=zeros, rngs=rngs)
-        self.relative_position_bias_table = nnx.Param(small(rngs.params(), ((2 * window - 1) ** 2, heads)))
+        self.relative_position_bias_table = Wide(small(rngs.params(), ((2 * window - 1) ** 2, heads)))
         self.relative_position_index = Buffer(relative_position_index(window, window).reshape(-1))
         self.attention_dropout = nnx.Dropout(attention_dropout, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
@@ -84,7 +84,7 @@ class CosineWindowAttention(nnx.Module):
         self.heads, self.window, self.shift = heads, window, shift
         self.qkv = Linear(channels, 3 * channels, init=small, bias_init=zeros, rngs=rngs)
         self.proj = Linear(channels, channels, init=small, bias_init=zeros, rngs=rngs)
-        self.logit_scale = nnx.Param(jnp.full((heads, 1, 1), math.log(10)))
+        self.logit_scale = Wide(jnp.full((heads, 1, 1), math.log(10)))
         hidden = Linear(2, 512, init=small, bias_init=zeros, rngs=rngs)
         self.cpb_mlp = Sequential([hidden, nnx.relu, Linear(512, heads, bias=False, init=small, rngs=rngs)])
         self.relative_coords_table = Buffer(jnp.asarray(relative_coordinates(window), jnp.float32))

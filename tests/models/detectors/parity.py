@@ -129,7 +129,8 @@ class Batch:
 
 
 def random_batch(seed: int = 0, *, empty: bool = False, crowd: bool = True) -> Batch:
-    """Photos of noise; the second has no object where `empty`, and the first a crowd where `crowd`."""
+    """Photos of noise; the second has no object where `empty`; where `crowd` the first has a crowd beside its objects,
+    and a second without objects one as well."""
     random = np.random.default_rng(seed)
     images = random.normal(size=(2, *CANVAS, 3)).astype(np.float32)
     boxes, labels, masks = [], [], []
@@ -147,7 +148,10 @@ def random_batch(seed: int = 0, *, empty: bool = False, crowd: bool = True) -> B
             across, down = (2 * x - left - right) / (right - left), (2 * y - top - bottom) / (bottom - top)
             bitmap[across**2 + down**2 < 1] = 1
         masks.append(bitmaps)
-    crowds = [np.array([[60, 40, 110, 90]], np.float32)[: int(crowd)], np.zeros((0, 4), np.float32)]
+    crowds = [
+        np.array([[30, 20, 118, 94]], np.float32)[: int(crowd)],
+        np.array([[20, 8, 100, 60]], np.float32)[: int(crowd and empty)],
+    ]
     return Batch(images, SIZES, boxes, labels, masks, crowds)
 
 

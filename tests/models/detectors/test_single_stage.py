@@ -11,6 +11,7 @@ from jaxft.models.detectors.dense.atss_head import ATSSHead
 from jaxft.models.detectors.dense.fcos_head import FCOSHead
 from jaxft.models.detectors.dense.gfl_head import GFLHead
 from jaxft.models.detectors.dense.retina_head import RetinaHead
+from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.detector import SingleStage
 from jaxft.models.detectors.necks.fpn import FPN
 from jaxft.models.detectors.types import (
@@ -21,9 +22,11 @@ from jaxft.models.detectors.types import (
     DenseTrain,
     MaxIoUAssigner,
     Norm,
+    RandomSampler,
     Selection,
 )
 from tests.models.detectors import parity
+from tests.models.detectors.other_targets import changed_by_crowds, not_finite
 from tests.models.detectors.outputs import compare_outputs
 
 BACKBONE = {
@@ -174,6 +177,45 @@ GFL = {
 }
 
 
+RPN = {
+    "type": "RPN",
+    "backbone": BACKBONE,
+    "neck": neck("on_output") | {"relu_before_extra_convs": True},
+    "rpn_head": {
+        "type": "RPNHead",
+        "in_channels": 16,
+        "feat_channels": 16,
+        "anchor_generator": {
+            "type": "AnchorGenerator",
+            "scales": [4],
+            "ratios": [0.5, 1.0],
+            "strides": [8, 16, 32, 64],
+        },
+        "bbox_coder": RETINA["bbox_head"]["bbox_coder"],
+        "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0},
+        "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
+    },
+    "train_cfg": {
+        "rpn": {
+            "assigner": {
+                "type": "MaxIoUAssigner",
+                "pos_iou_thr": 0.7,
+                "neg_iou_thr": 0.3,
+                "min_pos_iou": 0.3,
+                "ignore_iof_thr": 0.5,
+            },
+            "sampler": {"type": "RandomSampler", "num": 64, "pos_fraction": 0.5, "add_gt_as_proposals": False},
+            "allowed_border": -1,
+            "pos_weight": -1,
+            "debug": False,
+        }
+    },
+    "test_cfg": {
+        "rpn": {"nms_pre": 200, "max_per_img": 20, "nms": {"type": "nms", "iou_threshold": 0.7}, "min_bbox_size": 0}
+    },
+}
+
+
 def retinanet(rngs: nnx.Rngs) -> SingleStage:
     head = RetinaHead(
         parity.CLASSES,
@@ -253,14 +295,29 @@ def gfl(rngs: nnx.Rngs) -> SingleStage:
     return single(rngs, "on_lateral", head)
 
 
+def rpn(rngs: nnx.Rngs) -> SingleStage:
+    head = RPNHead(
+        16,
+        feat_channels=16,
+        anchor_generator=AnchorGenerator((8, 16, 32, 64), (0.5, 1.0), (4.0,)),
+        train_cfg=DenseTrain(
+            MaxIoUAssigner(0.7, 0.3, 0.3, ignore_iof_thr=0.5), RandomSampler(64, 0.5, add_gt_as_proposals=False)
+        ),
+        test_cfg=Selection(20, 0.7, nms_pre=200, min_bbox_size=0),
+        rngs=rngs,
+    )
+    return single(rngs, "on_output", head)
+
+
 DETECTORS = {
+    "rpn": (RPN, rpn, 2.0),
     "retinanet": (RETINA, retinanet, 2.0),
     "fcos": (dense("FCOS", "on_output", FCOS, None), partial(fcos, center=False), 1.0),
     "fcos_center": (dense("FCOS", "on_output", FCOS_CENTRE, None), partial(fcos, center=True), 1.0),
     "atss": (dense("ATSS", "on_output", ATSS, ATSS_TRAIN), atss, 2.0),
     "gfl": (dense("GFL", "on_lateral", GFL, ATSS_TRAIN), gfl, 2.0),
 }
-BY_HAND = ("fcos",)  # a variant of another, for time's sake
+BY_HAND = ("rpn", "fcos")  # tested within another, or a variant of one, for time's sake
 
 
 @pytest.mark.parametrize(
@@ -273,6 +330,12 @@ def test_a_detector_is_mmdetections(name: str) -> None:
     assert compare_outputs(both, batch) == {}
     for photos in (batch, parity.random_batch(1, empty=True)):
         assert {name: value for name, value in parity.compare_losses(both, photos).items() if not value < 1e-6} == {}
+    changed = changed_by_crowds(both, batch)
+    # Cells in crowds are background to MMDetection's FCOS; the others leave such anchors out.
+    terms = ("loss_rpn_cls", "loss_rpn_bbox") if name == "rpn" else ("loss_cls", "loss_bbox")
+    assert changed["background"] == set() if name.startswith("fcos") else terms[0] in changed["background"]
+    assert changed["objects"] >= {*terms}
+    assert not any(not_finite(both, batch).values())
     parity.assert_same_detections(*parity.predictions(both, batch))
 
 

@@ -137,7 +137,7 @@ def both_sides(name: str, *, full: bool) -> Any:
                     parameter.fill_(2.0)  # distances, of which those below 0 are 0: no box is a point
         if full:
             theirs.eval()
-            photos = photos_of(parity.random_batch(empty=True, crowd=False))
+            photos = photos_of(parity.random_batch(empty=True))
             parity.settle(theirs, ("rpn.", "roi_heads.", "head."), LAST, lambda: theirs(photos))
         build = partial(BUILDERS[name], parity.CLASSES)
         ours = nnx.eval_shape(lambda: build(rngs=initial_rngs(0)))
@@ -181,9 +181,9 @@ def test_the_full_one_is_torchvisions(name: str) -> None:
 
 
 def check(name: str, *, full: bool) -> None:
-    """Detections, every term of the loss and every gradient, in float32."""
+    """Detections, every term of the loss and every gradient, in float32; torchvision knows no crowds, ours has some."""
     theirs, ours = both_sides(name, full=full)
-    batch = parity.random_batch(empty=True, crowd=False)
+    batch = parity.random_batch(empty=True)
     masks, background = "mask" in name, "rcnn" in name
     photos = photos_of(batch)
     theirs.eval()

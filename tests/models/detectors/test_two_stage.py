@@ -28,6 +28,7 @@ from jaxft.models.detectors.types import (
     Selection,
 )
 from tests.models.detectors import parity
+from tests.models.detectors.other_targets import changed_by_crowds, not_finite
 from tests.models.detectors.outputs import compare_outputs
 
 WIDTHS = [8, 16, 32, 64]
@@ -260,6 +261,11 @@ def test_a_detector_is_mmdetections(name: str) -> None:
     for batch in (parity.random_batch(), parity.random_batch(1, empty=True)):
         found = parity.compare_losses(both, batch, with_masks=masks)
         assert {name: value for name, value in found.items() if not value < 1e-6} == {}
+    changed = changed_by_crowds(both, parity.random_batch(), with_masks=masks)
+    last = "s1." if "cascade" in name else ""
+    assert changed["background"] >= {"loss_rpn_cls", f"{last}loss_cls"}
+    assert changed["objects"] >= {"loss_rpn_cls", "loss_rpn_bbox", f"{last}loss_cls", f"{last}loss_bbox"}
+    assert not any(not_finite(both, parity.random_batch(), with_masks=masks).values())
     theirs, ours = parity.predictions(both, batch)
     parity.assert_same_detections(theirs, ours, at_least=2)
     if masks:

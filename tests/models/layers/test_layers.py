@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from jaxft.models.layers import (
     hard_swish,
     relu6,
 )
+from jaxft.models.layers.attention import attend
 from jaxft.models.layers.pooling import adaptive_average_pool
 from jaxft.models.paths import filled, values
 
@@ -205,6 +207,54 @@ def test_a_linear_layer_over_a_map_is_flatten_and_linear_in_pytorch() -> None:
     assert all(np.array_equal(value, state[key]) for key, value in to_torch(ours).items())
     x = np.random.default_rng(0).standard_normal((2, 3, 2, 4)).astype(np.float32)
     assert difference(ours(jnp.asarray(x)), theirs(as_nchw(x)).detach().numpy()) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["conv", "pointwise", "linear", "map"])
+def test_a_wide_layer_rounds_nothing_after_its_sums(kind: str) -> None:
+    build, shape = {
+        "conv": (partial(Conv, 16, 4, 3, padding=1), (2, 5, 6, 16)),
+        "pointwise": (partial(Conv, 16, 4, 1), (2, 5, 6, 16)),
+        "linear": (partial(Linear, 16, 4), (3, 16)),
+        "map": (partial(LinearOverMap, (5, 6, 16), 4), (2, 5, 6, 16)),
+    }[kind]
+    layer: Any = build(wide=True, rngs=nnx.Rngs(0))
+    assert "wide" not in {leaf.path for leaf in leaves(layer)}
+    arrays = values(layer) | {"kernel": layer.kernel[...].astype(jnp.bfloat16)}
+    x = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.bfloat16)
+
+    @jax.jit
+    def run(arrays: dict[str, Array], x: Array) -> Any:
+        def total(arrays: dict[str, Array], x: Array) -> Any:
+            model: Any = filled(layer, arrays)
+            y = model(x)
+            return (y**2).sum(), y
+
+        return jax.grad(total, (0, 1), has_aux=True)(arrays, x)
+
+    (found, dx), y = run(arrays, x)
+    float32 = {path: array.astype(jnp.float32) for path, array in arrays.items()}
+    (expected, wide_dx), wide_y = run(float32, x.astype(jnp.float32))
+    assert y.dtype == found["bias"].dtype == jnp.float32
+    assert dx.dtype == found["kernel"].dtype == jnp.bfloat16
+    assert difference(y, np.asarray(wide_y)) < 1e-6
+    assert difference(found["bias"], np.asarray(expected["bias"])) < 1e-5
+    for narrow, wide in ((dx, wide_dx), (found["kernel"], expected["kernel"])):
+        assert difference(narrow.astype(jnp.float32), np.asarray(wide)) < 2e-2
+    # Other platforms' forms take the same types.
+    jax.jit(run).trace(arrays, x).lower(lowering_platforms=("tpu",))
+
+
+def test_logits_of_attention_are_float32_under_bfloat16() -> None:
+    """Beside one of 200, bfloat16 holds no logit of 200.5: half a step decides between two tokens."""
+    queries = jnp.asarray([[16.0, 1.0]], jnp.bfloat16)[:, None]  # one token, one head
+    keys = jnp.asarray([[12.5, 0.0], [12.5, 0.5]], jnp.bfloat16)[:, None]
+    tokens = jnp.asarray([[1.0], [0.0]], jnp.bfloat16)[:, None]
+    mixed, pull = jax.vjp(attend, queries, keys, tokens)
+    assert mixed.dtype == jnp.bfloat16
+    assert float(mixed[0, 0]) == pytest.approx(1 / (1 + math.exp(0.5)), rel=2**-8)
+    gradients = pull(jnp.ones_like(mixed))
+    assert {gradient.dtype for gradient in gradients} == {jnp.dtype("bfloat16")}
+    assert float(gradients[1][0, 0, 0]) == pytest.approx(16 * 0.235, rel=2**-6)
 
 
 def test_squeeze_and_excitation_is_torchvisions() -> None:

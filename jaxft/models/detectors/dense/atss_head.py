@@ -12,13 +12,12 @@ from jax import Array
 
 from jaxft.detection.boxes import centers
 from jaxft.detection.coders import encode_distances
-from jaxft.detection.losses import binary_cross_entropy
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.conv_module import bias_for, normal_001, stack, zeros
 from jaxft.models.detectors.dense.anchors import AnchorSettings, anchors_per_cell
 from jaxft.models.detectors.dense.assignment import dense_rows
 from jaxft.models.detectors.dense.defaults import FOCAL, GIOU, GROUP_NORM, ONE_ANCHOR
-from jaxft.models.detectors.dense.distances import center_ness
+from jaxft.models.detectors.dense.distances import center_ness, center_ness_term
 from jaxft.models.detectors.dense.losses import loss_divisor, row_weights
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
 from jaxft.models.detectors.dense.selection import anchor_candidates, final_detections
@@ -72,7 +71,7 @@ class ATSSHead(nnx.Module):
         self.reg_convs = stack(in_channels, feat_channels, stacked_convs, norm_cfg, rngs=rngs)
         inputs, anchors = feat_channels if stacked_convs else in_channels, anchors_per_cell(anchor_generator)
         size = pred_kernel_size
-        conv = partial(Conv, padding=size // 2, init=normal_001, rngs=rngs)
+        conv = partial(Conv, padding=size // 2, wide=True, init=normal_001, rngs=rngs)
         self.atss_cls = conv(inputs, anchors * class_channels(loss_cls, num_classes), size, bias_init=bias_for(0.01))
         self.atss_reg = conv(inputs, anchors * 4, size, bias_init=zeros)
         self.atss_centerness = conv(inputs, anchors, size, bias_init=zeros)
@@ -94,7 +93,7 @@ class ATSSHead(nnx.Module):
         """`loss_cls`, `loss_bbox` and `loss_centerness`."""
         settings = self.settings
         logits = flat(outputs.scores, class_channels(settings.loss_cls, settings.num_classes))
-        codes, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)[..., 0]
+        codes, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)
         anchors, _, rows = dense_rows(settings.anchor_generator, settings.train_cfg, outputs, sizes, pad_shape, targets)
         labels = jnp.where(rows.positive, objectives.rows_of(targets.labels, rows.truth), settings.num_classes)
         truth = objectives.rows_of(targets.boxes.astype(codes.dtype), rows.truth)
@@ -102,16 +101,14 @@ class ATSSHead(nnx.Module):
         wanted = encode_distances(centers(anchors)[None], truth)
         nearness = jnp.where(rows.positive, center_ness(jnp.where(rows.positive[..., None], wanted, 1)), 0)
         count = loss_divisor(settings.train_cfg, rows).astype(codes.dtype)
-        loss_bbox = objectives.box_loss(
-            settings.loss_bbox, objectives.decode(settings.bbox_coder, anchors[None], codes), truth
-        )
-        loss_centerness = self.loss_centerness_weight * binary_cross_entropy(centerness, nearness)
-        weights = row_weights(settings.train_cfg, rows, codes.dtype)
+        weights, positive = row_weights(settings.train_cfg, rows, codes.dtype), rows.positive.astype(codes.dtype)
+        found = objectives.decode(settings.bbox_coder, anchors[None], objectives.of_weight(positive, codes, 0))
         total = jnp.maximum(nearness.sum(), 1)
+        one = jnp.ones_like(total)
         return {
-            "loss_cls": objectives.average(objectives.class_loss(settings.loss_cls, logits, labels), weights, count),
-            "loss_bbox": objectives.average(loss_bbox, nearness, jnp.ones_like(total)) / total,
-            "loss_centerness": objectives.average(loss_centerness, rows.positive.astype(codes.dtype), count),
+            "loss_cls": objectives.class_term(settings.loss_cls, logits, labels, weights, count),
+            "loss_bbox": objectives.box_term(settings.loss_bbox, found, truth, nearness, one) / total,
+            "loss_centerness": center_ness_term(self.loss_centerness_weight, centerness, nearness, positive, count),
         }
 
     def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections:

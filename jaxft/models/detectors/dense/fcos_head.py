@@ -3,6 +3,7 @@
 Tian et al. 2019, https://arxiv.org/abs/1904.01355.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,17 +17,17 @@ from jaxft.detection.anchors import grid_points
 from jaxft.detection.assign import fcos_assign
 from jaxft.detection.boxes import clamp
 from jaxft.detection.coders import decode_distances
-from jaxft.detection.losses import binary_cross_entropy
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.conv_module import bias_for, normal_001, stack, zeros
 from jaxft.models.detectors.dense.defaults import DISTANCES, FOCAL, GROUP_NORM
-from jaxft.models.detectors.dense.distances import boxes_around, center_ness
+from jaxft.models.detectors.dense.distances import boxes_around, center_ness, center_ness_term
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
 from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined, own_places
 from jaxft.models.detectors.types import BoxLoss, ClassLoss, Detections, DistanceCoder, Norm, Selection, Targets
 from jaxft.models.layers import Conv, Scale
 
 INFINITY = 1e8  # MMDetection's, in ranges of distances
+FAR = math.log(INFINITY)  # no edge is farther, and areas made of that are finite
 FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, INFINITY))
 FCOS_STRIDES = (8, 16, 32, 64, 128)
 FCOS_TEST = Selection(max_per_img=100, iou_threshold=0.5, nms_pre=1000, score_thr=0.05, min_bbox_size=0)
@@ -83,7 +84,7 @@ class FCOSHead(nnx.Module):
         self.cls_convs = stack(in_channels, feat_channels, stacked_convs, norm_cfg, bias=conv_bias, rngs=rngs)
         self.reg_convs = stack(in_channels, feat_channels, stacked_convs, norm_cfg, bias=conv_bias, rngs=rngs)
         inputs = feat_channels if stacked_convs else in_channels
-        conv = partial(Conv, padding=1, init=normal_001, rngs=rngs)
+        conv = partial(Conv, padding=1, wide=True, init=normal_001, rngs=rngs)
         self.conv_cls = conv(inputs, class_channels(loss_cls, num_classes), 3, bias_init=bias_for(0.01))
         self.conv_reg = conv(inputs, 4, 3, bias_init=zeros)
         self.conv_centerness = conv(inputs, 1, 3, bias_init=zeros)
@@ -109,7 +110,7 @@ class FCOSHead(nnx.Module):
             distances = self.conv_reg(distances)
             if self.scales is not None:
                 distances = self.scales[level](distances)
-            boxes.append(clamp(distances, 0.0, None) if self.norm_on_bbox else jnp.exp(distances))
+            boxes.append(clamp(distances, 0.0, None) if self.norm_on_bbox else jnp.exp(clamp(distances, None, FAR)))
         return DenseOutputs(tuple(scores), tuple(boxes), tuple(centerness))
 
     def points(self, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[np.ndarray]:
@@ -126,7 +127,7 @@ class FCOSHead(nnx.Module):
     def loss(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets) -> dict[str, Array]:
         """`loss_cls`, `loss_bbox` and `loss_centerness`."""
         logits = flat(outputs.scores, class_channels(self.loss_cls, self.num_classes))
-        distances, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)[..., 0]
+        distances, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)
         levels = self.points(outputs.map_sizes, pad_shape)
         counts = [len(points) for points in levels]
         points = jnp.asarray(np.concatenate(levels), distances.dtype)
@@ -151,17 +152,16 @@ class FCOSHead(nnx.Module):
         # A square of 1 around the cell stands where there is no object, so that nothing divides by zero.
         wanted = jnp.where(positive[..., None], wanted, 1)
         nearness = jnp.where(positive, center_ness(wanted), 0)
-        one, count = jnp.ones_like(centerness), jnp.maximum(positive.sum(), 1).astype(logits.dtype)
+        one, count = jnp.ones_like(nearness), jnp.maximum(positive.sum(), 1).astype(logits.dtype)
         weights = nearness if self.weighted_boxes else positive.astype(logits.dtype)
         total = jnp.maximum(nearness.sum(), 1e-6) if self.weighted_boxes else count
-        loss_bbox = objectives.box_loss(
-            self.loss_bbox, decode_distances(points[None], distances), decode_distances(points[None], wanted)
-        )
-        loss_centerness = self.loss_centerness_weight * binary_cross_entropy(centerness, nearness)
+        found, truth = decode_distances(points[None], distances), decode_distances(points[None], wanted)
         return {
-            "loss_cls": objectives.average(objectives.class_loss(self.loss_cls, logits, labels), one, count),
-            "loss_bbox": objectives.average(loss_bbox, jax.lax.stop_gradient(weights), total),
-            "loss_centerness": objectives.average(loss_centerness, positive.astype(logits.dtype), count),
+            "loss_cls": objectives.class_term(self.loss_cls, logits, labels, one, count),
+            "loss_bbox": objectives.box_term(self.loss_bbox, found, truth, weights, total),
+            "loss_centerness": center_ness_term(
+                self.loss_centerness_weight, centerness, nearness, positive.astype(logits.dtype), count
+            ),
         }
 
     def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections:

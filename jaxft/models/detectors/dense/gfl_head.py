@@ -32,7 +32,7 @@ from jaxft.models.detectors.types import (
     Selection,
     Targets,
 )
-from jaxft.models.layers import Buffer, Conv, Scale
+from jaxft.models.layers import Buffer, Conv, Scale, along_channels
 
 QUALITY_FOCAL = ClassLoss("quality_focal")
 
@@ -45,8 +45,9 @@ class Integral(nnx.Module):
 
     def __call__(self, logits: Array) -> Array:
         """`[..., 4 * (reg_max + 1)]` -> `[..., 4]`."""
-        project = self.project[...].astype(logits.dtype)
-        return nnx.softmax(logits.reshape(*logits.shape[:-1], 4, -1), -1) @ project
+        shares = nnx.softmax(logits.reshape(*logits.shape[:-1], 4, -1), -1)
+        # Not a matrix product, which some devices would round.
+        return (shares * along_channels(self.project[...].astype(logits.dtype), shares)).sum(-1)
 
 
 class GFLHead(nnx.Module):
@@ -80,7 +81,7 @@ class GFLHead(nnx.Module):
         self.cls_convs = stack(in_channels, feat_channels, stacked_convs, norm_cfg, rngs=rngs)
         self.reg_convs = stack(in_channels, feat_channels, stacked_convs, norm_cfg, rngs=rngs)
         inputs = feat_channels if stacked_convs else in_channels
-        conv = partial(Conv, padding=1, init=normal_001, rngs=rngs)
+        conv = partial(Conv, padding=1, wide=True, init=normal_001, rngs=rngs)
         self.gfl_cls = conv(inputs, class_channels(loss_cls, num_classes), 3, bias_init=bias_for(0.01))
         self.gfl_reg = conv(inputs, 4 * (reg_max + 1), 3, bias_init=zeros)
         self.scales = nnx.List([Scale() for _ in anchor_generator.strides or ()])
@@ -111,15 +112,16 @@ class GFLHead(nnx.Module):
         weights = jax.lax.stop_gradient(jax.nn.sigmoid(logits).max(-1) * positive)
         total = jnp.maximum(weights.sum(), 1)
         wanted = encode_distances(places, truth, self.reg_max)
-        loss_dfl = distribution_focal(edges.reshape(*wanted.shape, -1), wanted).sum(-1)
-        loss_cls = self.loss_cls.loss_weight * quality_focal(logits, labels, overlap, self.loss_cls.beta)
-        count = loss_divisor(self.train_cfg, rows).astype(edges.dtype)
-        one = jnp.ones_like(total)
-        loss_bbox = objectives.box_loss(self.loss_bbox, predicted, truth)
+        edges = objectives.of_weight(weights, edges, 0).reshape(*wanted.shape, -1)
+        loss_dfl = objectives.scaled(self.loss_dfl_weight, distribution_focal(edges, wanted).sum(-1))
+        counted = row_weights(self.train_cfg, rows, edges.dtype)
+        logits = objectives.of_weight(counted, logits, 0)
+        loss_cls = quality_focal(logits, labels, overlap, self.loss_cls.beta)
+        count, one = loss_divisor(self.train_cfg, rows).astype(edges.dtype), jnp.ones_like(total)
         return {
-            "loss_cls": objectives.average(loss_cls, row_weights(self.train_cfg, rows, edges.dtype), count),
-            "loss_bbox": objectives.average(loss_bbox, weights, one) / total,
-            "loss_dfl": self.loss_dfl_weight * objectives.average(loss_dfl, weights, 4 * one) / total,
+            "loss_cls": objectives.average(objectives.scaled(self.loss_cls.loss_weight, loss_cls), counted, count),
+            "loss_bbox": objectives.box_term(self.loss_bbox, predicted, truth, weights, one) / total,
+            "loss_dfl": objectives.average(loss_dfl, weights, 4 * one) / total,
         }
 
     def predict(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth) -> Detections:

@@ -58,11 +58,13 @@ def anchor_losses(
     truth = objectives.rows_of(targets.boxes.astype(boxes.dtype), rows.truth)
     truth = jnp.where(rows.positive[..., None], truth, boxes)
     by = loss_divisor(train, rows).astype(codes.dtype)
-    loss_cls = objectives.average(
-        objectives.class_loss(settings.loss_cls, logits, labels), row_weights(train, rows, codes.dtype), by
-    )
+    weights, positive = row_weights(train, rows, codes.dtype), rows.positive.astype(codes.dtype)
+    codes = objectives.of_weight(positive, codes, 0)
     if settings.reg_decoded_bbox:
-        loss = objectives.box_loss(settings.loss_bbox, objectives.decode(settings.bbox_coder, boxes, codes), truth)
+        found, wanted = objectives.decode(settings.bbox_coder, boxes, codes), truth
     else:
-        loss = objectives.box_loss(settings.loss_bbox, codes, objectives.encode(settings.bbox_coder, boxes, truth))
-    return loss_cls, objectives.average(loss, rows.positive.astype(codes.dtype), by)
+        found, wanted = codes, objectives.encode(settings.bbox_coder, boxes, truth)
+    return (
+        objectives.class_term(settings.loss_cls, logits, labels, weights, by),
+        objectives.box_term(settings.loss_bbox, found, wanted, positive, by),
+    )

@@ -64,7 +64,7 @@ class RetinaHead(nnx.Module):
         self.cls_convs = stack(in_channels, feat_channels, stacked_convs, norm_cfg, rngs=rngs)
         self.reg_convs = stack(in_channels, feat_channels, stacked_convs, norm_cfg, rngs=rngs)
         inputs = feat_channels if stacked_convs else in_channels
-        conv = partial(Conv, padding=1, init=normal_001, rngs=rngs)
+        conv = partial(Conv, padding=1, wide=True, init=normal_001, rngs=rngs)
         anchors = anchors_per_cell(anchor_generator)
         self.retina_cls = conv(inputs, anchors * class_channels(loss_cls, num_classes), 3, bias_init=bias_for(0.01))
         self.retina_reg = conv(inputs, anchors * 4, 3, bias_init=zeros)

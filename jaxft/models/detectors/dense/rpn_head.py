@@ -68,8 +68,8 @@ class RPNHead(nnx.Module):
             module = partial(ConvModule, padding=1, init=normal_001, rngs=rngs)
             self.rpn_conv = Sequential([module(channels, feat_channels, 3) for channels in inputs])
         anchors = anchors_per_cell(anchor_generator)
-        self.rpn_cls = conv(feat_channels, anchors * class_channels(loss_cls, 1), 1)
-        self.rpn_reg = conv(feat_channels, anchors * 4, 1)
+        self.rpn_cls = conv(feat_channels, anchors * class_channels(loss_cls, 1), 1, wide=True)
+        self.rpn_reg = conv(feat_channels, anchors * 4, 1, wide=True)
         self.settings = AnchorSettings(
             1, anchor_generator, bbox_coder, reg_decoded_bbox, loss_cls, loss_bbox, train_cfg
         )

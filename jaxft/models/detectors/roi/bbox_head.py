@@ -81,8 +81,8 @@ class ConvFCBBoxHead(nnx.Module):
         self.cls_convs, self.cls_fcs, cls_shape = branch(shape, num_cls_convs, num_cls_fcs)
         self.reg_convs, self.reg_fcs, reg_shape = branch(shape, num_reg_convs, num_reg_fcs)
         boxes = 1 if reg_class_agnostic else num_classes + background_first
-        self.fc_cls = linear(cls_shape, num_classes + 1, normal_001, rngs)
-        self.fc_reg = linear(reg_shape, 4 * boxes, jax.nn.initializers.normal(0.001), rngs)
+        self.fc_cls = linear(cls_shape, num_classes + 1, normal_001, rngs, wide=True)
+        self.fc_reg = linear(reg_shape, 4 * boxes, jax.nn.initializers.normal(0.001), rngs, wide=True)
         self.num_classes, self.bbox_coder = num_classes, bbox_coder
         self.reg_class_agnostic, self.reg_decoded_bbox = reg_class_agnostic, reg_decoded_bbox
         self.loss_cls, self.loss_bbox, self.background_first = loss_cls, loss_bbox, background_first
@@ -102,17 +102,24 @@ class ConvFCBBoxHead(nnx.Module):
         return logits, codes
 
 
-def linear(shape: tuple[int, ...], outputs: int, init: jax.nn.initializers.Initializer, rngs: nnx.Rngs) -> nnx.Module:
-    """A linear layer on a vector `[C]` or on a whole map `[h, w, C]`, biases 0."""
+def linear(
+    shape: tuple[int, ...],
+    outputs: int,
+    init: jax.nn.initializers.Initializer,
+    rngs: nnx.Rngs,
+    *,
+    wide: bool = False,
+) -> nnx.Module:
+    """A linear layer on a vector `[C]` or on a whole map `[h, w, C]`, biases 0; `wide` as of `Conv`."""
     if len(shape) == 1:
-        return Linear(shape[0], outputs, init=init, bias_init=zeros, rngs=rngs)
+        return Linear(shape[0], outputs, wide=wide, init=init, bias_init=zeros, rngs=rngs)
     height, width, channels = shape
 
     def flat(key: Array, kernel: tuple[int, ...]) -> Array:
         # The initial deviation depends on all inputs, which an initialiser would not see in the apart axes.
         return init(key, (math.prod(kernel[:-1]), kernel[-1])).reshape(kernel)
 
-    return LinearOverMap((height, width, channels), outputs, init=flat, bias_init=zeros, rngs=rngs)
+    return LinearOverMap((height, width, channels), outputs, wide=wide, init=flat, bias_init=zeros, rngs=rngs)
 
 
 def convolved(layers: Sequential, x: Array, used: Array) -> Array:

@@ -30,14 +30,15 @@ def box_terms(
     count = jnp.maximum(used.sum(), 1).astype(wide)
     truth = objectives.rows_of(targets.boxes, regions.truth).reshape(-1, 4).astype(wide)
     truth = jnp.where(positive[:, None], truth, boxes)
+    codes = objectives.of_weight(positive, codes, 0)
     if head.reg_decoded_bbox:
-        loss = objectives.box_loss(head.loss_bbox, objectives.decode(head.bbox_coder, boxes, codes), truth)
+        found, wanted = objectives.decode(head.bbox_coder, boxes, codes), truth
     else:
-        loss = objectives.box_loss(head.loss_bbox, codes, objectives.encode(head.bbox_coder, boxes, truth))
+        found, wanted = codes, objectives.encode(head.bbox_coder, boxes, truth)
     right = (logits.argmax(-1) == labels) & used
     return {
-        "loss_cls": objectives.average(objectives.class_loss(head.loss_cls, logits, labels), weights, count),
-        "loss_bbox": objectives.average(loss, positive.astype(wide), count),
+        "loss_cls": objectives.class_term(head.loss_cls, logits, labels, weights, count),
+        "loss_bbox": objectives.box_term(head.loss_bbox, found, wanted, positive.astype(wide), count),
         "acc": 100 * right.sum().astype(wide) / count,
     }
 

@@ -1,12 +1,14 @@
 """Classes, boxes and masks of regions, in stages; Cai and Vasconcelos 2017, https://arxiv.org/abs/1712.00726."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxft.models.detectors import objectives
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.boxes import box_terms, refined, selected
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
@@ -69,8 +71,8 @@ class CascadeRoIHead(nnx.Module):
             if self.mask_head is not None:
                 mask_head = self.mask_head[stage]
                 terms |= mask_terms(mask_head, self.mask_roi_extractor, train, maps, regions, targets)
-            weight = self.stage_loss_weights[stage]
-            all_terms |= {f"s{stage}.{name}": x * weight if "loss" in name else x for name, x in terms.items()}
+            weighted = partial(objectives.scaled, self.stage_loss_weights[stage])
+            all_terms |= {f"s{stage}.{name}": weighted(x) if "loss" in name else x for name, x in terms.items()}
             best = logits[:, :-1].argmax(-1).reshape(regions.labels.shape)
             labels = jnp.where(regions.positive, regions.labels, best)
             boxes = jax.lax.stop_gradient(refined(head, regions.boxes, codes, labels, sizes))

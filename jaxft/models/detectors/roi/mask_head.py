@@ -50,7 +50,9 @@ class FCNMaskHead(nnx.Module):
         self.upsample = grown() if upsample == "deconv" else None
         channels = conv_out_channels if upsample == "deconv" else channels
         outputs = 1 if class_agnostic else num_classes + background_first
-        self.conv_logits = Conv(channels, outputs, 1, init=kaiming_normal_fan_out, bias_init=zeros, rngs=rngs)
+        self.conv_logits = Conv(
+            channels, outputs, 1, wide=True, init=kaiming_normal_fan_out, bias_init=zeros, rngs=rngs
+        )
         self.class_agnostic, self.loss_weight, self.background_first = class_agnostic, loss_weight, background_first
 
     def __call__(self, x: Array, used: Array) -> Array:

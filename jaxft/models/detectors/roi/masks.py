@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxft.detection import losses
 from jaxft.detection.masks import mask_targets
+from jaxft.models.detectors import objectives
 from jaxft.models.detectors.roi.boxes import of_label
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.regions import Regions, extract
@@ -38,9 +39,10 @@ def mask_terms(
         )
 
     wanted = jax.vmap(one)(targets.masks, boxes, truth).reshape(logits.shape).astype(logits.dtype)
-    loss = losses.binary_cross_entropy(logits, wanted).mean((1, 2))
-    count = jnp.maximum(positive.sum(), 1).astype(loss.dtype)
-    return {"loss_mask": head.loss_weight * jnp.where(positive.reshape(-1), loss, 0).sum() / count}
+    used = positive.reshape(-1)
+    logits = objectives.of_weight(used[:, None], logits, 0)
+    loss = objectives.scaled(head.loss_weight, losses.binary_cross_entropy(logits, wanted).mean((1, 2)))
+    return {"loss_mask": jnp.where(used, loss, 0).sum() / jnp.maximum(used.sum(), 1).astype(loss.dtype)}
 
 
 def mask_probabilities(head: FCNMaskHead, features: Array, found: Detections) -> Array:
