@@ -33,8 +33,8 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             f"{train.where} has no photo to train on: {len(train)} photos, none of which has an object and sides of "
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
-    evaluated = None if validation is None else evaluation_dataset(validation, fields)
-    return training_dataset(train.only(kept), fields), evaluated
+    trained = training_dataset(train.only(kept), fields)
+    return trained, None if validation is None else evaluation_dataset(validation, fields)
 
 
 def open_source(data: Data, fields: Detection, split: str, classes: tuple[str, ...]) -> ObjectSource:
