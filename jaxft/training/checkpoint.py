@@ -260,6 +260,8 @@ class Checkpoints:
             f"The {other} one, of step {step}, is whole: evaluate, predict and export take it with --checkpoint "
             f"{other} (in Python checkpoint='{other}')"
         )
+        if other == "last" and self.step(which) is None:
+            return f"{found}."
         if other == "last":
             return f"{found}, and training goes on without the best one after `rm -r {self._folder / which}`."
         return (
