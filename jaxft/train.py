@@ -36,8 +36,9 @@ def main() -> int:
         return interrupted(interrupt, f"go on with {resume}" if run.has_checkpoint() else "nothing is kept")
     if fitted.complete:
         metric = fitted.setup.task.primary_metric.name
+        best = "" if fitted.best is None else f": best validation {metric} {fitted.best:.4f}"
         console.print(
-            f"Finished: best validation {metric} {fitted.best:.4f}. Checkpoints, metrics and pictures are in "
+            f"Finished{best}. Checkpoints, metrics and pictures are in "
             f"{workdir}; next:\n  python -m jaxft.export --run {workdir} --format torch --output {workdir.name}.pth",
             highlight=False,
         )
