@@ -77,7 +77,7 @@ def carry_classes(
             own[new[other]] = tensor[old[one]]
         changed.append((leaf, own))
     if problems:
-        raise MismatchError(f"{_label(source)}: classes cannot be carried over: {'; '.join(problems)}.")
+        raise MismatchError(f"{_label(source)}: classes cannot be carried over.", problems)
     for leaf, rows in changed:
         leaf.variable.set_value(jnp.asarray(leaf.from_torch(rows), leaf.variable.dtype))
     return tuple(common)
