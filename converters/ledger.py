@@ -48,6 +48,12 @@ class MismatchError(UserError):
         return whole
 
 
+def in_a_row(problems: Sequence[str]) -> str:
+    """The first ten in a sentence, and how many there are more."""
+    rest = len(problems) - LISTED
+    return "; ".join([*problems[:LISTED], *([f"and {rest} more"] if rest > 0 else [])])
+
+
 def _listed(claim: str, lines: Sequence[str]) -> str:
     return "\n".join([claim, *(f"  - {line}" for line in lines)])
 
@@ -207,7 +213,7 @@ def to_torch(
             f"{count} leaves of this {kind} are shapes without values, {empty[0]} the first; load or draw them first."
         )
     if nameless := [leaf.nameless for leaf in targets if leaf.nameless]:
-        raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch.", nameless)
+        raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {in_a_row(nameless)}.")
     for leaf in targets:
         key = _replace_prefix(leaf.key, backwards)
         if key in state:
