@@ -86,7 +86,9 @@ class Inspect:
         if classes:
             lines.append(f"{len(classes)} classes: {', '.join(classes[:NAMED])}{', ...' * (len(classes) > NAMED)}")
         if isinstance(meta.get("preprocessing"), dict):
-            lines.append(f"preprocessing: {', '.join(f'{name} {value}' for name, value in meta['preprocessing'].items())}")
+            lines.append(
+                f"preprocessing: {', '.join(f'{name} {value}' for name, value in meta['preprocessing'].items())}"
+            )
         return lines
 
     def _mapped(self, model: str) -> Table:

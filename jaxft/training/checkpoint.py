@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from converters.ledger import MismatchError
 from jaxft.errors import UserError
@@ -32,7 +31,7 @@ PAUSE = 0.2  # seconds before another one
 class _Arrays(ocp.StandardCheckpointHandler):
     """Orbax' own, and a list of checksums in the folder before that appears under its name."""
 
-    def finalize(self, directory: epath.Path) -> None:
+    def finalize(self, directory: Any) -> None:
         super().finalize(directory)
         write_checksums(Path(directory))
 
@@ -40,7 +39,7 @@ class _Arrays(ocp.StandardCheckpointHandler):
 class _Json(ocp.JsonCheckpointHandler):
     """The same for JSON."""
 
-    def finalize(self, directory: epath.Path) -> None:
+    def finalize(self, directory: Any) -> None:
         super().finalize(directory)
         write_checksums(Path(directory))
 
@@ -216,9 +215,9 @@ class Checkpoints:
                     reason = str(error).splitlines()[0][:200]
             if self._read_only:
                 self._managers[which] = self._manager(which)
-            if self.step(which) == step or attempt + 1 == ATTEMPTS:
-                break  # no run under way has replaced it meanwhile
-        raise UserError(self._complaint(which, step, reason))
+            if self.step(which) == step or attempt + 1 == ATTEMPTS:  # no run under way has replaced it meanwhile
+                raise UserError(self._complaint(which, step, reason))
+        raise AssertionError("every attempt returns or raises")
 
     def _damage(self, which: str, step: int, items: Iterable[str]) -> str | None:
         """What is wrong with some items of a checkpoint, which process 0 reads for all; None where they are whole."""
@@ -246,7 +245,7 @@ class Checkpoints:
             claim = f"The {which} checkpoint of {self._run}, of step {step}, is of another model"
             raise MismatchError(f"{claim} ({len(odd)} reason{'s' * (len(odd) > 1)}).", odd)
 
-    def _complaint(self, which: str, step: int, reason: str | None) -> str:
+    def _complaint(self, which: str, step: int, reason: str) -> str:
         return f"The {which} checkpoint of {self._run}, of step {step}, is damaged: {reason}. {self._advice(which)}"
 
     def _advice(self, which: str) -> str:

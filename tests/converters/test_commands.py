@@ -114,7 +114,9 @@ def test_what_is_skipped_is_left_out_and_said(
 
 
 @pytest.mark.parametrize("to", ["flax", "torch"])
-def test_a_skip_that_matches_nothing_is_an_error(checkpoint: Path, tmp_path: Path, to: Literal["flax", "torch"]) -> None:
+def test_a_skip_that_matches_nothing_is_an_error(
+    checkpoint: Path, tmp_path: Path, to: Literal["flax", "torch"]
+) -> None:
     if to == "torch":
         write({path: np.asarray(value) for path, value in values(tiny()).items()}, checkpoint)
     output = tmp_path / "out.safetensors"

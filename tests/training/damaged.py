@@ -24,7 +24,10 @@ def harm(folder: Path, rng: random.Random) -> str:
     if place.is_dir():
         shutil.rmtree(place)
         return f"{place} removed"
-    data, kind = place.read_bytes(), rng.choice(["removed", "cut", "emptied", "flipped", "longer", "zeroed", "replaced"])
+    data, kind = (
+        place.read_bytes(),
+        rng.choice(["removed", "cut", "emptied", "flipped", "longer", "zeroed", "replaced"]),
+    )
     at = rng.randrange(max(len(data), 1))
     match kind:
         case "removed":

@@ -20,7 +20,6 @@ from tests.small import (
     Result,
     assert_equal_runs,
     call,
-    execute,
     final,
     interrupted,
     lines,
