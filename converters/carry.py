@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from converters.files import read_classes
-from converters.ledger import Ledger, MismatchError, read_source
+from converters.ledger import Ledger, MismatchError, in_a_row, read_source
 from converters.rules import Leaf, leaves
 from converters.sources import locate
 from jaxft.errors import UserError
@@ -77,7 +77,7 @@ def carry_classes(
             own[new[other]] = tensor[old[one]]
         changed.append((leaf, own))
     if problems:
-        raise MismatchError(f"{_label(source)}: classes cannot be carried over: {'; '.join(problems)}.")
+        raise MismatchError(f"{_label(source)}: classes cannot be carried over: {in_a_row(problems)}.")
     for leaf, rows in changed:
         leaf.variable.set_value(jnp.asarray(leaf.from_torch(rows), leaf.variable.dtype))
     return tuple(common)

@@ -23,6 +23,7 @@ def export(
     preprocessing: Preprocessing | None = None,
     wrapped: bool = False,
     rename: Mapping[str, str] | None = None,
+    mmdet: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model's state dict under PyTorch's names, and the metadata that `converters.files.read_metadata` reads.
 
@@ -35,13 +36,14 @@ def export(
         classes: names of the classes, in the order of the model's outputs.
         preprocessing: how photos become what the model sees.
         rename: as of `to_torch`.
+        mmdet: the `model` dict of the MMDetection configuration that the model was made from.
 
     Raises:
         UserError: the suffix is another one, the disk cannot be written, or a leaf has no name in PyTorch.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path.name} ends in none of {', '.join(SUFFIXES)}, so that its format is not known.")
-    state, facts = to_torch(model, rename=rename), metadata(model, classes, preprocessing)
+    state, facts = to_torch(model, rename=rename), metadata(model, classes, preprocessing, mmdet)
     inside = path.suffix == ".safetensors" or wrapped
     beside(path).unlink(missing_ok=True)  # of weights that were here before, and never beside the new ones
     write(state, path, facts if inside else None)
@@ -50,7 +52,10 @@ def export(
 
 
 def metadata(
-    model: nnx.Module, classes: Sequence[str] = (), preprocessing: Preprocessing | None = None
+    model: nnx.Module,
+    classes: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    mmdet: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is known of a model beside its weights, as JSON has it; the names of classes where MMDetection looks."""
     facts: dict[str, Any] = {}
@@ -58,7 +63,9 @@ def metadata(
         facts["dataset_meta"] = {"classes": list(classes)}
     if preprocessing is not None:
         facts["preprocessing"] = preprocessing.plain()
-    if (how := made(model)) is not None:
+    if mmdet is not None:
+        facts["model"] = {"mmdet": dict(mmdet)}
+    elif (how := made(model)) is not None:
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in how.options}
         facts["model"] = {"name": how.name, "options": {name: v for name, v in options.items() if _is_plain(v)}}
     return facts

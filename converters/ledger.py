@@ -14,7 +14,7 @@ from flax import nnx
 from rich.table import Table
 
 from converters.mmdet.spelling import modern_keys
-from converters.recognition import fitting_models, nearest_model
+from converters.recognition import fitting_models, mmdetection_like, nearest_model
 from converters.rules import COUNTER, TRACKED_MEAN, Leaf, leaves
 from converters.sources import TORCHVISION, load
 from converters.torchvision import modern_key
@@ -46,6 +46,12 @@ class MismatchError(UserError):
         whole = MismatchError(self.claim)
         whole.problems, whole.args = self.problems, (_listed(self.claim, self.problems),)
         return whole
+
+
+def in_a_row(problems: Sequence[str]) -> str:
+    """The first ten in a sentence, and how many there are more."""
+    rest = len(problems) - LISTED
+    return "; ".join([*problems[:LISTED], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def _listed(claim: str, lines: Sequence[str]) -> str:
@@ -121,12 +127,10 @@ def load_pretrained(
     targets = {leaf.key: leaf for leaf in leaves(model)}
     name, state, problems = read_source(targets, source, rename, sha256)
     names = [*state, *targets, *(leaf.path for leaf in targets.values())]
-    problems += _idle_patterns([pattern for pattern in skip if not pattern.startswith(IF_ANY)], names)
-    skip = [pattern.removeprefix(IF_ANY) for pattern in skip]
+    problems += idle_patterns(skip, names)
 
     def skipped(key: str) -> bool:
-        names = (key, targets[key].path) if key in targets else (key,)
-        return any(matches(pattern, name) for pattern in skip for name in names)
+        return skips(skip, key, targets[key].path if key in targets else key)
 
     # Files of before PyTorch 0.4.1, among them torchvision's own, have no such counters; PyTorch takes them as 0, too.
     counted = any(key.endswith(COUNTER) for key in state)
@@ -160,7 +164,8 @@ def load_pretrained(
     problems += [reason for kinds in zip_longest(odd, homeless, empty) for reason in kinds if reason is not None]
     if problems:
         more = "" if isinstance(source, Mapping) else f"; python -m jaxft.inspect {name} --model NAME lists all of them"
-        raise MismatchError(_complaint(name, model, state, len(problems)), problems, more)
+        claim = _complaint(name, model, state, len(problems), of_other_shapes=bool(odd))
+        raise MismatchError(claim, problems, more)
 
     _remember(model, name)
     for key, value in values.items():
@@ -186,11 +191,14 @@ def read_source(
     return name, *_renamed(state, rename or {}, targets)
 
 
-def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+def to_torch(
+    model: nnx.Module, *, rename: Mapping[str, str] | None = None, without: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """The model's parameters and statistics under PyTorch's names, axis orders and integer type (int64).
 
     `rename` is the one given to `load_pretrained`, applied backwards by the longest prefix of ours that fits. A prefix
     that was taken off goes back onto every name, so name those that never had it: `{"backbone.": "", "fc.": "fc."}`.
+    `without` are our paths of leaves to leave out.
 
     Raises:
         MismatchError: leaves have no certain name and axes in PyTorch; all are named.
@@ -198,14 +206,14 @@ def to_torch(model: nnx.Module, *, rename: Mapping[str, str] | None = None) -> d
     """
     state: dict[str, np.ndarray] = {}
     backwards = {ours: theirs for theirs, ours in (rename or {}).items()}
-    targets = list(leaves(model))
+    targets = [leaf for leaf in leaves(model) if leaf.path not in without]
     if empty := [leaf.path for leaf in targets if isinstance(leaf.variable.get_value(), jax.ShapeDtypeStruct)]:
         count, kind = len(empty), type(model).__name__
         raise UserError(
             f"{count} leaves of this {kind} are shapes without values, {empty[0]} the first; load or draw them first."
         )
     if nameless := [leaf.nameless for leaf in targets if leaf.nameless]:
-        raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {'; '.join(nameless)}.")
+        raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {in_a_row(nameless)}.")
     for leaf in targets:
         key = _replace_prefix(leaf.key, backwards)
         if key in state:
@@ -236,13 +244,19 @@ def _renamed(
     return renamed, problems
 
 
-def _idle_patterns(skip: Sequence[str], names: Iterable[str]) -> list[str]:
+def skips(skip: Sequence[str], *names: str) -> bool:
+    """Whether one of the patterns matches one of the names."""
+    return any(matches(pattern.removeprefix(IF_ANY), name) for pattern in skip for name in names)
+
+
+def idle_patterns(skip: Sequence[str], names: Iterable[str]) -> list[str]:
+    """A sentence for each pattern that matches none of the names, and must."""
     names = list(names)
     subtrees = {name[:end] for name in names for end, character in enumerate(name) if character == "."}
     return [
         f"skip pattern {pattern!r} matches nothing{_nearest(pattern, subtrees)}"
         for pattern in skip
-        if not any(matches(pattern, name) for name in names)
+        if not pattern.startswith(IF_ANY) and not skips([pattern], *names)
     ]
 
 
@@ -284,12 +298,17 @@ def _remember(model: nnx.Module, source: str) -> None:
         setattr(model, MADE, replace(how, weights=published))
 
 
-def _complaint(source: str, model: nnx.Module, state: Mapping[str, np.ndarray], count: int) -> str:
+def _complaint(
+    source: str, model: nnx.Module, state: Mapping[str, np.ndarray], count: int, *, of_other_shapes: bool
+) -> str:
     hint, how = "Skip what is meant to differ by name.", made(model)
-    if nearest := nearest_model(state):
+    if how is not None and (like := mmdetection_like(state)):
+        hint = f"Its keys are those of MMDetection's {like}, whose configuration describes the model, not {how.name}."
+    elif nearest := nearest_model(state):
         fits = fitting_models(state)
         if how is not None and how.name in fits:
-            hint = f"It is {how.name} with another number of classes: make the model for as many, or skip {HEAD}."
+            if of_other_shapes:
+                hint = f"It is {how.name} with another number of classes: make the model for as many, or skip {HEAD}."
         elif fits:
             hint = f"Its keys and shapes are those of {' or '.join(fits)}."
         else:

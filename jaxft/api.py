@@ -89,13 +89,23 @@ def save(
         UserError: the suffix is neither, the disk cannot be written, or a parameter has no certain name in PyTorch.
     """
     rename: Mapping[str, str] = {}
+    mmdet = None
     if not isinstance(model, nnx.Module):
         trained, model = model, model.model
         classes, preprocessing = classes or trained.classes, preprocessing or trained.preprocessing
-        wrapped = trained.config.model.mmdet is not None if wrapped is None else wrapped
+        mmdet = trained.config.model.mmdet
+        wrapped = mmdet is not None if wrapped is None else wrapped
         # A prefix that was put before a whole checkpoint says that it was only a part of this model, a backbone.
         rename = {theirs: ours for theirs, ours in trained.config.pretrained.rename.items() if theirs}
-    export(model, Path(path), classes=classes, preprocessing=preprocessing, wrapped=bool(wrapped), rename=rename)
+    export(
+        model,
+        Path(path),
+        classes=classes,
+        preprocessing=preprocessing,
+        wrapped=bool(wrapped),
+        rename=rename,
+        mmdet=mmdet,
+    )
 
 
 def load_run(path: str | Path, *, checkpoint: Which | None = None, model: nnx.Module | None = None) -> FinishedRun:

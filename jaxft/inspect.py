@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Group
@@ -9,6 +11,11 @@ from rich.table import Table
 
 from jaxft.cli import program, run_command
 from jaxft.reporting.console import make_console
+
+if TYPE_CHECKING:
+    from converters.files import State
+
+NAMED = 10  # classes in a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +44,52 @@ class Inspect:
 
     def _listed(self) -> Group:
         """The checkpoint alone."""
-        from converters.recognition import fitting_models
         from converters.sources import load
 
         state = load(self.source)
         table = Table("key", "shape", "dtype", title=self.source)
         for key, tensor in state.items():
             table.add_row(key, "x".join(map(str, tensor.shape)) or "scalar", str(tensor.dtype))
-        fits = ", ".join(fitting_models(state)) or "no model of jaxft by name"
-        if "bbox_head" in {part for key in state for part in key.split(".")} and "by name" in fits:
-            fits += "; if it is MMDetection's, give its configuration with --model"
-        return Group(table, f"{len(state)} tensors; fits: {fits}")
+        return Group(table, f"{len(state)} tensors; fits: {self._fits(state)}", *self._said())
+
+    def _fits(self, state: "State") -> str:
+        """The models that a state dict is of."""
+        from converters.recognition import fitting_models, mmdetection_like
+
+        if names := fitting_models(state):
+            return ", ".join(names)
+        if like := mmdetection_like(state):
+            return (
+                f"no model of jaxft by name; its keys are those of MMDetection's {like}, or of a detector built on it: "
+                "give its configuration, --model FILE.py or --model mmdet::NAME"
+            )
+        detector = any(key.startswith("bbox_head.") for key in state)
+        hint = "; if it is MMDetection's, give its configuration with --model" if detector else ""
+        return f"no model of jaxft by name{hint}"
+
+    def _said(self) -> list[str]:
+        """What the checkpoint says of itself beside its weights: the export of a run of jaxft, or MMDetection's."""
+        from converters.files import read_classes, read_metadata
+        from converters.sources import locate
+
+        path = locate(self.source if Path(self.source).exists() else self.source.partition("#")[0])
+        meta, classes = read_metadata(path), read_classes(path)
+        model, lines = meta.get("model"), list[str]()
+        if isinstance(model, dict) and isinstance(model.get("mmdet"), dict):
+            lines.append(f"exported by jaxft: {model['mmdet'].get('type')} of an MMDetection configuration")
+        elif isinstance(model, dict) and isinstance(model.get("name"), str):
+            options = "".join(f", {name}={value!r}" for name, value in (model.get("options") or {}).items())
+            lines.append(f"exported by jaxft: {model['name']}{options}")
+        for key in ("experiment_name", "exp_name"):
+            if isinstance(meta.get(key), str):
+                lines.append(f"experiment: {meta[key]}")
+        if classes:
+            lines.append(f"{len(classes)} classes: {', '.join(classes[:NAMED])}{', ...' * (len(classes) > NAMED)}")
+        if isinstance(meta.get("preprocessing"), dict):
+            lines.append(
+                f"preprocessing: {', '.join(f'{name} {value}' for name, value in meta['preprocessing'].items())}"
+            )
+        return lines
 
     def _mapped(self, model: str) -> Table:
         """The account of a model."""

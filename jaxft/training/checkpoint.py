@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +15,47 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from converters.ledger import MismatchError
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Metric
+from jaxft.training.checksums import damage, write_checksums
+from jaxft.training.layout import first_says
 from jaxft.training.state import TrainState
 
 NOT_FINITE = "not_finite"  # a file that holds the step after which a run has met numbers that are not finite
+ARRAYS, METADATA = ("model", "ema", "optimizer"), "metadata"  # the items of a checkpoint, each a folder
 ATTEMPTS = 5  # of a reader, beside which a run may replace a checkpoint
 PAUSE = 0.2  # seconds before another one
+
+
+class _Arrays(ocp.StandardCheckpointHandler):
+    """Orbax' own, and a list of checksums in the folder before that appears under its name."""
+
+    def finalize(self, directory: Any) -> None:
+        super().finalize(directory)
+        write_checksums(Path(directory))
+
+
+class _Json(ocp.JsonCheckpointHandler):
+    """The same for JSON."""
+
+    def finalize(self, directory: Any) -> None:
+        super().finalize(directory)
+        write_checksums(Path(directory))
+
+
+def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+    """What writes and reads each item of a checkpoint."""
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for name in ARRAYS:
+        arrays = _Arrays()
+        registry.add(name, ocp.args.StandardSave, arrays)
+        registry.add(name, ocp.args.StandardRestore, arrays)
+    json = _Json()
+    registry.add(METADATA, ocp.args.JsonSave, json)
+    registry.add(METADATA, ocp.args.JsonRestore, json)
+    return registry
 
 
 class Checkpoints:
@@ -47,6 +80,10 @@ class Checkpoints:
             trouble = "read from" if read_only else "written to"
             raise UserError(f"Checkpoints cannot be {trouble} {folder} ({error}); choose another --workdir.") from error
 
+    @property
+    def _run(self) -> Path:
+        return self._folder.parent
+
     def _manager(self, which: str) -> ocp.CheckpointManager:
         """Orbax' manager of a folder; it lists what is there, which a run under way may just be replacing."""
         for attempt in range(ATTEMPTS):
@@ -56,7 +93,7 @@ class Checkpoints:
                         options = ocp.CheckpointManagerOptions(read_only=True)
                     else:
                         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
-                    return ocp.CheckpointManager(self._folder / which, options=options)
+                    return ocp.CheckpointManager(self._folder / which, options=options, handler_registry=_handlers())
             except FileNotFoundError:
                 if attempt + 1 == ATTEMPTS:
                     raise
@@ -87,9 +124,11 @@ class Checkpoints:
         if jax.process_count() == 1:
             # Of copies on several devices Orbax would take a slice from each, and compile one for every shape.
             arrays = jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else x, arrays)
+        items = [name for name, tree in arrays.items() if jax.tree.leaves(tree)]
+        facts = {"items": items, "shapes": {path: array.shape for path, array in arrays["model"].items()}}
         arguments = ocp.args.Composite(
-            **{name: ocp.args.StandardSave(tree) for name, tree in arrays.items() if jax.tree.leaves(tree)},
-            metadata=ocp.args.JsonSave(dict(metadata)),
+            **{name: ocp.args.StandardSave(arrays[name]) for name in items},
+            metadata=ocp.args.JsonSave({**metadata, **facts}),
         )
         try:
             if jax.process_count() > 1:
@@ -117,15 +156,25 @@ class Checkpoints:
         """The step of the last or the best checkpoint; None where there is none yet."""
         return self._managers[which].latest_step() if which in self._managers else None
 
+    def check(self, which: str) -> None:
+        """Looks whether all of a checkpoint is as it was written.
+
+        Raises:
+            UserError: it is not, or there is none.
+        """
+        step, found = self._restore(which, {METADATA: ocp.args.JsonRestore()})
+        if reason := self._damage(which, step, found[METADATA]["items"]):
+            raise UserError(self._complaint(which, step, reason))
+
     def metadata(self, which: str = "last") -> dict[str, Any]:
-        """The JSON metadata of a checkpoint."""
-        return self._restore(which, metadata=ocp.args.JsonRestore())[1]["metadata"]
+        """The JSON metadata of a checkpoint, the names of its `items`, and the `shapes` of its model by path."""
+        return self._restore(which, {METADATA: ocp.args.JsonRestore()})[1][METADATA]
 
     def state(self, abstract: TrainState) -> TrainState:
         """The last state, in the structure, types and shardings of `abstract`."""
         named = {"model": abstract.model, "optimizer": abstract.opt_state, "ema": abstract.ema}
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in named.items() if jax.tree.leaves(tree)}
-        step, found = self._restore("last", **arguments)
+        step, found = self._restore("last", arguments)
         return dataclasses.replace(
             abstract,
             step=_scalar(abstract.step, np.int32(step)),
@@ -153,44 +202,78 @@ class Checkpoints:
         }
         wanted = {"model": placed} | ({"ema": {path: placed[path] for path in averaged}} if averaged else {})
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
-        step, found = self._restore(which, **arguments)
+        step, found = self._restore(which, arguments)
         return step, found["model"] | (found["ema"] if averaged else {})
 
-    def _restore(self, which: str, **arguments: Any) -> tuple[int, Any]:
-        """The step of a checkpoint and its items, all of the same one."""
+    def _restore(self, which: str, arguments: Mapping[str, Any]) -> tuple[int, Any]:
+        """The step of a checkpoint and some of its items, all of the same one; nothing is read of a damaged one."""
         for attempt in range(ATTEMPTS):
             step = self.step(which)
             if step is None:
-                raise UserError(
-                    f"{self._folder} holds no {which} checkpoint; "
-                    + (
-                        "train first."
-                        if self.step() is None
-                        else "no evaluation has chosen one; take --checkpoint last."
-                    )
-                )
-            try:
-                with _mute_unless_done(), _quiet():
-                    return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
-            except (ValueError, KeyError, OSError) as error:
-                if self._read_only:
-                    self._managers[which] = self._manager(which)
-                if self.step(which) != step and attempt + 1 < ATTEMPTS:
-                    continue  # a run under way has replaced it meanwhile
-                reason = str(error).splitlines()[0][:200]
-                raise UserError(
-                    f"The checkpoint {self._folder / which / str(step)} is damaged or of another model: {reason}"
-                    f"{self._alternative(which)}"
-                ) from error
+                raise UserError(f"{self._run} holds no {which} checkpoint. {self._advice(which)}")
+            reason = self._damage(which, step, {METADATA, *arguments})
+            if reason is None:
+                try:
+                    self._refuse_other_model(which, step, arguments)
+                    with _mute_unless_done(), _quiet():
+                        return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
+                except (ValueError, KeyError, OSError) as error:
+                    reason = str(error).splitlines()[0][:200]
+            if self._read_only:
+                self._managers[which] = self._manager(which)
+            if self.step(which) == step or attempt + 1 == ATTEMPTS:  # no run under way has replaced it meanwhile
+                raise UserError(self._complaint(which, step, reason))
         raise AssertionError("every attempt returns or raises")
 
-    def _alternative(self, which: str) -> str:
-        """What else there is, where the last state cannot be read."""
-        if which != "last" or self.step("best") is None:
-            return ""
+    def _damage(self, which: str, step: int, items: Iterable[str]) -> str | None:
+        """What is wrong with some items of a checkpoint, which process 0 reads for all; None where they are whole."""
+        folder, reason = self._folder / which / str(step), None
+        if jax.process_index() == 0:
+            reason = next(filter(None, (damage(folder / item) for item in items)), None)
+        return None if first_says(reason is None) else reason or "process 0 has found so"
+
+    def _refuse_other_model(self, which: str, step: int, arguments: Mapping[str, Any]) -> None:
+        """Raises a MismatchError where a checkpoint has other arrays than those that are asked for, before Orbax sees
+        it, which would not say which."""
+        if "model" not in arguments:
+            return
+        with _quiet():
+            only = ocp.args.Composite(**{METADATA: ocp.args.JsonRestore()})
+            shapes = self._managers[which].restore(step, args=only)[METADATA]["shapes"]
+        there = {path: tuple(shape) for path, shape in shapes.items()}
+        here = {path: tuple(leaf.shape) for path, leaf in arguments["model"].item.items()}
+        odd = [
+            f"{path} is {there.get(path, 'missing')} there and {here.get(path, 'missing')} here"
+            for path in sorted(there.keys() | here.keys())
+            if there.get(path) != here.get(path)
+        ]
+        if odd:
+            claim = f"The {which} checkpoint of {self._run}, of step {step}, is of another model"
+            raise MismatchError(f"{claim} ({len(odd)} reason{'s' * (len(odd) > 1)}).", odd)
+
+    def _complaint(self, which: str, step: int, reason: str) -> str:
+        return f"The {which} checkpoint of {self._run}, of step {step}, is damaged: {reason}. {self._advice(which)}"
+
+    def _advice(self, which: str) -> str:
+        """What else there is, where a checkpoint cannot be read, and what to type."""
+        other = "best" if which == "last" else "last"
+        step = self.step(other)
+        if step is None and self.step(which) is None:
+            return "Train first."
+        items = (METADATA, "model")
+        if step is None or any(damage(self._folder / other / str(step) / item) for item in items):
+            return "No other one is whole; take the directory from a copy, or train again with another --workdir."
+        found = (
+            f"The {other} one, of step {step}, is whole: evaluate, predict and export take it with --checkpoint "
+            f"{other} (in Python checkpoint='{other}')"
+        )
+        if other == "last" and self.step(which) is None:
+            return f"{found}."
+        if other == "last":
+            return f"{found}, and training goes on without the best one after `rm -r {self._folder / which}`."
         return (
-            f". The best model, of step {self.step('best')}, is a checkpoint of its own: --checkpoint best of "
-            "evaluate, predict and export."
+            f"{found}, and another run starts from it with `--pretrained.source model.pth` after `python -m "
+            f"jaxft.export --run {self._run} --checkpoint best --output model.pth`."
         )
 
     def wait(self) -> None:
@@ -232,9 +315,13 @@ def last_checkpoint(run: RunDirectory) -> Saved | None:
     if not run.checkpoints.is_dir():
         return None
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        step = checkpoints.step()
-        if step is None:
+        found = [which for which in ("last", "best") if checkpoints.step(which) is not None]
+        if not found:
             return None
+        for which in ("last", *found[1:]):
+            checkpoints.check(which)
+        step = checkpoints.step()
+        assert step is not None
         mark = run.checkpoints / NOT_FINITE
         stopped_there = mark.is_file() and mark.read_text().strip() == str(step)
         return Saved(step, int(checkpoints.metadata()["phase"]), not stopped_there)
@@ -246,10 +333,10 @@ def _scalar(abstract: Any, value: np.generic) -> jax.Array:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax' remarks on a manager that only reads from the screen; errors are raised."""
+    """Keeps what Orbax remarks from the screen; errors are raised."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -258,17 +345,21 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _mute_unless_done() -> Iterator[None]:
-    """Keeps one complaint from the screen: within, and from then on if what is within fails.
+    """Keeps Orbax' complaints from the screen: within, and from then on if what is within fails.
 
-    When an array cannot be read, Orbax ends its event loop with the reads of the others still under way. Each of them
-    then reports the closed loop with a traceback, before or after the one message that a person needs.
+    Where a run under way removes a checkpoint that is just being read, Orbax ends its event loop with the reads of the
+    other arrays still under way. Each of them then complains of it with a traceback, at any time until the process
+    ends; and the reading is done again with the new checkpoint.
     """
-    shown = sys.unraisablehook
+    shown, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    level = logger.level
 
     def hook(complaint: "sys.UnraisableHookArgs") -> None:
-        if not (isinstance(complaint.exc_value, RuntimeError) and "Event loop is closed" in str(complaint.exc_value)):
+        if not any(sign in str(complaint.exc_value) for sign in ("Event loop is closed", "TensorStore")):
             shown(complaint)
 
     sys.unraisablehook = hook
+    logger.setLevel(logging.CRITICAL)  # "Future exception was never retrieved"
     yield
+    logger.setLevel(level)
     sys.unraisablehook = shown

@@ -77,26 +77,40 @@ def check_examples(run: RunDirectory, classes: tuple[str, ...], examples: Names)
     """
     if run.classes() != classes:
         raise UserError(f"The data have the classes {classes}, but {run.path} was started with {run.classes()}.")
-    before = run.examples()
-    changes = [change for split in examples for change in _changes(split, before.get(split, ()), examples[split])]
-    if changes:
+    if changes := _changes(run.examples(), examples):
         raise UserError(
             f"The data have changed since {run.path} was started, so that it cannot go on with the same examples: "
             f"{'; '.join(changes)}. Restore them, or start another run with --workdir."
         )
 
 
-def _changes(split: str, before: Sequence[str], now: Sequence[str]) -> list[str]:
-    if list(before) == list(now):
-        return []
-    old, new = (dict(line.partition("\t")[::2] for line in lines) for lines in (before, now))
-    kinds = {
-        "new": [name for name in new if name not in old],
-        "gone": [name for name in old if name not in new],
-        "with another ground truth": [name for name in new if name in old and new[name] != old[name]],
-    }
-    found = [f"{len(names)} of {split} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
-    return found or [f"those of {split} are in another order"]
+def _changes(before: Names, now: Names) -> list[str]:
+    """What became of the examples of each split, in words."""
+    old, new = ({split: _truths(lines) for split, lines in names.items()} for names in (before, now))
+    found = []
+    for split in now:
+        there, here = old.get(split, {}), new[split]
+        come, gone = ([name for name in one if name not in other] for one, other in ((here, there), (there, here)))
+        ways = {"new": [name for name in come if not _moved(name, new, old)]}
+        for other in now:  # as one photo more or less does to many where a part of them is held out
+            ways[f"now in {other}"] = [name for name in gone if name in new[other] and name not in old.get(other, {})]
+        ways["gone"] = [name for name in gone if not _moved(name, old, new)]
+        ways["with another ground truth"] = [name for name in here if name in there and there[name] != here[name]]
+        kinds = [f"{len(names)} of {split} {way} ({_some(names)})" for way, names in ways.items() if names]
+        if not (kinds or come or list(before.get(split, ())) == list(now[split])):
+            kinds = [f"those of {split} are in another order"]
+        found += kinds
+    return found
+
+
+def _truths(lines: Sequence[str]) -> dict[str, str]:
+    """The ground truth of each example by its name."""
+    return dict(line.partition("\t")[::2] for line in lines)
+
+
+def _moved(name: str, one: Mapping[str, Mapping[str, str]], other: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether an example is in another split on the other side, and not on this one."""
+    return any(name in names and name not in one.get(split, {}) for split, names in other.items())
 
 
 def _some(names: Sequence[str]) -> str:

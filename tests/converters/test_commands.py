@@ -3,16 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from flax import nnx
 
 from converters.__main__ import Convert, Inspect, Verify, main
+from converters.exports import export
 from converters.files import read, write
 from converters.ledger import MismatchError
+from jaxft.data.preprocessing import Preprocessing
 from jaxft.errors import UserError
-from jaxft.models import BUILDERS
+from jaxft.models import BUILDERS, create_model
 from jaxft.models.paths import values
 from tests.converters.tiny import Tiny, random_state, tiny
 
@@ -68,9 +71,79 @@ def test_there_and_back_is_bit_for_bit(checkpoint: Path, tmp_path: Path, suffix:
 def test_flax_parameters_that_do_not_fit_are_named(checkpoint: Path, tmp_path: Path) -> None:
     arrays = {path: np.asarray(value) for path, value in values(tiny(3)).items() if path != "bn1.var"}
     write(arrays | {"more": np.ones(1, np.float32)}, checkpoint)
-    with pytest.raises(MismatchError, match=r"Flax parameters of tiny: bn1\.var, fc\.bias, fc\.kernel, more\."):
+    with pytest.raises(MismatchError, match=r"Flax parameters of this Tiny \(4 reasons\)\.") as caught:
         Convert(source=str(checkpoint), model="tiny", num_classes=2, to="torch", output=tmp_path / "out.pth").run()
+    assert str(caught.value).splitlines()[1:] == [
+        "  - bn1.var is missing there and (4,) here",
+        "  - fc.bias is (3,) there and (2,) here",
+        "  - fc.kernel is (6, 3) there and (6, 2) here",
+        "  - more is (1,) there and missing here",
+    ]
     assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_ten_reasons_of_flax_parameters_are_shown_and_the_others_counted(checkpoint: Path, tmp_path: Path) -> None:
+    write({f"other.{number}": np.ones(1, np.float32) for number in range(3)}, checkpoint)
+    with pytest.raises(MismatchError, match=r"\(18 reasons\)") as caught:
+        Convert(source=str(checkpoint), model="tiny", num_classes=2, to="torch", output=tmp_path / "out.pth").run()
+    assert len(str(caught.value).splitlines()) == 1 + 10 + 1
+    assert str(caught.value).endswith("\n  - ... and 8 more")
+
+
+def test_what_is_skipped_is_left_out_and_said(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flax, back = tmp_path / "flax.safetensors", tmp_path / "back.pth"
+    # The head is of another number of classes than the model, and a layer is named by PyTorch's name alone.
+    Convert(source=str(checkpoint), model="tiny", num_classes=5, to="flax", output=flax, skip=("@head",)).run()
+    assert read(flax).keys() == {path for path in values(tiny()) if not path.startswith("fc.")}
+    printed = capsys.readouterr().out
+    assert "13 of 15 source keys mapped, 2 skipped; 2 of our leaves are new" in printed
+    assert "left out of the source: fc.bias, fc.weight\n" in printed.replace("fc.weight, fc.bias", "fc.bias, fc.weight")
+    assert "left out of the model: fc.bias, fc.kernel\n" in printed
+    with pytest.raises(MismatchError, match=r"fc\.bias is missing there and \(5,\) here"):
+        Convert(source=str(flax), model="tiny", num_classes=5, to="torch", output=back).run()
+    skip = ("fc", "bn1.running_mean")
+    Convert(source=str(flax), model="tiny", num_classes=5, to="torch", output=back, skip=skip).run()
+    before = read(checkpoint)
+    assert read(back).keys() == {key for key in before if not key.startswith("fc.") and key != "bn1.running_mean"}
+    assert all(np.array_equal(array, before[key]) for key, array in read(back).items())
+    printed = capsys.readouterr().out
+    assert "left out of the source: bn1.mean\n" in printed
+    assert "left out of the model: bn1.mean, fc.bias, fc.kernel\n" in printed
+
+
+@pytest.mark.parametrize("to", ["flax", "torch"])
+def test_a_skip_that_matches_nothing_is_an_error(
+    checkpoint: Path, tmp_path: Path, to: Literal["flax", "torch"]
+) -> None:
+    if to == "torch":
+        write({path: np.asarray(value) for path, value in values(tiny()).items()}, checkpoint)
+    output = tmp_path / "out.safetensors"
+    with pytest.raises(MismatchError, match="skip pattern 'head' matches nothing"):
+        Convert(source=str(checkpoint), model="tiny", num_classes=2, to=to, output=output, skip=("head",)).run()
+    Convert(source=str(checkpoint), model="tiny", num_classes=2, to=to, output=output, skip=("~head",)).run()
+    assert len(read(output)) == 15
+
+
+def test_inspecting_says_what_the_checkpoint_says_of_itself(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = create_model("tiny")
+    export(model, checkpoint, classes=[f"c{n}" for n in range(12)], preprocessing=Preprocessing(size=32, resize=36))
+    Inspect(source=str(checkpoint)).run()
+    printed = capsys.readouterr().out
+    assert "exported by jaxft: tiny\n" in printed
+    assert "12 classes: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, ...\n" in printed
+    assert "preprocessing: size 32, resize 36" in printed
+    export(tiny(), tmp_path / "m.pth", wrapped=True, mmdet={"type": "RetinaNet", "backbone": {"type": "ResNet"}})
+    Inspect(source=str(tmp_path / "m.pth")).run()
+    assert "exported by jaxft: RetinaNet of an MMDetection configuration\n" in capsys.readouterr().out
+    write(random_state(tiny()), tmp_path / "theirs.pth", {"experiment_name": "faster-rcnn_1x_20240101", "model": 7})
+    Inspect(source=str(tmp_path / "theirs.pth")).run()
+    printed = capsys.readouterr().out
+    assert "experiment: faster-rcnn_1x_20240101\n" in printed
+    assert "exported by jaxft" not in printed
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from flax import nnx
 
 import jaxft
 from converters import load_pretrained, to_torch
-from converters.carry import check_names
+from converters.carry import carry_classes, check_names
 from converters.exports import export
 from converters.files import beside, read, read_classes, read_metadata
 from converters.mmdet import model_dict, with_classes
@@ -89,6 +89,25 @@ def test_a_head_of_other_classes_is_noticed_by_the_names_beside_it(tmp_path: Pat
     ledger = load_pretrained(tiny(), tmp_path / "m.pth")
     with pytest.raises(UserError, match="class 2 is dog there and cow here"):
         check_names(ledger, str(tmp_path / "m.pth"), ("cat", "cow"), lambda: ("fc",))
+
+
+@pytest.mark.parametrize(("name", "wrapped"), [("m.pth", False), ("m.pth", True), ("m.safetensors", False)])
+def test_rows_of_a_head_are_taken_over_from_an_export_by_its_names(tmp_path: Path, name: str, wrapped: bool) -> None:
+    export(tiny(3), tmp_path / name, classes=("cat", "dog", "cow"), wrapped=wrapped)
+    model = nnx.clone(tiny(2))
+    before = np.asarray(model.fc.kernel[...])
+    assert carry_classes(model, tmp_path / name, ("hen", "dog"), layers=("fc",)) == ("dog",)
+    np.testing.assert_array_equal(model.fc.kernel[..., 1], tiny(3).fc.kernel[..., 1])
+    np.testing.assert_array_equal(model.fc.kernel[..., 0], before[..., 0])
+
+
+def test_an_export_can_say_of_which_configuration_it_is(tmp_path: Path) -> None:
+    described = {"type": "RetinaNet", "backbone": {"type": "ResNet", "depth": 18, "out_indices": [0, 1]}, "neck": None}
+    export(tiny(), tmp_path / "m.pth", classes=CLASSES, wrapped=True, mmdet=described)
+    assert read_metadata(tmp_path / "m.pth") == {
+        "dataset_meta": {"classes": list(CLASSES)},
+        "model": {"mmdet": described},
+    }
 
 
 def test_facts_of_weights_that_were_there_before_do_not_stay(tmp_path: Path) -> None:

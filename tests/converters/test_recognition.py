@@ -13,13 +13,17 @@ from flax import nnx
 
 from converters import load_pretrained, to_torch
 from converters.__main__ import Inspect
+from converters.exports import export
 from converters.files import write
 from converters.ledger import MismatchError
-from converters.recognition import fitting_models, source_shapes
+from converters.mmdet.coverage import abstract
+from converters.recognition import fitting_models, mmdetection_like, source_shapes
+from converters.rules import leaves
 from jaxft.models import abstract_model, list_models
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import values
 from tests.converters.tiny import random_state
+from tests.mmdet_live import config_path
 
 
 def test_a_checkpoint_of_another_architecture_is_recognised() -> None:
@@ -109,6 +113,74 @@ def test_inspecting_says_which_detector_a_file_fits(tmp_path: Path, capsys: pyte
     write({"backbone.conv1.weight": np.ones(3, "f4"), "bbox_head.fc.weight": np.ones(3, "f4")}, tmp_path / "mm.pth")
     Inspect(source=str(tmp_path / "mm.pth")).run()
     assert "no model of jaxft by name; if it is MMDetection's, give its configuration" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("faster-rcnn_r50_fpn_1x_coco.py", "Faster R-CNN on ResNet-50"),
+        ("cascade-mask-rcnn_x101-32x4d_fpn_1x_coco.py", "Cascade Mask R-CNN on ResNeXt-101"),
+        ("retinanet_r18_fpn_1x_coco.py", "RetinaNet on ResNet-18"),
+        ("rpn_r50_fpn_1x_coco.py", "RPN on ResNet-50"),
+    ],
+)
+def test_a_detector_of_mmdetections_is_recognised_by_its_keys(config: str, expected: str) -> None:
+    model = abstract(config_path(config))
+    state = {leaf.key: np.broadcast_to(np.float32(0), leaf.source_shape) for leaf in leaves(model)}
+    assert mmdetection_like(state) == expected
+    assert fitting_models(state) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (["bbox_head.atss_cls.weight"], "ATSS on another backbone"),
+        (["bbox_head.gfl_cls.weight"], "GFL on another backbone"),
+        (["bbox_head.conv_centerness.weight", "backbone.stage4.0.weight"], "FCOS on HRNet"),
+        (["bbox_head.fcos_cls.weight"], "FCOS on another backbone"),
+        (["roi_head.bbox_head.fc_cls.weight", "roi_head.mask_head.x", "rpn_head.x"], "Mask R-CNN on another backbone"),
+        (["roi_head.bbox_head.0.fc_cls.weight", "rpn_head.x"], "Cascade R-CNN on another backbone"),
+        (["bbox_head.multi_level_conv_cls.0.weight"], ""),
+        (["head.fc.weight"], ""),
+    ],
+)
+def test_a_head_of_mmdetections_is_recognised_by_its_keys(keys: list[str], expected: str) -> None:
+    assert mmdetection_like(dict.fromkeys([*keys, "backbone.conv1.weight"], np.ones(1))) == expected
+
+
+def test_a_checkpoint_of_mmdetections_for_a_model_by_name_wants_its_configuration() -> None:
+    state = {"backbone.conv1.weight": np.ones((64, 3, 7, 7), "f4"), "bbox_head.retina_cls.weight": np.ones(3, "f4")}
+    with pytest.raises(MismatchError, match="MMDetection's RetinaNet on another backbone, whose configuration descr"):
+        load_pretrained(abstract_model("retinanet_resnet50_fpn", 3), state)
+
+
+def test_counters_alone_are_no_other_number_of_classes() -> None:
+    state = random_state(abstract_model("resnet18", 3))
+    del state["bn1.num_batches_tracked"]
+    with pytest.raises(MismatchError, match=r"does not fit this ResNet \(1 reason\); .* Skip what is meant to differ"):
+        load_pretrained(abstract_model("resnet18", 3), state)
+
+
+@pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn"])
+def test_torchvision_takes_an_export_in_both_spellings_of_its_batch_norms(name: str, tmp_path: Path) -> None:
+    model = abstract_model(name, 3)
+    load_pretrained(model, detector_of_torchvisions(name, 4 if "rcnn" in name else 3))
+    export(model, tmp_path / "m.pth", classes=("a", "b", "c"))
+    state = torch.load(tmp_path / "m.pth", weights_only=True)
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models.detection, name)(
+            weights=None, weights_backbone=None, num_classes=4 if "rcnn" in name else 3
+        )
+        counts = sum(key.endswith("num_batches_tracked") for key in theirs.state_dict())
+        assert counts == 53
+        theirs.load_state_dict(state, strict=True, assign=True)
+        body = torchvision.models.resnet50(norm_layer=torchvision.ops.misc.FrozenBatchNorm2d)
+    theirs.backbone.body = torchvision.models._utils.IntermediateLayerGetter(
+        body, {f"layer{number}": str(number - 1) for number in range(1, 5)}
+    )
+    assert not any(key.endswith("num_batches_tracked") for key in theirs.state_dict())
+    theirs.load_state_dict(state, strict=True, assign=True)
+    load_pretrained(abstract_model(name, 3), {key: tensor.numpy() for key, tensor in theirs.state_dict().items()})
 
 
 def test_another_detector_is_named() -> None:

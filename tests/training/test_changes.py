@@ -176,7 +176,14 @@ def test_one_photo_more_does_not_move_the_held_out_part(config_file: Path, photo
     interrupted(config_file, run, 3, "--data.root", root, "--data.holdout", 0.3)
     shutil.copy(root / "train" / "red" / "00.jpg", root / "train" / "red" / "99.jpg")
     message = user_error(call(train.main, "--workdir", run, "--resume"))
-    assert "new (" in message
+    assert " new (red/99.jpg)" in message
+    assert " gone (" not in message  # whatever else the draw has moved is called moved
+    (root / "train" / "red" / "99.jpg").unlink()
+    (root / "train" / "red" / "03.png").unlink()
+    message = user_error(call(train.main, "--workdir", run, "--resume"))
+    assert " gone (red/03.png)" in message
+    assert " of train now in validation (" in message
+    assert " new (" not in message
 
 
 # Readers
