@@ -64,7 +64,9 @@ def _coco(section: Section, part: Part, root: str, *, masks: bool) -> dict[str, 
     thresholds = section.take("iou_thrs", _one_or_more, ())
     counts = section.take("proposal_nums", wholes, (100, 300, 1000))
     if 100 not in counts:
-        raise section.refused("proposal_nums", counts, "100 must be among them, as COCO's mean average precision takes it")
+        raise section.refused(
+            "proposal_nums", counts, "100 must be among them, as COCO's mean average precision takes it"
+        )
     return {"metric": "coco", "metric_kinds": kinds, "iou_thresholds": thresholds, "proposal_nums": counts}
 
 

@@ -27,7 +27,7 @@ KEPT = "jaxft keeps the last and the best state, whole, in its run directory"
 
 
 def read_hooks(top: Section, parts: int) -> Fields:
-    """The fields of `jaxft.config.Config` that `default_hooks` and `custom_hooks` give; a step has `parts` iterations."""
+    """The fields of `jaxft.config.Config` that the hooks give; a step has `parts` of MMEngine's iterations."""
     found: Fields = {}
     default = top.optional("default_hooks")
     for name in list(default.values):

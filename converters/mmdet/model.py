@@ -48,9 +48,9 @@ def create_model(
 def parse(
     config: str | Path | Mapping[str, Any], num_classes: int | None = None, ignored: list[Ignored] | None = None
 ) -> Part:
-    """The detector's constructor, which takes `rngs` alone; `ignored` collects what of the configuration is passed over.
+    """The detector's constructor, which takes `rngs` alone.
 
-    The other arguments are those of `create_model`.
+    `ignored` collects what of the configuration is passed over; the other arguments are those of `create_model`.
     """
     model = model_dict(config)
     section = Section(with_classes(model, num_classes), "model", ignored)

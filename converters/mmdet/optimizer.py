@@ -36,7 +36,9 @@ def read_wrapper(section: Section, scaling: Section) -> Wrapper:
         section.only(use_fsdp=False)
         section.ignore("loss_scale", because="bfloat16 has the range of float32, so that losses need no scale")
         if (dtype := section.take("dtype", text, "bfloat16")) != "bfloat16":
-            raise section.refused("dtype", dtype, "jaxft computes in bfloat16 in its place; leave it out, or write 'bfloat16'")
+            raise section.refused(
+                "dtype", dtype, "jaxft computes in bfloat16 in its place; leave it out, or write 'bfloat16'"
+            )
     paramwise = section.optional("paramwise_cfg")
     section.only(constructor="DefaultOptimWrapperConstructor")
     section.done()

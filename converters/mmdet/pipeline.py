@@ -6,7 +6,7 @@ from typing import Any
 import pydantic
 
 from converters.mmdet.data import Split, local_only
-from converters.mmdet.section import ConfigError, Section, flag, number, numbers, whole, wholes
+from converters.mmdet.section import ConfigError, Section, flag, numbers, whole, wholes
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.tasks.detection.bounds import needed_pad_shapes

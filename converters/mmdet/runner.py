@@ -60,7 +60,9 @@ def close(top: Section) -> None:
             continue
         if name in OLDER:
             raise ConfigError(
-                name, f"{name} of MMDetection 2", f"{name} is a setting of MMDetection 2, which version 3 does not read."
+                name,
+                f"{name} of MMDetection 2",
+                f"{name} is a setting of MMDetection 2, which version 3 does not read.",
             )
         if near := difflib.get_close_matches(name, RUNNER, n=1, cutoff=ALIKE):
             raise ConfigError(name, f"{name} unknown", f"{name} is no setting; did you mean {near[0]}?")

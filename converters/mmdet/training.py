@@ -1,7 +1,7 @@
 """An MMDetection configuration as a `jaxft.config.Config`, and what of it has no part in that.
 
-A batch is that of one device and one pass, and the learning rate is the file's, as they stand there; what they become is
-decided when the run starts, after what the command line changes.
+A batch is that of one device and one pass, and the learning rate is the file's, as they stand there; what they become
+is decided when the run starts, after what the command line changes.
 """
 
 import json

@@ -144,7 +144,7 @@ def _read(data: Data, fields: Detection, files: Files, classes: tuple[str, ...])
 
 
 def _small_ignored(source: ObjectSource, least: int) -> ObjectSource:
-    """A source whose narrow and low objects count as ignored, as by the `bbox_min_size` of MMDetection's `XMLDataset`."""
+    """A source whose narrow and low objects are ignored, as by the `bbox_min_size` of MMDetection's `XMLDataset`."""
     if not least:
         return source
     examples = []

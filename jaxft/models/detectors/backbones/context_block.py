@@ -32,8 +32,8 @@ class MapNorm(nnx.Module):
 
 
 class ContextBlock(nnx.Module):
-    """Maps `[N, H, W, C]` -> the same shape: pixels are averaged by a learned attention, and the mean, after a bottleneck
-    of `ratio * C` channels, is added to all of them. At first nothing is added."""
+    """Maps `[N, H, W, C]` -> the same shape: pixels are averaged by a learned attention, and the mean, after a
+    bottleneck of `ratio * C` channels, is added to all of them. At first nothing is added."""
 
     def __init__(self, channels: int, ratio: float, *, rngs: nnx.Rngs) -> None:
         planes = int(channels * ratio)
