@@ -260,7 +260,7 @@ def test_sums_and_results_stay_float32_under_bfloat16() -> None:
 
 
 def test_evaluation_narrows_what_training_does() -> None:
-    """Kernels alone: no constants (a float table, indices), no statistics, nothing that enters the logits of attention."""
+    """Kernels alone: no constants (a float table, indices), no statistics, nothing that enters attention's logits."""
     options = {"window": 4, "shift": 0, "dropout": 0.0, "attention_dropout": 0.0}
     model = nnx.List(
         [CosineWindowAttention(8, 2, **options, rngs=nnx.Rngs(0)), WindowAttention(8, 2, **options, rngs=nnx.Rngs(0))]

@@ -112,7 +112,7 @@ def found(head: Any, arrays: dict[str, Array], maps: list[Array]) -> tuple[Any, 
 
 @pytest.mark.parametrize("name", ["rpn", "fcos", "fcos_strides", "gfl"])
 def test_boxes_under_bfloat16_are_those_of_float32(name: str) -> None:
-    """Given the same features and kernels, whatever follows their products is float32; boxes have hundreds of pixels."""
+    """Given the same features and kernels, all that follows their products is float32, for large boxes, too."""
     head = built(name)
     if name == "rpn":  # what lies before its last layers rounds
         head.rpn_conv.kernel[...] = jnp.zeros_like(head.rpn_conv.kernel[...]).at[1, 1].set(jnp.eye(WIDTH))
