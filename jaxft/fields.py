@@ -77,7 +77,8 @@ def explain(error: pydantic.ValidationError, classes: Mapping[str, list[str]]) -
         if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             # The name of the innermost class that was being built is all that pydantic tells.
             name = where.rpartition(".")[2]
-            lines.append(f"unknown field {where!r} in {error.title}; {_nearest(name, classes.get(error.title, []))}")
+            names = classes.get(error.title, []) if len(problem["loc"]) == 1 else []
+            lines.append(f"unknown field {where!r} in {error.title}" + (f"; {_nearest(name, names)}" if names else ""))
         else:
             message = problem["msg"].removeprefix("Value error, ")
             # What is wrong with a dataclass as a whole says itself what was found.

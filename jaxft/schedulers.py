@@ -17,7 +17,7 @@ Factor = Annotated[float, pydantic.Field(gt=0, le=1)]
 class Span:
     """When a scheduler is at work, which all of them have in common."""
 
-    begin: Count = pydantic.Field(default=0, ge=0)
+    begin: Annotated[Count, pydantic.Field(ge=0)] = 0
     """The first epoch or iteration of the phase in which it is at work, from 0."""
     end: Count | None = None
     """The one before which it ends; None for the end of the phase."""
@@ -46,7 +46,7 @@ class LinearLR(Span):
     """MMEngine's name."""
     start_factor: Factor = 1 / 3
     """The factor at begin."""
-    end_factor: float = pydantic.Field(default=1.0, ge=0, le=1)
+    end_factor: Annotated[float, pydantic.Field(ge=0, le=1)] = 1.0
     """The factor just before end."""
 
 
@@ -100,7 +100,7 @@ class CosineAnnealingLR(Span):
 
     type: Literal["CosineAnnealingLR"] = "CosineAnnealingLR"
     """MMEngine's name."""
-    T_max: int | None = pydantic.Field(default=None, ge=0)
+    T_max: pydantic.NonNegativeInt | None = None
     """Length of half a period; None or 0 for all from begin to end."""
     eta_min: float | None = None
     """The minimum, as it stands, whatever the group's rate; 0 where neither is given."""
@@ -132,17 +132,17 @@ class OneCycleLR(Span):
 
     type: Literal["OneCycleLR"] = "OneCycleLR"
     """MMEngine's name."""
-    eta_max: float = pydantic.Field(gt=0)
+    eta_max: pydantic.PositiveFloat
     """The highest rate, as it stands, of every group."""
     total_steps: pydantic.PositiveInt | None = None
     """Length of the cycle; None for all from begin to end."""
-    pct_start: float = pydantic.Field(default=0.3, ge=0, le=1)
+    pct_start: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.3
     """The share of the cycle in which the rate rises."""
     anneal_strategy: Literal["cos", "linear"] = "cos"
     """How it moves."""
-    div_factor: float = pydantic.Field(default=25.0, gt=0)
+    div_factor: pydantic.PositiveFloat = 25.0
     """It starts at eta_max / div_factor."""
-    final_div_factor: float = pydantic.Field(default=1e4, gt=0)
+    final_div_factor: pydantic.PositiveFloat = 1e4
     """It ends at the first rate / final_div_factor."""
     three_phase: bool = False
     """Fall to the first rate as fast as it has risen, and only then to the last one."""

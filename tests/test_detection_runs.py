@@ -92,6 +92,62 @@ def test_resume_equals_an_undisturbed_run(detector_run: Path, detector_config: P
     assert tests[0] == tests[1]
 
 
+LISTED = """
+from configs.finder import config
+from jaxft.config import Detection, replace
+from jaxft.parts import Concat, Files, Repeat
+from jaxft.tasks.detection.transforms import Pad, RandomCrop, RandomFlip, RandomResize, Resize
+
+def files(split, **options):
+    return Files(annotation_file=f"annotations/instances_{split}.json", image_folder="photos", **options)
+
+config = replace(config, {
+    "data.image_folder": "{split}",
+    "data.splits": {
+        "train": Concat(parts=(Repeat(times=2, part=files("train", indices=3)), files("train"))),
+        "test": files("test"),
+    },
+    "data.shuffle": False,
+    "task": Detection(
+        transforms=(
+            RandomResize(scale=(64, 64), ratio_range=(0.3, 2.0), keep_ratio=True),
+            RandomCrop(crop_size=(64, 64)),
+            RandomFlip(prob=0.5, direction=("horizontal", "vertical")),
+            Pad(size=(64, 64), pad_val=114),
+        ),
+        test_transforms=(Resize(scale=(60, 50)), Pad(size_divisor=32)),
+        max_objects=5,
+    ),
+})
+"""
+
+
+def test_a_run_of_listed_steps_and_parts_resumes(detector_config: Path, tmp_path: Path) -> None:
+    """18 places of 12 photos, one pad shape; predictions of photos that were stretched and padded are of the photo."""
+    config = detector_config.with_name("listed.py")
+    config.write_text(LISTED)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    result = call(train.main, "--config", config, "--workdir", whole)
+    assert result.code == 0, result
+    assert "18 photos" in result.out
+    assert "of these photos 12 are different ones" in result.out
+    trained = [line for line in lines(whole) if line["split"] == "train"]
+    assert len(trained) == 2 * (18 // 4)
+    assert max(entry["compilations"] for entry in trained) == 1
+    interrupted(config, run, 6, "--checkpoint-every", 1)
+    assert call(train.main, "--workdir", run, "--resume").code == 0
+    assert_equal_runs(run, whole)
+    result = call(evaluate_main, "--run", run, "--checkpoint", "last", "--output", tmp_path / "found", "--json")
+    assert result.code == 0, result
+    last = [line for line in lines(whole) if line["split"] == "validation"][-1]
+    assert json.loads(result.out)["metrics"]["bbox_mAP"] == pytest.approx(last["bbox_mAP"])
+    boxes = np.array([entry["bbox"] for entry in json.loads((tmp_path / "found" / "predictions.json").read_text())])
+    assert (boxes[:, :2] < 64).all()
+    result = call(train.main, "--config", config, "--workdir", tmp_path / "other", "--task.flip", 0.2)
+    assert result.code == 2
+    assert "flip is given, but transforms lists the steps" in result.err
+
+
 def test_two_processes_train_and_evaluate_as_one(detector_run: Path, detector_config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     results = processes("--config", detector_config, "--workdir", run, module="tests.scenes")

@@ -21,12 +21,14 @@ from tests.small import ROOT, call, environment, user_error
 
 pytest_plugins = ("tests.runs",)
 
-SECTIONS = ["task", "model", "pretrained", "data", "optimizer", "phases", REST]
+SECTIONS = ["task", "model", "pretrained", "data", "optimizer", "phases", "ema", "early_stopping", REST]
 
 
 def flags(text: str) -> set[str]:
-    """The options that a page lists, which lie in several columns where there is room."""
-    return set(re.findall(r"[│ ] (--[a-z][a-z0-9.-]*)(?: |,)", text))
+    """The options that a page lists, which lie in several columns where there is room. Where there is none, the other
+    form of a switch, `--no-fsdp`, begins a line, too."""
+    found = set(re.findall(r"[│ ] (--[a-z][a-z0-9.-]*)(?: |,)", text))
+    return {flag for flag in found if not re.search(r"(--|\.)no-", flag)}
 
 
 def page(*arguments: object) -> str:
@@ -41,7 +43,7 @@ def test_help_shows_the_commands_own_options_and_the_sections() -> None:
     assert not [flag for flag in flags(text) if "." in flag or flag == "--seed"]
     listed = text.partition("sections of the configuration")[2]
     assert [line.split()[1] for line in listed.splitlines() if re.match(r"│ \w", line)] == SECTIONS
-    assert "optimizer   The optimizer, with PyTorch's meaning of every number." in listed
+    assert "optimizer       The optimizer, with PyTorch's meaning of every number." in listed
     assert "python -m jaxft.train --help task shows a section, --help-all shows all" in listed
 
 
@@ -54,7 +56,7 @@ def test_a_section_has_a_page_of_its_own(section: str) -> None:
         assert found == {f"--{name.replace('_', '-')}" for name in fields}
     else:
         assert found
-        assert all(flag.startswith(f"--{section}.") for flag in found), found
+        assert all(flag.startswith(f"--{section.replace('_', '-')}.") for flag in found), found
 
 
 def test_several_sections_can_be_named_and_all_be_asked_for() -> None:

@@ -112,12 +112,14 @@ BASE = {"errors", "fields", "activity"}
 ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "detection": set(),
     "models": {"detection"},
-    "config": {"tasks", "config_file", "parts"},
+    "schedulers": set(),
+    "parts": set(),
+    "config": {"tasks", "config_file", "schedulers", "parts"},
     "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts"},
     "run": {"config"},
     "reporting": set(),
-    "training": {"config", "data", "tasks", "models", "reporting", "run", "checks", "converters"},
+    "training": {"config", "schedulers", "data", "tasks", "models", "reporting", "run", "checks", "converters"},
 }
 TASKS = {path.name for path in (ROOT / "jaxft" / "tasks").iterdir() if (path / "task.py").is_file()}
 

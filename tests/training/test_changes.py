@@ -235,7 +235,8 @@ def test_a_moving_average_is_resumed(config_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_changed_number_compiles_nothing(config_file: Path, tmp_path: Path) -> None:
-    """Of two runs that differ in rates, decay, momentum, schedule, epochs and seed the second finds all programs."""
+    """Of two runs that differ in rates, decay, momentum, schedule, average, epochs and seed the second finds all
+    programs."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     cache["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     common = ("--config", config_file, "--ema.decay", 0.9)
@@ -244,6 +245,7 @@ def test_a_changed_number_compiles_nothing(config_file: Path, tmp_path: Path) ->
     assert any("step" in name for name in programs)
     numbers = ("--optimizer.learning-rate", 0.01, "--optimizer.weight-decay", 0.1, "--optimizer.momentum", 0.5)
     schedule = ("--phases.0.schedule.warmup", 3, "--phases.0.epochs", 3, "--seed", 5)
+    schedule += ("--ema.begin", 2, "--ema.interval", 2, "--ema.warmup", 3)
     result = execute("tests.small", *common, "--workdir", tmp_path / "two", *numbers, *schedule, **cache)
     assert result.code == 0, result
     assert lines(tmp_path / "one")[0]["loss"] != lines(tmp_path / "two")[0]["loss"]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxft.config import Optimizer, Phase, Rule, Schedule, replace
+from jaxft import train
+from jaxft.cli import parse
+from jaxft.config import Optimizer, Phase, Rule, Schedule, from_json, load, replace, to_json
 from jaxft.errors import UserError
 from jaxft.fields import explain
 from jaxft.schedulers import CosineAnnealingLR, LinearLR, MultiStepLR, OneCycleLR, Scheduler, StepLR
@@ -19,6 +22,7 @@ from jaxft.training.optim import parameter_groups
 from jaxft.training.scheduled import scheduled
 from jaxft.training.schedules import schedule
 from tests.mmdet_live import quiet
+from tests.small import call
 
 with quiet():
     from mmengine.registry import PARAM_SCHEDULERS
@@ -283,3 +287,28 @@ def test_a_scheduler_is_changed_by_its_path() -> None:
     assert changed.schedule.schedulers == (LinearLR(end=3), MultiStepLR(milestones=(6, 9)))
     with pytest.raises(UserError, match="end is 3 and begin is 4"):
         replace(base, {"schedule.schedulers.0.begin": 4})
+
+
+CONFIG = """
+from jaxft.config import Config, Phase, Schedule
+from jaxft.schedulers import CosineRestartLR, LinearLR, OneCycleLR
+
+ramp = LinearLR(start_factor=0.1, by_epoch=False, end=500)
+restarts = CosineRestartLR(periods=(4, 8), restart_weights=(1, 0.5), eta_min_ratio=0.1, convert_to_iter_based=True)
+config = Config(phases=(Phase(schedule=Schedule(schedulers=(ramp, restarts, OneCycleLR(eta_max=0.1, begin=0.5,
+    convert_to_iter_based=True)), micro_batches=True)),))
+"""
+
+
+def test_schedulers_of_a_file_are_saved_and_changed_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "listed.py"
+    file.write_text(CONFIG)
+    config = load(file)
+    assert from_json(to_json(config), file) == config
+    path = "phases.0.schedule.schedulers.0"
+    options, _ = parse(["--config", str(file), f"--{path}.end", "300", f"--{path}.start-factor", "0.5"])
+    assert options.settings == replace(config, {f"{path}.end": 300, f"{path}.start_factor": 0.5})
+    result = call(train.main, "--config", file, f"--{path}.begin", 500)
+    assert result.code == 2
+    assert "end is 500 and begin is 500" in result.err
+    assert "Traceback" not in result.err

@@ -60,8 +60,8 @@ class Detection:
     rounding: Rounding = "nearest"
     """How a resized side becomes whole pixels: as MMDetection or as torchvision does it."""
     pad_shapes: tuple[HeightWidth, ...] = ()
-    """Height and width of the arrays that photos are padded to; each is one compilation. Empty takes what the scales
-    and the crop need, one for landscape and one for portrait."""
+    """Height and width of the arrays that photos are padded to; each is one compilation. Empty takes what the
+    steps need, one for landscape and one for portrait."""
     divisor: int = pydantic.Field(default=32, ge=1)
     """Sides of pad shapes that are not given are multiples of this."""
     max_objects: int = pydantic.Field(default=100, ge=1)

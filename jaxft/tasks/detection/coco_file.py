@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import PIL.Image
 import pydantic
+import pydantic_core
 
 from jaxft.data.problems import refuse
 from jaxft.errors import UserError
@@ -79,7 +80,7 @@ def load(file: Path) -> CocoFile:
         f"{_name(kind, entry, number)} {problem}"
         for name, (kind, form) in _FORMS.items()
         for number, entry in enumerate(content[name], 1)
-        if (problem := form.read(entry)[1])
+        if (problem := form.problem(entry))
     ]
     refuse(str(file), problems)
     images, annotations = content["images"], content["annotations"]
@@ -103,7 +104,7 @@ def _parse(file: Path) -> dict[str, list[Any]]:
             "IsGroupOf as iscrowd."
         )
     try:
-        content = json.loads(file.read_bytes())
+        content = _decoded(file.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"There is no annotation file {file}; check --data.root and --data.annotation-file.") from error
     except json.JSONDecodeError as error:
@@ -129,6 +130,15 @@ def _parse(file: Path) -> dict[str, list[Any]]:
                 f"{file} is not in COCO's format: {name} is {found(content[name])}; expected the lists {lists}."
             )
     return content
+
+
+def _decoded(text: bytes) -> Any:
+    try:
+        return pydantic_core.from_json(text)
+    except (
+        ValueError
+    ):  # it is several times as fast as json, which says better what is wrong and reads a few texts more
+        return json.loads(text)
 
 
 def _name(kind: str, entry: object, number: int) -> str:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -105,7 +106,9 @@ class ObjectDataset:
 
     def _once(self) -> ObjectSource:
         """Each photo once, also where `data.splits` repeats some."""
-        return self.source.only({id(example): index for index, example in enumerate(self.source.examples)}.values())
+        examples = enumerate(self.source.examples)
+        files = {one.image if isinstance(one.image, Path) else id(one.image): index for index, one in examples}
+        return self.source.only(files.values())
 
 
 def training_dataset(source: ObjectSource, settings: Detection) -> ObjectDataset:

@@ -6,6 +6,7 @@ VOC counts pixels from 1, and its corners are the first and the last pixel of an
 VOC's rule, which adds the last pixel again: an intersection from x0 to x1 is x1 - x0 + 1 wide.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -99,9 +100,8 @@ def _stems(listing: Path) -> list[str]:
     stems = [words[0] for words in lines if words]
     if not stems:
         raise UserError(f"{listing} names no photo.")
-    if len(set(stems)) < len(stems):
-        twice = min(stem for stem in set(stems) if stems.count(stem) > 1)
-        raise UserError(f"{listing}: the image {twice} is listed twice.")
+    if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
+        raise UserError(f"{listing}: the image {twice[0]} is listed twice.")
     return stems
 
 

@@ -1,6 +1,7 @@
 """Which photo belongs to an annotation of PASCAL VOC."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def find_photos(folder: Path, stems: Sequence[str], filenames: Sequence[str | No
     names = {name for group in there.values() for name in group}
     claims = [photo for photos in owned for photo in photos]
     claims += [name for photos, name in zip(owned, filenames, strict=True) if not photos and name in names]
-    taken = {name for name in claims if claims.count(name) > 1} if len(set(claims)) < len(claims) else set()
+    taken = {name for name, count in Counter(claims).items() if count > 1}
     return [
         folder / _photo(folder, stem, photos, name, name in names, taken, problems)
         for stem, photos, name in zip(stems, owned, filenames, strict=True)

@@ -1,19 +1,31 @@
 """Photos with objects as padded arrays, the order of batches, and the report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from jaxft.config import Detection
-from jaxft.data.loader import Batch, epoch_order, eval_batches, steps_per_epoch, train_batches
+from jaxft.data.loader import Batch, epoch_order, eval_batches, occurrences, steps_per_epoch, train_batches
 from jaxft.errors import UserError
 from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.coco import read_coco
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, training_dataset
+from jaxft.tasks.detection.found import on_photo
 from jaxft.tasks.detection.objects import ObjectSource
+from jaxft.tasks.detection.scene import outer_boxes
 from jaxft.tasks.detection.steps import training_steps
+from jaxft.tasks.detection.transforms import (
+    FilterAnnotations,
+    Pad,
+    RandomCrop,
+    RandomFlip,
+    RandomResize,
+    Resize,
+)
 from tests.scenes import write_coco
 
 COUNTS = (0, 1, 2, 3, 4, 1, 0, 6, 2, 2, 1)  # objects of each photo; photos 2, 5, 8 are portraits
@@ -193,6 +205,135 @@ def test_a_photo_that_vanishes_is_named(tmp_path: Path) -> None:
     (tmp_path / "photos" / "train1.png").unlink()
     with pytest.raises(UserError, match=r"'train1\.png' cannot be used: .* does not exist"):
         row(padded(gone), 1)
+
+
+def test_a_photo_that_an_epoch_repeats_is_augmented_anew_each_time(source: ObjectSource) -> None:
+    jitter = (RandomResize(scale=(64, 64), ratio_range=(0.3, 1.0), keep_ratio=True),)
+    examples = training_dataset(source, Detection(transforms=jitter, max_objects=4, pad_shapes=((64, 64),)))
+    alike = replace(examples, buckets=np.array([0, 0, 1, *[0] * 8], np.int32), pad_shapes=((64, 64),) * 2)
+    batches = taken(alike, 3, batch_size=4)
+    (small,) = (index for index, batch in enumerate(batches) if (batch["size"][:, 0] >= batch["size"][:, 1]).all())
+    assert len({image.tobytes() for image in batches[small]["image"]}) == 4
+    parts = [taken(alike, 3, batch_size=4, hosts=2, host=host)[small]["image"] for host in (0, 1)]
+    np.testing.assert_array_equal(batches[small]["image"], np.concatenate(parts))
+    with train_batches(alike, batch_size=4, seed=3, workers=1) as worker:
+        np.testing.assert_array_equal([next(worker) for _ in range(3)][small]["image"], batches[small]["image"])
+    # The first time it looks as it does where it is not repeated.
+    alone = alike.training(2, np.random.default_rng([3, 0, 2]))["image"]
+    np.testing.assert_array_equal(batches[small]["image"][0], alone)
+
+
+def test_occurrences_count_from_the_start_of_the_epoch() -> None:
+    assert occurrences(np.array([4, 4, 1, 4, 1, 0])).tolist() == [0, 1, 0, 2, 1, 0]
+
+
+def test_without_shuffling_examples_come_in_their_order_over_and_over() -> None:
+    buckets = np.zeros(10, np.int32)
+    epochs = [epoch_order(buckets, 4, 7, epoch, shuffle=False).tolist() for epoch in range(3)]
+    assert [index for epoch in epochs for index in epoch] == [index % 10 for index in range(24)]
+    mixed = np.array([0, 1, 0, 0, 1, 0, 0])
+    order = epoch_order(mixed, 2, 7, 0, shuffle=False).reshape(-1, 2).tolist()
+    assert order == [[0, 2], [1, 4], [3, 5]]
+    assert epoch_order(mixed, 2, 7, 1, shuffle=False).reshape(-1, 2).tolist() == [[1, 4], [6, 0], [2, 3]]
+    assert epoch_order(np.array([0, 0]), 3, 7, 1, shuffle=False).tolist() == [1, 0, 1]
+
+
+def test_the_order_of_the_files_resumes(source: ObjectSource) -> None:
+    examples = padded(source, 0.5, pad_shapes=((64, 64),))
+    whole, late = taken(examples, 12, shuffle=False), taken(examples, 5, shuffle=False, start_step=7)
+    assert len(whole) == 12
+    for batch, other in zip(whole[7:], late, strict=True):
+        np.testing.assert_array_equal(batch["image"], other["image"])
+    for place, image in enumerate(np.concatenate([batch["image"] for batch in whole[:5]])):
+        expected = examples.training(place, np.random.default_rng([3, 0, place]))
+        np.testing.assert_array_equal(image, expected["image"])
+
+
+# Listed steps
+
+
+def test_large_scale_jitter_has_one_pad_shape(source: ObjectSource) -> None:
+    jitter = (
+        RandomResize(scale=(64, 64), ratio_range=(0.1, 2.0), keep_ratio=True),
+        RandomCrop(crop_size=(64, 64), crop_type="absolute_range", recompute_bbox=True, allow_negative_crop=True),
+        RandomFlip(prob=0.5),
+        Pad(size=(64, 64), pad_val=114),
+    )
+    examples = training_dataset(source, Detection(transforms=jitter, masks=True, max_objects=4))
+    assert examples.pad_shapes == ((64, 64),)
+    smallest = 64
+    for index in range(len(source)):
+        found = row(examples, index, seed=index)
+        assert found["image"].shape == (64, 64, 3)
+        assert found["size"].tolist() == [64, 64]  # what a step has added is a part of the photo
+        added = (found["image"] == 114).all(-1)
+        smallest = min(smallest, int((~added.all(axis=1)).sum()))
+        masks = np.unpackbits(found["masks"], axis=-1)[found["valid"]].astype(bool)
+        assert not (masks & added).any()
+        np.testing.assert_array_equal(found["boxes"][found["valid"]], outer_boxes(masks.astype(np.uint8)))
+    assert smallest < 40
+
+
+def test_a_crop_without_objects_gives_way_to_another_photo_of_its_pad_shape(source: ObjectSource) -> None:
+    crop = RandomCrop(crop_size=(16, 16))
+    listed = (Resize(scale=(64, 48), keep_ratio=True), crop)
+    shapes = ((48, 64), (64, 48))  # so that photos are told apart by their format
+    examples = replace(
+        training_dataset(source, Detection(transforms=listed, max_objects=9)),
+        pad_shapes=shapes,
+        buckets=np.array([int(example.height > example.width) for example in source.examples], np.int32),
+    )
+    for index in range(len(source)):
+        drawn = [row(examples, index, seed) for seed in range(20)]
+        assert all((found["valid"] | found["ignored"]).any() for found in drawn)
+        assert {found["image"].shape[:2] for found in drawn} == {shapes[examples.buckets[index]]}
+        again = row(examples, index, 3)
+        np.testing.assert_array_equal(again["image"], drawn[3]["image"])
+    allowed = Detection(transforms=(*listed[:1], replace(crop, allow_negative_crop=True)), max_objects=9)
+    assert not row(training_dataset(source, allowed), 0)["valid"].any()
+
+
+def test_where_no_photo_can_take_the_place_it_is_said(source: ObjectSource) -> None:
+    empty, crop = source.only([0, 6]), RandomCrop(crop_size=(16, 16))
+    with pytest.raises(UserError, match=r"no photo that is padded to 32 x 32 has an object, but RandomCrop wants"):
+        training_dataset(empty, Detection(transforms=(crop,)))
+    listed = (FilterAnnotations(min_gt_bbox_wh=(500, 500)),)
+    examples = training_dataset(source.only([1]), Detection(transforms=listed))
+    with (
+        pytest.raises(UserError, match=r"5 photos in a row were left without objects"),
+        mock.patch("jaxft.tasks.detection.dataset.TRIES", 5),
+    ):
+        row(examples, 0)
+
+
+@pytest.mark.parametrize(
+    ("listed", "size", "seen"),
+    [
+        ((Resize(scale=(80, 50)),), (50, 80), None),
+        ((Resize(scale_factor=0.5),), (24, 32), None),
+        ((Resize(scale=(80, 50), keep_ratio=True), Pad(size_divisor=64, pad_val=9)), (50, 67), (64, 128)),
+        ((Pad(pad_to_square=True),), (48, 64), (64, 64)),
+    ],
+)
+def test_evaluation_knows_the_way_back(source: ObjectSource, listed: Any, size: Any, seen: Any) -> None:
+    examples = evaluation_dataset(source, Detection(test_transforms=listed))
+    found = examples.evaluation(1)
+    assert found["size"].tolist() == list(size)
+    assert ("seen" in found) == ("seen" in examples.padding(0)) == (seen is not None)
+    if seen:
+        assert found["seen"].tolist() == list(seen)
+        assert (found["image"][size[0] : seen[0], : seen[1]] == (9 if seen == (64, 128) else 0)).all()
+        assert not found["image"][seen[0] :].any()
+    # A box of the stored photo, as it would be found, goes back to itself.
+    example = source[1]
+    there = example.objects.boxes * np.array([size[1] / example.width, size[0] / example.height] * 2)
+    prediction = {"boxes": there, "scores": np.ones(1), "labels": np.zeros(1, int), "valid": np.ones(1, bool)}
+    np.testing.assert_allclose(on_photo(prediction | found, example).boxes, example.objects.boxes, rtol=1e-6)
+    batches = list(eval_batches(examples, batch_size=4))
+    assert {tuple(sorted(batch)) for batch in batches} == {tuple(sorted({"mask", "index", *found}))}
+
+
+# The report
 
 
 # The report
