@@ -28,9 +28,10 @@ class Metric(NamedTuple):
     greater_is_better: bool = True
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the best so far; None is no value yet. Any number is better than NaN."""
-        if best is None or math.isnan(best):
-            return best is None or not math.isnan(value)
+        """Whether `value` is better than the best so far, None where there is none. NaN, which is not defined, is never
+        better, and any number is better than NaN."""
+        if math.isnan(value) or best is None or math.isnan(best):
+            return not math.isnan(value)
         return value > best if self.greater_is_better else value < best
 
 

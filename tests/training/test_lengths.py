@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxft import train
+from jaxft import api, train
 from jaxft.config import Config, Phase, load, replace
+from jaxft.errors import UserError
 from jaxft.training.finished import open_run
 from jaxft.training.intervals import evaluation_due
 from jaxft.training.loop import fit
@@ -159,6 +160,8 @@ def test_datasets_of_ones_own_without_validation(config_file: Path, tmp_path: Pa
     fitted = fit(config, tmp_path / "run", datasets=(train_split, None), resume=True)
     assert fitted.complete
     assert fitted.step == 6
+    with pytest.raises(UserError, match="no validation split"):
+        api.evaluate(fitted)
 
 
 # The best, and the end

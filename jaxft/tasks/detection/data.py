@@ -46,7 +46,8 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             f"{train.where} has no photo to train on: {len(train)} photos, none of which has an object and sides of "
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
-    return training_dataset(kept, fields), None if validation is None else evaluation_dataset(validation, fields)
+    trained = training_dataset(kept, fields)
+    return trained, None if validation is None else evaluation_dataset(validation, fields)
 
 
 def open_dataset(data: Data, fields: Detection, split: str, classes: tuple[str, ...]) -> ObjectDataset:

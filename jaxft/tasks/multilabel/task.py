@@ -81,8 +81,8 @@ class MultilabelTask:
 
     def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
         train, validation = open_splits(data, seed, partial(self._open, data), split_at_random)
-        evaluated = None if validation is None else self._labeled(validation, data.validation or data.train)
-        return self._labeled(train, data.train), evaluated
+        trained = self._labeled(train, data.train)
+        return trained, None if validation is None else self._labeled(validation, data.validation or data.train)
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
         source = self._open(data, split, classes)
