@@ -1,12 +1,9 @@
 """Orbax checkpoints of a run: the last state to go on from, and the best model."""
 
 import dataclasses
-import logging
 import os
-import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -19,43 +16,14 @@ from converters.ledger import MismatchError
 from jaxft.errors import UserError
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Metric
-from jaxft.training.checksums import damage, write_checksums
+from jaxft.training.checksums import damage
 from jaxft.training.layout import first_says
+from jaxft.training.orbax_items import METADATA, handlers, mute_unless_done, quiet
 from jaxft.training.state import TrainState
 
 NOT_FINITE = "not_finite"  # a file that holds the step after which a run has met numbers that are not finite
-ARRAYS, METADATA = ("model", "ema", "optimizer"), "metadata"  # the items of a checkpoint, each a folder
 ATTEMPTS = 5  # of a reader, beside which a run may replace a checkpoint
 PAUSE = 0.2  # seconds before another one
-
-
-class _Arrays(ocp.StandardCheckpointHandler):
-    """Orbax' own, and a list of checksums in the folder before that appears under its name."""
-
-    def finalize(self, directory: Any) -> None:
-        super().finalize(directory)
-        write_checksums(Path(directory))
-
-
-class _Json(ocp.JsonCheckpointHandler):
-    """The same for JSON."""
-
-    def finalize(self, directory: Any) -> None:
-        super().finalize(directory)
-        write_checksums(Path(directory))
-
-
-def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
-    """What writes and reads each item of a checkpoint."""
-    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    for name in ARRAYS:
-        arrays = _Arrays()
-        registry.add(name, ocp.args.StandardSave, arrays)
-        registry.add(name, ocp.args.StandardRestore, arrays)
-    json = _Json()
-    registry.add(METADATA, ocp.args.JsonSave, json)
-    registry.add(METADATA, ocp.args.JsonRestore, json)
-    return registry
 
 
 class Checkpoints:
@@ -88,12 +56,12 @@ class Checkpoints:
         """Orbax' manager of a folder; it lists what is there, which a run under way may just be replacing."""
         for attempt in range(ATTEMPTS):
             try:
-                with _quiet():
+                with quiet():
                     if self._read_only:
                         options = ocp.CheckpointManagerOptions(read_only=True)
                     else:
                         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
-                    return ocp.CheckpointManager(self._folder / which, options=options, handler_registry=_handlers())
+                    return ocp.CheckpointManager(self._folder / which, options=options, handler_registry=handlers())
             except FileNotFoundError:
                 if attempt + 1 == ATTEMPTS:
                     raise
@@ -215,7 +183,7 @@ class Checkpoints:
             if reason is None:
                 try:
                     self._refuse_other_model(which, step, arguments)
-                    with _mute_unless_done(), _quiet():
+                    with mute_unless_done(), quiet():
                         return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
                 except (ValueError, KeyError, OSError) as error:
                     reason = str(error).splitlines()[0][:200]
@@ -237,7 +205,7 @@ class Checkpoints:
         it, which would not say which."""
         if "model" not in arguments:
             return
-        with _quiet():
+        with quiet():
             only = ocp.args.Composite(**{METADATA: ocp.args.JsonRestore()})
             shapes = self._managers[which].restore(step, args=only)[METADATA]["shapes"]
         there = {path: tuple(shape) for path, shape in shapes.items()}
@@ -329,37 +297,3 @@ def last_checkpoint(run: RunDirectory) -> Saved | None:
 
 def _scalar(abstract: Any, value: np.generic) -> jax.Array:
     return jax.make_array_from_callback((), abstract.sharding, lambda _: np.asarray(value))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what Orbax remarks from the screen; errors are raised."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _mute_unless_done() -> Iterator[None]:
-    """Keeps Orbax' complaints from the screen: within, and from then on if what is within fails.
-
-    Where a run under way removes a checkpoint that is just being read, Orbax ends its event loop with the reads of the
-    other arrays still under way. Each of them then complains of it with a traceback, at any time until the process
-    ends; and the reading is done again with the new checkpoint.
-    """
-    shown, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    level = logger.level
-
-    def hook(complaint: "sys.UnraisableHookArgs") -> None:
-        if not any(sign in str(complaint.exc_value) for sign in ("Event loop is closed", "TensorStore")):
-            shown(complaint)
-
-    sys.unraisablehook = hook
-    logger.setLevel(logging.CRITICAL)  # "Future exception was never retrieved"
-    yield
-    logger.setLevel(level)
-    sys.unraisablehook = shown
