@@ -1,4 +1,7 @@
-"""One training step and one evaluation of each kind of MMDetection's configurations, shrunk, on toy photos."""
+"""One training step and one evaluation of each kind of MMDetection's configurations, shrunk, on toy photos.
+
+`slow`: each compiles a program or two; all of them take about five minutes of processor time.
+"""
 
 import copy
 import dataclasses
@@ -13,6 +16,7 @@ from converters.mmdet.training import understood
 from jaxft.config import Config, Ema, Phase, Pretrained, replace
 from jaxft.parts import ClassBalanced, Concat, Files, Part, Repeat
 from jaxft.training.loop import fit
+from tests.converters.mmdet.leaves import leaves
 from tests.converters.mmdet.test_leaves import KINDS
 from tests.scenes import CLASSES, write_coco, write_voc
 from tests.small import lines
@@ -34,6 +38,12 @@ def small(model: dict[str, Any]) -> dict[str, Any]:
             part["in_channels"] = 16
             widths = ("feat_channels", "fc_out_channels", "conv_out_channels")
             part |= {key: 32 for key in widths if key in part} | {key: 1 for key in ("stacked_convs",) if key in part}
+    for key, value in leaves({name: model.get(name) for name in ("train_cfg", "test_cfg")}):
+        if key[-1] in ("num", "nms_pre", "max_per_img") and value > 16:
+            place: Any = model
+            for name in key[:-1]:
+                place = place[name]
+            place[key[-1]] = 16
     for name in ("bbox_roi_extractor", "mask_roi_extractor"):
         if name in head:
             head[name]["out_channels"] = 16
