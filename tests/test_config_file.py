@@ -106,7 +106,7 @@ def test_the_package_brings_its_configurations(tmp_path: Path) -> None:
         for package in ROOT.glob(pattern):
             shutil.copytree(package, tmp_path / "site" / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     file = write(tmp_path / "work" / "mine.py")
-    told = "import jaxft.cli; print(jaxft.__file__, jaxft.cli.read({!r}).optimizer.learning_rate)"
+    told = "import jaxft.cli; print(jaxft.__file__, jaxft.cli.read({!r})[0].optimizer.learning_rate)"
     for name, rate in (("mine.py", 0.25), ("jaxft:hotdog", 0.01), ("jaxft:hotdog_scratch", 0.01)):
         done = subprocess.run(
             [sys.executable, "-c", told.format(name)],
