@@ -1,14 +1,15 @@
 """The evaluation of a split: which rule scores it, and what is collected for that."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from jaxft.config import Data
 from jaxft.errors import UserError
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.found import Found, on_photo
-from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics
+from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics, coco_names
 from jaxft.tasks.detection.objects import ObjectSource
-from jaxft.tasks.detection.voc_metrics import voc_metrics
+from jaxft.tasks.detection.voc_metrics import voc_metrics, voc_names
 from jaxft.tasks.task import Metric, Prediction
 
 
@@ -33,6 +34,17 @@ def primary_metric(fields: Detection) -> Metric:
     kinds = fields.metric_kinds or ("bbox",)
     kind = "bbox" if "bbox" in kinds else kinds[0]
     return Metric(f"{kind}_mAP" if kind in ("bbox", "segm") else f"{kind}_AR@{MAIN_COUNT}")
+
+
+def metric_names(fields: Detection, classes: Sequence[str]) -> list[str]:
+    """All figures that an evaluation may give; by both rules where the data source will say which one counts."""
+    names: list[str] = []
+    if fields.metric != "voc":
+        kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if fields.masks else ("bbox",))
+        names += coco_names(kinds, classes, fields.proposal_nums)
+    if fields.metric != "coco":
+        names += voc_names(classes, fields.iou_thresholds)
+    return list(dict.fromkeys(names))
 
 
 class ObjectEvaluator:

@@ -65,6 +65,18 @@ def coco_metrics(
     return metrics
 
 
+def coco_names(
+    kinds: Sequence[Kind], classes: Sequence[str], counts: Sequence[int] = (MAIN_COUNT, 300, 1000)
+) -> list[str]:
+    """All that `coco_metrics` may give; which counts of objects are reached, only an evaluation says."""
+    sizes, names = ("", *_SIZES), list[str]()
+    for kind in kinds:
+        if kind in ("bbox", "segm"):
+            names += [f"{kind}_mAP{which}" for which in ("", "_50", "_75", *_SIZES, *(f"/{name}" for name in classes))]
+        names += [f"{kind}_AR{size}@{n}" for size in (sizes if kind != "proposal_fast" else ("",)) for n in counts]
+    return names
+
+
 def coco_truth(source: ObjectSource) -> COCO:
     """What is to be found as pycocotools' table, as `COCO(annotation_file)` would make it of these photos.
 

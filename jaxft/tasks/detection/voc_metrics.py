@@ -15,6 +15,8 @@ from jaxft.tasks.detection.proposals import overlaps
 from jaxft.tasks.detection.results import Founds, category_ids
 
 Mode = Literal["11points", "area"]
+USUAL = (0.5,)
+"""VOC's overlap from which on an object is found."""
 
 
 class _Matches(NamedTuple):
@@ -43,7 +45,7 @@ def voc_metrics(
         `bbox_AP50`, the mean over the classes, for each threshold; their mean `bbox_mAP`; and for each class the mean
         over the thresholds, `bbox_mAP/CLASS`. Classes without an object to find have no part in a mean.
     """
-    thresholds = thresholds or (0.5,)
+    thresholds = thresholds or USUAL
     table = np.full((len(source.classes), len(thresholds)), np.nan)
     for label in range(len(source.classes)):
         matches = _matches(source, found, label)
@@ -53,9 +55,18 @@ def voc_metrics(
     means = there.mean(0) if len(there) else np.full(len(thresholds), np.nan)
     return {
         "bbox_mAP": float(means.mean()),
-        **{f"bbox_AP{round(100 * value):02d}": float(mean) for value, mean in zip(thresholds, means, strict=True)},
+        **{_at(value): float(mean) for value, mean in zip(thresholds, means, strict=True)},
         **{f"bbox_mAP/{name}": float(row.mean()) for name, row in zip(source.classes, table, strict=True)},
     }
+
+
+def voc_names(classes: Sequence[str], thresholds: Sequence[float] = ()) -> list[str]:
+    """All that `voc_metrics` gives."""
+    return ["bbox_mAP", *map(_at, thresholds or USUAL), *(f"bbox_mAP/{name}" for name in classes)]
+
+
+def _at(threshold: float) -> str:
+    return f"bbox_AP{round(100 * threshold):02d}"
 
 
 def _matches(source: ObjectSource, found: Founds, label: int) -> _Matches:

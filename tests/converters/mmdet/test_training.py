@@ -237,8 +237,8 @@ def test_a_file_without_validation_trains_without_it(tmp_path: Path) -> None:
     settings = read_config(written(tmp_path, RETINA, text)).config
     assert (settings.data.validation, list(settings.data.splits)) == (None, ["train"])
     assert settings.task.test_transforms == ()
-    loop = "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=9, val_interval=5)\nparam_scheduler = []\n"
-    reading = read_config(written(tmp_path, RETINA, text + loop))
+    text += "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=9, val_interval=5)\n"
+    reading = read_config(written(tmp_path, RETINA, text + "param_scheduler = []\n"))
     check_judging(reading.config, None)  # nothing speaks of an evaluation
     assert "train_cfg.val_interval: nothing is evaluated." in "\n".join(reading.told())
 
