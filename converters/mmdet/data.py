@@ -61,7 +61,8 @@ def roots(*loaders: Any) -> str:
 def _roots(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         if "ann_file" in value:
-            yield value.get("data_root") or "."
+            root = value.get("data_root") or "."
+            yield root if isinstance(root, str) else "."  # which `_files` refuses by name
         for below in (value.get(name) for name in ("dataset", "datasets")):
             yield from _roots(below)
     elif isinstance(value, list | tuple):

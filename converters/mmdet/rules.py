@@ -185,7 +185,11 @@ def _parameters(model: Mapping[str, Any]) -> list[Parameter]:
 
 def _abstract_parameters(model: Mapping[str, Any]) -> list[Parameter]:
     part = parse(model)
-    abstract = nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
+    try:
+        abstract = nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
+    except (ArithmeticError, ValueError, TypeError) as error:  # such as a layer of -1 channels
+        told = f"model cannot be built with the numbers that it has ({str(error).partition(chr(10))[0]})."
+        raise ConfigError("model", "model with impossible numbers", told) from error
     return [
         Parameter(path, isinstance(owner, NORM_LAYERS), name == "bias")
         for path, owner, name, variable in walk(abstract)

@@ -261,6 +261,14 @@ def numbers(value: Any) -> tuple[float, ...]:
     return tuple(number(item) for item in _items(value))
 
 
+def positives(value: Any) -> tuple[float, ...]:
+    """A list of positive numbers."""
+    found = numbers(value)
+    if not found or min(found) <= 0:
+        raise ValueError(value)
+    return found
+
+
 def side(value: Any) -> int:
     """The side of a square."""
     pair = wholes(value) if isinstance(value, list | tuple) else (whole(value),) * 2
