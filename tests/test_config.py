@@ -173,7 +173,13 @@ def test_help_lists_every_field() -> None:
     result = call(train.main, "--help-all")
     assert result.code == 0
     # Of a list that is empty there is nothing to change.
-    hidden = {"model.mmdet", "task.kind", "phases.0.schedule.schedulers", "phases.0.rules.0.schedule.schedulers"}
+    hidden = {
+        "model.mmdet",
+        "task.kind",
+        "data.splits",
+        "phases.0.schedule.schedulers",
+        "phases.0.rules.0.schedule.schedulers",
+    }
     options = {name.replace("_", "-") for name, _ in flat(Config()) if name not in hidden}
     options |= {"config", "workdir", "resume", "dry-run"}
     assert len(options) > 50

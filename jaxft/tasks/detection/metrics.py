@@ -68,15 +68,15 @@ def coco_metrics(
 def coco_truth(source: ObjectSource) -> COCO:
     """What is to be found as pycocotools' table, as `COCO(annotation_file)` would make it of these photos.
 
-    What the format leaves open gets pycocotools' meaning: no crowd, the area of the box, an id of its own. VOC's
-    difficult objects get an area outside of all of COCO's ranges. That is the one way to have COCOeval ignore an object
-    that is no crowd: what overlaps it by a threshold is neither right nor wrong, what lies somewhere in it is wrong.
+    VOC's difficult objects get an area outside of all of COCO's ranges. That is the one way to have COCOeval ignore an
+    object that is no crowd: what overlaps it by a threshold is neither right nor wrong, what lies somewhere in it is
+    wrong.
     """
-    entries: list[Entry] = []
-    for example in source.examples:
-        for entry in example.truth:
-            open_fields = {"id": -1 - len(entries), "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]}
-            entries.append(open_fields | entry | ({"area": -1.0} if entry.get("difficult") else {}))
+    entries = [
+        entry | ({"area": -1.0} if entry.get("difficult") else {})
+        for example in source.examples
+        for entry in example.truth
+    ]
     return _table(coco_dataset(source), entries)
 
 

@@ -16,6 +16,7 @@ _FILTERS: dict[Interpolation, int] = {
     "area": cv2.INTER_AREA,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+_FLIPS: dict[Direction, int] = {"horizontal": 1, "vertical": 0, "diagonal": -1}
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def flip(scene: Scene, direction: Direction = "horizontal") -> Scene:
         rows = slice(None, None, -1)
     return replace(
         scene,
-        pixels=np.ascontiguousarray(scene.pixels[rows, columns]),
+        pixels=cv2.flip(scene.pixels, _FLIPS[direction]),
         boxes=boxes,
         masks=None if scene.masks is None else np.ascontiguousarray(scene.masks[:, rows, columns]),
     )

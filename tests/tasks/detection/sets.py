@@ -16,6 +16,7 @@ from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from tests.scenes import run_lengths
 
 Entry = dict[str, Any]
+FIRST = 7  # the id of an annotation that every file has and that is an object to be found
 
 
 def random_file(random: np.random.Generator, folder: Path) -> Path:
@@ -29,9 +30,9 @@ def random_file(random: np.random.Generator, folder: Path) -> Path:
         images.append({"id": numbers.pop(), "file_name": f"{index}.jpg", "width": width, "height": height})
         for _ in range(int(random.choice([0, 1, 3, 6]))):
             category = categories[int(random.integers(len(categories) - 1))]  # the last has no object
-            annotations.append(_annotation(random, images[-1], category["id"], len(annotations) + 7))
+            annotations.append(_annotation(random, images[-1], category["id"], len(annotations) + FIRST))
     if not annotations:
-        annotations.append(_annotation(random, images[0], categories[0]["id"], 7))
+        annotations.append(_annotation(random, images[0], categories[0]["id"], FIRST))
     random.shuffle(annotations)
     file = folder / "annotations.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
@@ -39,11 +40,13 @@ def random_file(random: np.random.Generator, folder: Path) -> Path:
 
 
 def _annotation(random: np.random.Generator, image: Entry, category: int, number: int) -> Entry:
-    sides = np.exp(random.uniform(np.log(0.4), np.log(200), 2))
     corner = random.uniform(-0.1, 0.9, 2) * [image["width"], image["height"]]
-    sides = np.maximum(sides, 0.3 - corner)  # some of it lies in the photo
+    sides = np.exp(random.uniform(np.log(1.5), np.log(200), 2))
+    sides = np.clip(sides, 1.5 - corner, [1.2 * image["width"], 1.2 * image["height"]] - corner)
+    if random.random() < 0.4 and number % 3 == 0 and corner[0] > 0:  # a file most of whose boxes are so is not read
+        sides[0] = random.uniform(0.3, 0.9)
     x0, y0, x1, y1 = [*corner.tolist(), *(corner + sides).tolist()]
-    crowd, kind = random.random() < 0.2, random.integers(3)
+    crowd, kind = bool(number > FIRST and random.random() < 0.2), random.integers(3)
     shape: Any = [[x0, y0, x1, y0, x1, y1, x0, y1]]
     if crowd or kind > 0:
         mask = np.zeros((image["height"], image["width"]), np.uint8)
@@ -56,7 +59,7 @@ def _annotation(random: np.random.Generator, image: Entry, category: int, number
         "category_id": category,
         "bbox": [*corner.tolist(), *sides.tolist()],
     }
-    more = {"ignore": 1} if random.random() < 0.15 else {}
+    more = {"ignore": 1} if number > FIRST and random.random() < 0.15 else {}
     return entry | {"area": area, "iscrowd": int(crowd), "segmentation": shape} | more
 
 

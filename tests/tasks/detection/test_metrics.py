@@ -189,6 +189,7 @@ def truth(*objects: tuple[list[float], int, bool], shapes: Any = ()) -> Annotate
             "image_id": 11,
             "category_id": label + 1,
             "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+            "area": (box[2] - box[0]) * (box[3] - box[1]),
             "iscrowd": int(crowd),
         }
         for index, (box, label, crowd) in enumerate(objects)
