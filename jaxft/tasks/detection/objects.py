@@ -137,10 +137,9 @@ class ObjectSource:
             UserError: files are missing, no images, damaged or of another size than their annotation says; up to 20 are
                 named.
         """
-        examples = [example for example in self.examples if isinstance(example.image, Path)]
-        files = [example.image for example in examples if isinstance(example.image, Path)]
-        sizes = stored_sizes(files, self.check_how, f"the photos of {self.where}")
-        problems = [_problem(example, size) for example, size in zip(examples, sizes, strict=True)]
+        files = {index: example.image for index, example in enumerate(self.examples) if isinstance(example.image, Path)}
+        sizes = stored_sizes(list(files.values()), self.check_how, f"the photos of {self.where}")
+        problems = [_problem(file, self[index], size) for (index, file), size in zip(files.items(), sizes, strict=True)]
         refuse(self.where, [problem for problem in problems if problem])
 
 
@@ -180,13 +179,13 @@ def grouped(
     return [Objects(*parts) for parts in zip(*(np.split(array[order], ends) for array in arrays), strict=True)]
 
 
-def _problem(example: Annotated, size: Stored) -> str | None:
+def _problem(file: Path, example: Annotated, size: Stored) -> str | None:
     if not isinstance(size, tuple):
         return size
     width, height = size
     if (example.width, example.height) not in ((width, height), (height, width)):
         return (
-            f"the photo {example.image} has {width} x {height} pixels, but its annotation says {example.width} x "
+            f"the photo {file} has {width} x {height} pixels, but its annotation says {example.width} x "
             f"{example.height}"
         )
     return None
