@@ -64,7 +64,7 @@ def write_results(source: ObjectSource, found: Founds, folder: Path, *, masks: b
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
 
-def _photos(source: ObjectSource, found: Founds) -> list[tuple[int, Found, list[int]]]:
+def _photos(source: ObjectSource, found: Founds) -> list[tuple[int | str, Found, list[int]]]:
     """The image id, the objects and their category ids of each photo."""
     ids = category_ids(source)
     return [
