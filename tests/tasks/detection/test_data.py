@@ -1,6 +1,5 @@
 """Splits that say their own files, beside MMEngine's and MMDetection's data sets and wrappers."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -188,36 +187,6 @@ def test_voc_parts(tmp_path: Path) -> None:
     odd = Data(source="voc", root=str(tmp_path), splits={"train": Files(root="VOC2007", annotation_file="list.txt")})
     with pytest.raises(UserError, match=r"list\.txt .* expected ImageSets/Main/NAME\.txt"):
         open_source(odd, FIELDS, "train", ())
-
-
-def test_small_objects_are_ignored_in_training_and_scored_as_they_are(tmp_path: Path) -> None:
-    boxes = [("cat", 0, (3, 4, 20, 25)), ("cat", 0, (3, 4, 11, 25)), ("dog", 0, (3, 4, 20, 11))]
-    write_voc(tmp_path, {"a": boxes, "b": boxes[:1]}, "trainval")
-    listing = "ImageSets/Main/trainval.txt"
-    part = Files(source="voc", annotation_file=listing, keep_empty=False, min_box_side=8)
-    data = Data(source="voc", root=str(tmp_path), splits={"train": part}, validation=None)
-    source = open_source(data, FIELDS, "train", ("cat", "dog"), training=True)
-    built = DATASETS.build(
-        {
-            "type": "XMLDataset",
-            "data_root": str(tmp_path),
-            "ann_file": listing,
-            "data_prefix": {"sub_data_root": ""},
-            "metainfo": {"classes": ("cat", "dog")},
-            "filter_cfg": {"filter_empty_gt": True, "bbox_min_size": 8},
-        }
-    )
-    for index, example in enumerate(source.examples):
-        flags = [instance["ignore_flag"] for instance in built.get_data_info(index)["instances"]]
-        assert example.objects.ignored.tolist() == [bool(flag) for flag in flags]
-        assert [entry["difficult"] for entry in example.truth] == [0] * len(flags)
-    assert [example.objects.ignored.any() for example in source.examples] == [True, False]
-    narrow = replace_part(data, min_box_side=9)
-    assert open_source(narrow, FIELDS, "train", ("cat", "dog"))[0].objects.ignored.tolist() == [False, True, True]
-
-
-def replace_part(data: Data, **changes: Any) -> Data:
-    return dataclasses.replace(data, splits={"train": dataclasses.replace(data.splits["train"], **changes)})
 
 
 def test_entries_for_evaluation_do_not_travel_with_the_training_split(root: Path) -> None:
