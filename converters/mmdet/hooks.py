@@ -14,7 +14,7 @@ PASSED_OVER = {
     "DistSamplerSeedHook": "each epoch has an order of its own anyway",
     "DetVisualizationHook": "jaxft draws what its own settings say",
     "CheckInvalidLossHook": "a loss that is no number always ends the run",
-    "NumClassCheckHook": "heads and data are always compared",
+    "NumClassCheckHook": "heads always have as many classes as the data",
     "SyncBuffersHook": "statistics are the same on all devices",
     "SyncNormHook": "statistics are the same on all devices",
     "SetEpochInfoHook": "no loss here depends on the epoch",
@@ -29,10 +29,11 @@ KEPT = "jaxft keeps the last and the best state, whole, in its run directory"
 def read_hooks(top: Section, parts: int) -> Fields:
     """The fields of `jaxft.config.Config` that the hooks give; a step has `parts` of MMEngine's iterations."""
     found: Fields = {}
+    kinds: set[str] = set()
     default = top.optional("default_hooks")
     for name in list(default.values):
         if default.has(name):
-            found |= _hook(default.section(name), parts)
+            found |= _hook(default.section(name), parts, kinds)
         elif name == "param_scheduler":
             key = default.key(name)
             raise ConfigError(key, key, f"{key} is None; leave out param_scheduler for a rate that stays.")
@@ -40,11 +41,11 @@ def read_hooks(top: Section, parts: int) -> Fields:
             default.elsewhere(name)
     default.done()
     for section in top.listed("custom_hooks"):
-        found |= _hook(section, parts)
+        found |= _hook(section, parts, kinds)
     return found
 
 
-def _hook(section: Section, parts: int) -> Fields:
+def _hook(section: Section, parts: int, kinds: set[str]) -> Fields:
     readers: dict[str, Callable[[Section, int], Fields]] = {
         "LoggerHook": _logger,
         "ParamSchedulerHook": lambda section, parts: {},
@@ -57,6 +58,9 @@ def _hook(section: Section, parts: int) -> Fields:
     if kind in PASSED_OVER:
         section.pass_over(kind, because=PASSED_OVER[kind])
         return {}
+    if kind in kinds:
+        raise section.refused("type", kind, "there is another one before, and jaxft has one of each kind")
+    kinds.add(kind)
     fields = readers[kind](section, parts)
     section.done()
     return fields

@@ -150,7 +150,7 @@ def _divisor(section: Section) -> int | None:
     preprocessor = section.optional("data_preprocessor")  # `preprocessing` reads the rest of it
     if not given:
         return 32
-    kinds = [step.get("type") for step in preprocessor.values.get("batch_augments") or ()]
+    kinds = [augment.values.get("type") for augment in preprocessor.listed("batch_augments")]
     return None if "BatchFixedSizePad" in kinds else preprocessor.take("pad_size_divisor", whole, 1)
 
 

@@ -46,6 +46,8 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             f"{train.where} has no photo to train on: {len(train)} photos, none of which has an object and sides of "
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
+    if not any(len(example.objects.labels) for example in kept.examples):
+        raise UserError(f"{train.where} annotates no object in the {len(kept)} photos to train on; nothing can be learnt.")
     trained = training_dataset(kept, fields)
     return trained, None if validation is None else evaluation_dataset(validation, fields)
 
