@@ -23,6 +23,7 @@ PASSED_OVER = {
     "ProfilerHook": "it prints figures of time",
 }
 GREATER = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc")
+OPTIONS = {"save_best": "best-metric", "monitor": "early-stopping.metric"}
 KEPT = "jaxft keeps the last and the best state, whole, in its run directory"
 
 
@@ -87,16 +88,19 @@ def _checkpoint(section: Section, parts: int) -> Fields:
         section.values["save_best"] = best[0]
     if section.has("save_best"):
         if (monitor := section.take("save_best", text)) != "auto":
-            fields["best_metric"] = _figure(section, monitor)
+            fields["best_metric"] = _figure(section, "save_best", monitor)
     else:
         section.ignore("save_best", "rule", "greater_keys", "less_keys", because="there is no save_best to speak of")
     section.elsewhere("save_best", "rule", "greater_keys", "less_keys")
     return fields
 
 
-def _figure(section: Section, monitor: str) -> str:
+def _figure(section: Section, key: str, monitor: str) -> str:
     """A figure's name here, with a `-` before one that should be small."""
     name = monitor.rpartition("/")[2]
+    if name.startswith("AR"):
+        told = f"--{OPTIONS[key]} proposal_{name} or proposal_fast_{name}"
+        raise section.refused(key, monitor, f"jaxft has it for each kind of metric; leave it out, and write {told}")
     name = name if name.startswith(("bbox_", "segm_", "loss")) else f"bbox_{name}"
     rule = section.take("rule", text, None)
     greater, less = section.take("greater_keys", texts, GREATER), section.take("less_keys", texts, ("loss",))
@@ -136,7 +140,7 @@ def _average(section: Section, parts: int) -> Fields:
 def _early_stopping(section: Section, parts: int) -> Fields:
     return {
         "early_stopping": EarlyStopping(
-            metric=_figure(section, section.take("monitor", text)),
+            metric=_figure(section, "monitor", section.take("monitor", text)),
             patience=section.take("patience", whole, 5),
             min_delta=section.take("min_delta", number, 0.1),
             strict=section.take("strict", flag, False),

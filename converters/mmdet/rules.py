@@ -202,8 +202,9 @@ def _abstract_parameters(model: Mapping[str, Any]) -> list[Parameter]:
     try:
         abstract = nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # a number that no layer can have
-        told = f"model cannot be built with the sizes that it gives its layers: {' '.join(str(error).split())[:200].rstrip('.')}"
-        raise ConfigError("model", "model cannot be built", f"{told}.") from error
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        told = f"model cannot be built with the sizes that it gives its layers: {reason}."
+        raise ConfigError("model", "model cannot be built", told) from error
     return [
         Parameter(path, isinstance(owner, NORM_LAYERS), name == "bias")
         for path, owner, name, variable in walk(abstract)

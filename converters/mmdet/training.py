@@ -68,8 +68,8 @@ def _config(whole_config: Mapping[str, Any], ignored: list[Ignored]) -> Config:
     top = Section(whole_config, "", ignored)
     model = with_classes(model_dict(whole_config), None)
     parse(model, None, ignored)
-    counts = class_counts(model).items()
-    ignored += [Ignored(f"{path}.num_classes", count, "heads have as many classes as the data") for path, count in counts]
+    told = "heads have as many classes as the data"
+    ignored += [Ignored(f"{path}.num_classes", count, told) for path, count in class_counts(model).items()]
     if "data_preprocessor" in top.section("model").values:
         top.ignore("data_preprocessor", because="the model has one of its own")
     top.elsewhere("data_preprocessor")

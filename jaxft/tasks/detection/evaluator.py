@@ -1,14 +1,15 @@
 """The evaluation of a split: which rule scores it, and what is collected for that."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from jaxft.config import Data
 from jaxft.errors import UserError
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.found import Found, on_photo
-from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics
+from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics, coco_names
 from jaxft.tasks.detection.objects import ObjectSource
-from jaxft.tasks.detection.voc_metrics import voc_metrics
+from jaxft.tasks.detection.voc_metrics import voc_metrics, voc_names
 from jaxft.tasks.task import Metric, Prediction
 
 
@@ -33,6 +34,14 @@ def primary_metric(fields: Detection) -> Metric:
     kinds = fields.metric_kinds or ("bbox",)
     kind = "bbox" if "bbox" in kinds else kinds[0]
     return Metric(f"{kind}_mAP" if kind in ("bbox", "segm") else f"{kind}_AR@{MAIN_COUNT}")
+
+
+def possible_metrics(fields: Detection, classes: Sequence[str]) -> tuple[str, ...]:
+    """The figures that an evaluation may give."""
+    kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if fields.masks else ("bbox",))
+    coco = coco_names(kinds, classes, fields.proposal_nums)
+    voc = voc_names(fields.iou_thresholds, classes)
+    return {"coco": coco, "voc": voc}.get(fields.metric or "", tuple(dict.fromkeys((*coco, *voc))))
 
 
 class ObjectEvaluator:

@@ -65,6 +65,18 @@ def coco_metrics(
     return metrics
 
 
+def coco_names(kinds: Sequence[Kind], classes: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
+    """What `coco_metrics` may give; which of the classes and counts it does, depends on the photos."""
+    names = []
+    for kind in kinds:
+        if kind in ("bbox", "segm"):
+            ends = ("", "_50", "_75", *_SIZES, *(f"/{name}" for name in classes))
+            names += [f"{kind}_mAP{end}" for end in ends]
+        sizes = ("",) if kind == "proposal_fast" else ("", *_SIZES)
+        names += [f"{kind}_AR{size}@{count}" for count in sorted(counts) for size in sizes]
+    return tuple(names)
+
+
 def coco_truth(source: ObjectSource) -> COCO:
     """What is to be found as pycocotools' table, as `COCO(annotation_file)` would make it of these photos.
 

@@ -9,7 +9,7 @@ import pytest
 from jaxft.config import Config, Data, Detection, replace
 from jaxft.errors import UserError
 from jaxft.tasks.detection.data import open_dataset, open_datasets
-from jaxft.tasks.detection.evaluator import ObjectEvaluator, primary_metric, with_metric
+from jaxft.tasks.detection.evaluator import ObjectEvaluator, possible_metrics, primary_metric, with_metric
 from jaxft.tasks.detection.task import DetectionTask
 from tests.scenes import write_coco, write_voc
 from tests.tasks.detection.sets import voc_source
@@ -57,6 +57,10 @@ def test_the_fields_have_their_effect() -> None:
     assert (strict["bbox_AP50"], strict["bbox_AP90"], strict["bbox_mAP"]) == pytest.approx((0.5, 0, 0.25))
     assert figures(metric="coco", iou_thresholds=(0.5,))["bbox_mAP"] == pytest.approx(51 / 101)
     assert figures(metric="coco", iou_thresholds=(0.9,))["bbox_mAP"] == 0
+    some: tuple[dict[str, Any], ...] = ({}, {"metric": "voc"}, {"metric_kinds": ("bbox", "proposal", "proposal_fast")})
+    for fields in some:
+        assert set(figures(**fields)) <= set(possible_metrics(Detection(**fields), source.classes))
+    assert "bbox_mAPP" not in possible_metrics(Detection(), source.classes)
     kinds = figures(metric_kinds=("proposal", "proposal_fast"), proposal_nums=(10, 100))
     assert {"proposal_AR@10", "proposal_AR@100", "proposal_fast_AR@10"} <= kinds.keys()
     assert not any(name.startswith("bbox") for name in kinds)
