@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converters.mmdet.section import ConfigError, Section, flag, number, text, whole, wholes
+from converters.mmdet.section import ConfigError, Section, flag, number, text, texts, whole, wholes
 from jaxft.parts import ClassBalanced, Concat, Files, Part, Repeat
 
 COCO = (
@@ -61,8 +61,8 @@ def roots(*loaders: Any) -> str:
 def _roots(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         if "ann_file" in value:
-            root = value.get("data_root") or "."
-            yield root if isinstance(root, str) else "."  # which `_files` refuses by name
+            root = value.get("data_root")
+            yield root if isinstance(root, str) and root else "."  # what is no text, `_files` refuses
         for below in (value.get(name) for name in ("dataset", "datasets")):
             yield from _roots(below)
     elif isinstance(value, list | tuple):
@@ -75,15 +75,12 @@ def training_split(section: Section, root: str, *, infinite: bool) -> tuple[Spli
     _common(section)
     section.ignore("drop_last", because="an epoch has whole batches; the photos that are left come in another epoch")
     size = section.take("batch_size", whole, 1)
-    sampler = section.optional("sampler")
-    shuffle = True
-    if sampler.values:
-        kinds = ["DefaultSampler", *(["InfiniteSampler"] if infinite else [])]
-        sampler.type(kinds)
-        shuffle = sampler.take("shuffle", flag, True)
-        sampler.ignore("seed", because="the run's seed decides the order of photos")
-        sampler.ignore("round_up", because="jaxft's processes share each batch evenly")
-        sampler.done()
+    sampler = section.section("sampler")  # without one MMEngine fails, or, where it is None, does not shuffle
+    sampler.type(["DefaultSampler", *(["InfiniteSampler"] if infinite else [])])
+    shuffle = sampler.take("shuffle", flag, True)
+    sampler.ignore("seed", because="the run's seed decides the order of photos")
+    sampler.ignore("round_up", because="jaxft's processes share each batch evenly")
+    sampler.done()
     if section.has("batch_sampler"):
         batches = section.section("batch_sampler")
         batches.type(["AspectRatioBatchSampler"])
@@ -224,8 +221,11 @@ def _filter(section: Section, kind: str) -> dict[str, Any]:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """A list of names."""
-    return (value,) if isinstance(value, str) else tuple(text(item) for item in value)
+    """A list of names, or a text file with a name a line."""
+    if isinstance(value, str) and os.path.isfile(value):
+        with open(value, encoding="utf-8") as lines:
+            return tuple(line.rstrip("\n\r") for line in lines)
+    return texts(value)
 
 
 def _indices(value: Any) -> int | tuple[int, ...]:

@@ -14,7 +14,7 @@ PASSED_OVER = {
     "DistSamplerSeedHook": "each epoch has an order of its own anyway",
     "DetVisualizationHook": "jaxft draws what its own settings say",
     "CheckInvalidLossHook": "a loss that is no number always ends the run",
-    "NumClassCheckHook": "heads and data are always compared",
+    "NumClassCheckHook": "heads always have as many classes as the data",
     "SyncBuffersHook": "statistics are the same on all devices",
     "SyncNormHook": "statistics are the same on all devices",
     "SetEpochInfoHook": "no loss here depends on the epoch",
@@ -23,16 +23,18 @@ PASSED_OVER = {
     "ProfilerHook": "it prints figures of time",
 }
 GREATER = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc")
+OPTIONS = {"save_best": "best-metric", "monitor": "early-stopping.metric"}
 KEPT = "jaxft keeps the last and the best state, whole, in its run directory"
 
 
 def read_hooks(top: Section, parts: int) -> Fields:
     """The fields of `jaxft.config.Config` that the hooks give; a step has `parts` of MMEngine's iterations."""
     found: Fields = {}
+    kinds: set[str] = set()
     default = top.optional("default_hooks")
     for name in list(default.values):
         if default.has(name):
-            found |= _hook(default.section(name), parts)
+            found |= _hook(default.section(name), parts, kinds)
         elif name == "param_scheduler":
             key = default.key(name)
             raise ConfigError(key, key, f"{key} is None; leave out param_scheduler for a rate that stays.")
@@ -40,11 +42,11 @@ def read_hooks(top: Section, parts: int) -> Fields:
             default.elsewhere(name)
     default.done()
     for section in top.listed("custom_hooks"):
-        found |= _hook(section, parts)
+        found |= _hook(section, parts, kinds)
     return found
 
 
-def _hook(section: Section, parts: int) -> Fields:
+def _hook(section: Section, parts: int, kinds: set[str]) -> Fields:
     readers: dict[str, Callable[[Section, int], Fields]] = {
         "LoggerHook": _logger,
         "ParamSchedulerHook": lambda section, parts: {},
@@ -57,6 +59,9 @@ def _hook(section: Section, parts: int) -> Fields:
     if kind in PASSED_OVER:
         section.pass_over(kind, because=PASSED_OVER[kind])
         return {}
+    if kind in kinds:
+        raise section.refused("type", kind, "there is another one before, and jaxft has one of each kind")
+    kinds.add(kind)
     fields = readers[kind](section, parts)
     section.done()
     return fields
@@ -83,16 +88,19 @@ def _checkpoint(section: Section, parts: int) -> Fields:
         section.values["save_best"] = best[0]
     if section.has("save_best"):
         if (monitor := section.take("save_best", text)) != "auto":
-            fields["best_metric"] = _figure(section, monitor)
+            fields["best_metric"] = _figure(section, "save_best", monitor)
     else:
         section.ignore("save_best", "rule", "greater_keys", "less_keys", because="there is no save_best to speak of")
     section.elsewhere("save_best", "rule", "greater_keys", "less_keys")
     return fields
 
 
-def _figure(section: Section, monitor: str) -> str:
+def _figure(section: Section, key: str, monitor: str) -> str:
     """A figure's name here, with a `-` before one that should be small."""
     name = monitor.rpartition("/")[2]
+    if name.startswith("AR"):
+        told = f"--{OPTIONS[key]} proposal_{name} or proposal_fast_{name}"
+        raise section.refused(key, monitor, f"jaxft has it for each kind of metric; leave it out, and write {told}")
     name = name if name.startswith(("bbox_", "segm_", "loss")) else f"bbox_{name}"
     rule = section.take("rule", text, None)
     greater, less = section.take("greater_keys", texts, GREATER), section.take("less_keys", texts, ("loss",))
@@ -132,7 +140,7 @@ def _average(section: Section, parts: int) -> Fields:
 def _early_stopping(section: Section, parts: int) -> Fields:
     return {
         "early_stopping": EarlyStopping(
-            metric=_figure(section, section.take("monitor", text)),
+            metric=_figure(section, "monitor", section.take("monitor", text)),
             patience=section.take("patience", whole, 5),
             min_delta=section.take("min_delta", number, 0.1),
             strict=section.take("strict", flag, False),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from converters.mmdet.section import Section, flag, number, numbers, text, whole
+from converters.mmdet.section import Section, flag, number, pair, text, whole
 from jaxft.config import Optimizer
 
 NAMES = {"SGD": "sgd", "Adam": "adam", "AdamW": "adamw"}
@@ -57,10 +57,7 @@ def _optimizer(section: Section) -> dict[str, Any]:
         }
         section.only(dampening=0)
     else:
-        options |= {
-            "betas": section.take("betas", numbers, (0.9, 0.999)),
-            "eps": section.take("eps", number, 1e-8),
-        }
+        options |= {"betas": section.take("betas", pair, (0.9, 0.999)), "eps": section.take("eps", number, 1e-8)}
         section.only(amsgrad=False)
     options["weight_decay"] = section.take("weight_decay", number, 0.01 if kind == "AdamW" else 0.0)
     section.only(maximize=False, differentiable=False)

@@ -30,17 +30,17 @@ REFUSED = {
 }
 
 
-def training_steps(steps: Sequence[Section], *, masks: bool, labels: bool) -> tuple[Transform, ...]:
+def training_steps(split: Split, *, masks: bool, labels: bool) -> tuple[Transform, ...]:
     """The steps of a training pipeline.
 
     Args:
-        steps: its entries.
+        split: its split.
         masks: whether the model learns masks.
         labels: whether it tells classes apart.
     """
     made: list[Transform] = []
-    annotated = False
-    for step in steps:
+    annotated, complete = False, _whole(split.pipeline)
+    for step in split.pipeline:
         kind = _kind(step, STEPS)
         if kind == "LoadAnnotations":
             _annotations(step, masks=masks, labels=labels)
@@ -52,14 +52,17 @@ def training_steps(steps: Sequence[Section], *, masks: bool, labels: bool) -> tu
             _loading(step, kind)
         else:
             made.append(_step(step, kind))
-    if steps and not annotated:
-        key = steps[0].path.rpartition(".")[0]
+    if not annotated:
+        key = f"{split.where}.pipeline"
         raise ConfigError(key, key, f"{key} has no LoadAnnotations, so there is nothing to learn from.")
+    if not complete:
+        raise _not_whole(split)
     return tuple(made)
 
 
 def evaluation_steps(splits: Mapping[str, Split]) -> tuple[TestTransform, ...]:
     """The steps before an evaluation, which all splits that are not trained on must have in common."""
+    broken = [split for split in splits.values() if not _whole(split.pipeline)]
     found = {name: _evaluation_steps(split.pipeline) for name, split in splits.items()}
     (first, steps), *others = found.items()
     for name, other in others:
@@ -68,6 +71,8 @@ def evaluation_steps(splits: Mapping[str, Split]) -> tuple[TestTransform, ...]:
             raise ConfigError(
                 key, key, f"{key} is another one than that of {splits[first].where}; jaxft has one for evaluations."
             )
+    if broken:
+        raise _not_whole(broken[0])
     return steps
 
 
@@ -82,6 +87,18 @@ def _evaluation_steps(steps: Sequence[Section]) -> tuple[TestTransform, ...]:
         else:
             made.append(step.fields(TEST, **_arguments(step, kind)))
     return tuple(made)
+
+
+def _whole(steps: Sequence[Section]) -> bool:
+    """Whether steps begin and end as those of MMDetection must; asked before they are read."""
+    kinds = [str(step.values.get("type", "")).rpartition(".")[2] for step in steps]
+    first, _, last = LOADING
+    return kinds[:1] == [first] and kinds[-1:] == [last] and (kinds.count(first), kinds.count(last)) == (1, 1)
+
+
+def _not_whole(split: Split) -> ConfigError:
+    key = f"{split.where}.pipeline"
+    return ConfigError(key, key, f"{key}: one {LOADING[0]} must be the first step, one {LOADING[-1]} the last.")
 
 
 def padded(transforms: tuple[Transform, ...], divisor: int) -> tuple[HeightWidth, ...]:
@@ -132,6 +149,8 @@ def _annotations(step: Section, *, masks: bool, labels: bool) -> None:
 def _step(step: Section, kind: str) -> Transform:
     if kind == "RandomChoice":
         lists = step.values.pop("transforms", ())
+        if not isinstance(lists, list | tuple):
+            raise step.refused("transforms", lists, "a list of steps, or of lists of them, was expected")
         lists = [item if isinstance(item, list | tuple) else [item] for item in lists]
         made = [
             [
@@ -202,7 +221,10 @@ def preprocessing(model: Section) -> dict[str, Any]:
         augment.only(img_pad_value=0, mask_pad_value=0, pad_seg=False)
         augment.ignore("pad_mask", because="masks are always padded as their photos are")
         augment.ignore("seg_pad_value", because="no semantic maps are read")
-        made["pad_shapes"] = (augment.take("size", wholes),)
+        size = augment.take("size", wholes)
+        if len(size) != 2 or min(size) < 1:
+            raise augment.refused("size", size, "height and width of a photo were expected")
+        made["pad_shapes"] = (size,)
         augment.done()
     section.done()
     return made

@@ -11,7 +11,7 @@ from typing import Any
 from flax import nnx
 
 from converters.mmdet.model import parse, structure
-from converters.mmdet.section import ConfigError, Ignored, Section, flag, number
+from converters.mmdet.section import ConfigError, Ignored, Section, flag, number, whole
 from jaxft.config import Rule
 from jaxft.models.detectors.backbones.context_block import MapNorm
 from jaxft.models.layers import BatchNorm, GroupNorm, LayerNorm
@@ -23,6 +23,7 @@ NORM_LAYERS = (BatchNorm, GroupNorm, LayerNorm, MapNorm)
 NORM_NAMES = (".bn", ".bn[0-9]", ".gn", ".gn[0-9]", ".downsample.[12]", ".stem.[147]")
 NORM_BIASES = (*(f"{name}.bias" for name in NORM_NAMES), ".fuse_layers.*.1.bias", ".transition*.1.bias")
 NORMS = (*NORM_NAMES, *NORM_BIASES[-2:], ".fuse_layers.*.1.scale", ".transition*.1.scale")
+STAGES = 4
 CONTEXT = ".context_block.channel_add_conv.1"  # which no `norm_cfg` speaks of
 # The parts whose `norm_cfg` can freeze their normalization.
 REGIONS = ("backbone", "neck", "bbox_head", "roi_head.bbox_head", "roi_head.mask_head")
@@ -46,6 +47,12 @@ class Parameter:
     norm: bool
     bias: bool
 
+    @property
+    def name(self) -> str:
+        """Its name in PyTorch, in which MMEngine looks for the keys of `custom_keys`."""
+        layer, _, leaf = self.path.rpartition(".")
+        return f"{layer}.weight" if leaf == "kernel" or (self.norm and leaf == "scale") else self.path
+
 
 _KNOWN: dict[str, list[Parameter]] = {}  # by the structure of the model, which takes a quarter of a second to build
 
@@ -67,7 +74,9 @@ class Paramwise:
         self.keys = {key: _factors(section, key, keys[key]) for key in sorted(sorted(keys), key=len, reverse=True)}
         section.done()
         backbone = Section(model["backbone"], "model.backbone")
-        self.stages = backbone.take("frozen_stages", int, -1)
+        self.stages = backbone.take("frozen_stages", whole, -1)
+        if self.stages > STAGES:
+            raise backbone.refused("frozen_stages", self.stages, f"a backbone has {STAGES} stages")
         self.norm_eval = backbone.take("norm_eval", flag, True)
         self.norms = dict(_norms(model))
         self.frozen_norms = tuple(region for region, trained in self.norms.items() if not trained)
@@ -87,7 +96,7 @@ class Paramwise:
         if parameter.norm and CONTEXT not in path and any(path.startswith(f"{part}.") for part in self.frozen_norms):
             return self._held(path)
         for key, (rate, decay) in self.keys.items():
-            if key in path:
+            if key in parameter.name:
                 return Wish(rate=rate, decay=decay, batch_norm=mode)
         if parameter.norm:
             return Wish(decay=self.norm_bias_decay if parameter.bias else self.norm_decay, batch_norm=mode)
@@ -107,8 +116,9 @@ class Paramwise:
             norms = [f"{region}*{name}" for name in (*NORMS, CONTEXT)]
             biases = [f"{region}*{name}" for name in (*NORM_BIASES, f"{CONTEXT}.bias")]
             for key, (rate, decay) in self.keys.items():
-                pattern = f"{key}*" if key.startswith("backbone") else f"{region}*{key}*"
-                rules.append((pattern, Wish(rate=rate, decay=decay, batch_norm=mode)))
+                for leaf in dict.fromkeys((key, key.replace("weight", "kernel"), key.replace("weight", "scale"))):
+                    pattern = f"{leaf}*" if leaf.startswith("backbone") else f"{region}*{leaf}*"
+                    rules.append((pattern, Wish(rate=rate, decay=decay, batch_norm=mode)))
             if self.norm_decay != 1 or self.bias_rate != 1 or self.bias_decay != 1:
                 if self.norm_bias_decay != self.norm_decay:
                     rules += [(name, Wish(decay=self.norm_bias_decay, batch_norm=mode)) for name in biases]
@@ -150,6 +160,10 @@ def read_rules(model: Mapping[str, Any], paramwise: Section) -> tuple[Rule, ...]
         if not any(parameter.norm and parameter.path.startswith(f"{region}.") for parameter in parameters):
             key = f"model.{region}.norm_cfg.requires_grad"
             paramwise.ignored.append(Ignored(key, trained, "that part has no normalization"))
+    for key in wishes.keys:
+        if not any(key in parameter.name for parameter in parameters):
+            told = "no parameter of the model has this in its name"
+            paramwise.ignored.append(Ignored(paramwise.key(f"custom_keys.{key}"), None, told))
     rules = _first_matches(wishes.candidates(), [parameter.path for parameter in parameters])
     for parameter in parameters:
         given = next((wish for pattern, wish in rules if matches(pattern, parameter.path)), None)
@@ -187,9 +201,10 @@ def _abstract_parameters(model: Mapping[str, Any]) -> list[Parameter]:
     part = parse(model)
     try:
         abstract = nnx.eval_shape(lambda: part(rngs=initial_rngs(0)))
-    except (ArithmeticError, ValueError, TypeError) as error:  # such as a layer of -1 channels
-        told = f"model cannot be built with the numbers that it has ({str(error).partition(chr(10))[0]})."
-        raise ConfigError("model", "model with impossible numbers", told) from error
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # a number that no layer can have
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        told = f"model cannot be built with the sizes that it gives its layers: {reason}."
+        raise ConfigError("model", "model cannot be built", told) from error
     return [
         Parameter(path, isinstance(owner, NORM_LAYERS), name == "bias")
         for path, owner, name, variable in walk(abstract)

@@ -269,12 +269,18 @@ def positives(value: Any) -> tuple[float, ...]:
     return found
 
 
+def pair(value: Any) -> tuple[float, float]:
+    """A list of two numbers."""
+    first, second = numbers(value)
+    return first, second
+
+
 def side(value: Any) -> int:
     """The side of a square."""
-    pair = wholes(value) if isinstance(value, list | tuple) else (whole(value),) * 2
-    if len(set(pair)) != 1:
+    sides = wholes(value) if isinstance(value, list | tuple) else (whole(value),) * 2
+    if len(set(sides)) != 1:
         raise ValueError(value)
-    return pair[0]
+    return sides[0]
 
 
 def _items(value: Any) -> Sequence[Any]:

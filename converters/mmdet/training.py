@@ -16,7 +16,7 @@ from converters.mmdet import data, pipeline
 from converters.mmdet.evaluation import read_evaluators
 from converters.mmdet.file import is_mmdet, read
 from converters.mmdet.hooks import read_hooks
-from converters.mmdet.model import model_dict, parse, with_classes
+from converters.mmdet.model import class_counts, model_dict, parse, with_classes
 from converters.mmdet.optimizer import read_wrapper
 from converters.mmdet.rules import read_rules
 from converters.mmdet.runner import close
@@ -68,6 +68,8 @@ def _config(whole_config: Mapping[str, Any], ignored: list[Ignored]) -> Config:
     top = Section(whole_config, "", ignored)
     model = with_classes(model_dict(whole_config), None)
     parse(model, None, ignored)
+    told = "heads have as many classes as the data"
+    ignored += [Ignored(f"{path}.num_classes", count, told) for path, count in class_counts(model).items()]
     if "data_preprocessor" in top.section("model").values:
         top.ignore("data_preprocessor", because="the model has one of its own")
     top.elsewhere("data_preprocessor")
@@ -110,16 +112,21 @@ def _data(top: Section, model: Mapping[str, Any], loop: Loop) -> tuple[Data, Det
     top.elsewhere("val_dataloader", "test_dataloader")
     data.same_classes(train, tuple(splits.values()))
     fields = pipeline.preprocessing(Section(model, "model", top.ignored))
-    fields["transforms"] = pipeline.training_steps(train.pipeline, masks=masks, labels=not alone)
+    fields["transforms"] = pipeline.training_steps(train, masks=masks, labels=not alone)
     if fields.get("pad_shapes") == pipeline.padded(fields["transforms"], fields["divisor"]):
         del fields["pad_shapes"]  # which the training photos have anyway; those of an evaluation are not padded to it
     if splits:
         fields["test_transforms"] = pipeline.evaluation_steps(splits)
     if "val" in splits:
-        read_evaluation_loop(top.optional("val_cfg"), "ValLoop")
+        if not top.has("val_cfg"):
+            told = "with a val_dataloader there must be one; without validation all of val_dataloader, val_cfg and "
+            raise top.refused("val_cfg", None, f"{told}val_evaluator are None")
+        read_evaluation_loop(top.section("val_cfg"), "ValLoop")
         fields |= read_evaluators(top, "val_evaluator", splits["val"].part, root, masks=masks)
     else:
         top.only(val_cfg=None, val_evaluator=None)
+        if "test" in splits and top.has("test_evaluator"):
+            fields |= read_evaluators(top, "test_evaluator", splits["test"].part, root, masks=masks)
     photos = Data(
         source="coco",
         root=root,
@@ -195,4 +202,5 @@ def load_any(path: Path) -> Reading:
     try:
         return read_config(path)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        told = str(error)
+        raise UserError(told if told.startswith(str(path)) else f"{path}: {told}") from error

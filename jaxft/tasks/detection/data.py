@@ -46,6 +46,9 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             f"{train.where} has no photo to train on: {len(train)} photos, none of which has an object and sides of "
             f"{fields.min_side} pixels (--task.keep-empty, --task.min-side)."
         )
+    for source, purpose in ((kept, "train on"), (validation, "evaluate")):
+        if source is not None and not any(len(example.objects.labels) for example in source.examples):
+            raise UserError(f"{source.where} has no object to find in the {len(source)} photos to {purpose}.")
     # Every worker process holds the source, and the entries take more memory than all else.
     learned = replace(kept, examples=tuple(example._replace(truth=()) for example in kept.examples))
     trained = training_dataset(learned, fields)
@@ -82,11 +85,22 @@ def open_source(
         classes = data.classes
     part = data.splits.get(split)
     if part is None:
+        _check_there(data, split)
         source = _read(data, fields, _by_pattern(data, split), classes)
     else:
         source = _open(data, fields, part if training else _once(part, split), classes)
     source = replace(source, check_how=data.check)
     return source if data.single_class is None else source.as_one_class(data.single_class)
+
+
+def _check_there(data: Data, split: str) -> None:
+    """Refuses the name of a split that neither `data.splits` nor a file has, where there are splits to mean."""
+    files = _by_pattern(data, split)
+    file = data_root(data) / files.annotation_file
+    if data.splits and not file.exists():
+        raise UserError(
+            f"There is no split {split!r}: data.splits has {', '.join(data.splits)}, and there is no file {file}."
+        )
 
 
 def _by_pattern(data: Data, split: str) -> Files:

@@ -60,10 +60,12 @@ def describe(file: Path) -> tuple[Described, list[str]]:
         What it says, and what is wrong with it, each the rest of a sentence about the file.
 
     Raises:
-        UserError: it is no XML, or has a document type, in which entities could be defined.
+        UserError: it is no XML, no annotation, or has a document type, in which entities could be defined.
         OSError, ValueError, LookupError: it cannot be read.
     """
     tree = _parse(file.read_bytes())
+    if tree.tag.lower() != "annotation":
+        raise UserError(f"is no annotation of VOC: its outermost element is <{tree.tag[:60]}>, not <annotation>")
     size, problem = _SIZE.read(_texts(tree, ("width", "height"), "size/"))
     mistakes = [f": its size {problem}"] if problem else []
     things = []

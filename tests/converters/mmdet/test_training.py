@@ -243,6 +243,28 @@ def test_a_file_without_validation_trains_without_it(tmp_path: Path) -> None:
     assert "train_cfg.val_interval: nothing is evaluated." in "\n".join(reading.told())
 
 
+def test_a_test_split_alone_is_judged_by_its_own_evaluator(tmp_path: Path) -> None:
+    text = "val_dataloader = None\nval_evaluator = None\nval_cfg = None\n"
+    text += "test_evaluator = dict(_delete_=True, type='VOCMetric', eval_mode='area')\n"
+    task = read_config(written(tmp_path, RETINA, text)).config.task
+    assert (task.metric, task.voc_mode) == ("voc", "area")
+
+
+def test_classes_may_be_a_file_of_names(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("cat\nbig dog\n")
+    dataset = f"dict(dataset=dict(metainfo=dict(classes={str(tmp_path / 'classes.txt')!r})))"
+    text = "".join(f"{name}_dataloader = {dataset}\n" for name in ("train", "val", "test"))
+    assert read_config(written(tmp_path, RETINA, text)).config.data.classes == ("cat", "big dog")
+
+
+def test_custom_keys_are_those_of_pytorchs_names(tmp_path: Path) -> None:
+    text = "optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'retina_cls.weight': dict(lr_mult=3.), 'layer9': {}}))"
+    reading = read_config(written(tmp_path, RETINA, text))
+    assert [rule.pattern for rule in reading.config.phases[0].rules if rule.lr_scale == 3] == ["*retina_cls.kernel*"]
+    told = {entry.key: entry.reason for entry in reading.ignored}
+    assert told["optim_wrapper.paramwise_cfg.custom_keys.layer9"] == "no parameter of the model has this in its name"
+
+
 def test_data_sets_are_balanced_and_joined() -> None:
     balanced = read_config("mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py").config.data
     train = balanced.splits["train"]
@@ -311,7 +333,8 @@ def test_hooks_that_decide_something(tmp_path: Path) -> None:
     assert (settings.best_metric, settings.log_every) == ("bbox_mAP_75", 7)
     assert (settings.evaluate_every, settings.evaluate_from) == (3, 5)
     told = {entry.key: entry.reason for entry in reading.ignored}
-    assert told["custom_hooks.2"] == "heads and data are always compared"
+    assert told["custom_hooks.2"] == "heads always have as many classes as the data"
+    assert told["model.bbox_head.num_classes"] == "heads have as many classes as the data"
     assert "last and the best" in told["default_hooks.checkpoint.max_keep_ckpts"]
     plain = "custom_hooks = [dict(type='EMAHook', momentum=0.01, interval=2)]"
     averaged = read_config(written(tmp_path, RETINA, plain)).config
@@ -355,7 +378,10 @@ VAL = "val_dataloader = dict(dataset=dict({}))"
 STEP = "train_dataloader = dict(dataset=dict(pipeline=[dict({})]))"
 LOADED = "type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict("
 PREPROCESSOR = "model = dict(data_preprocessor=dict({}))"
+FIXED = "batch_augments=[dict(type='BatchFixedSizePad', size=(9,))]"
+ADAM = "optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1., betas=(0.9,)))"
 REFUSED = [
+    (ADAM, r"optim_wrapper\.optimizer\.betas is \(0\.9,\); a list of two numbers was expected"),
     ("optim_wrapper = dict(optimizer=dict(_delete_=True, type='Lion', lr=1.))", r"optimizer\.type is 'Lion'"),
     ("optim_wrapper = dict(constructor='LayerDecay')", r"optim_wrapper\.constructor is 'LayerDecay'"),
     ("optim_wrapper = dict(paramwise_cfg=dict(dwconv_decay_mult=0.))", r"paramwise_cfg\.dwconv_decay_mult is 0"),
@@ -383,6 +409,8 @@ REFUSED = [
     ("train_dataloader = dict(batch_sampler=dict(type='Mine'))", r"train_dataloader\.batch_sampler\.type is 'Mine'"),
     ("train_dataloader = dict(collate_fn=dict(type='mine'))", r"train_dataloader\.collate_fn\.type is 'mine'"),
     ("train_dataloader = dict(speed=3)", r"train_dataloader\.speed: jaxft does not know this setting"),
+    ("train_dataloader = dict(sampler=None)", r"train_dataloader\.sampler is None; a dict was expected"),
+    (TRAIN.format("data_root=5"), r"train_dataloader\.dataset\.data_root is 5; a name was expected"),
     (STEP.format("type='Mosaic'"), r"train_dataloader\.dataset\.pipeline\.0\.type is 'Mosaic'"),
     (STEP.format("type='InstaBoost'"), r"pipeline\.0\.type is 'InstaBoost': it needs the package instaboostfast"),
     (STEP.format(f"{LOADED}type='Resize', scale=(9, 9), ratio=2"), r"pipeline\.2\.ratio: jaxft does not know"),
@@ -395,6 +423,12 @@ REFUSED = [
     (STEP.format("type='Resize', scale=(9, 9)), dict(type='LoadAnnotations'"), r"pipeline\.1\.type: annotations must"),
     (STEP.format("type='LoadAnnotations', with_label=False"), r"pipeline\.0\.with_label is False, but the model"),
     (STEP.format("type='LoadAnnotations', with_mask=True"), r"pipeline\.0\.with_mask is True, but the model learns no"),
+    (TRAIN.format("pipeline=[]"), r"train_dataloader\.dataset\.pipeline has no LoadAnnotations"),
+    (
+        STEP.format(f"{LOADED}type='Resize', scale=(9, 9)"),
+        r"dataset\.pipeline: one LoadImageFromFile must be",
+    ),
+    (STEP.format(f"{LOADED}type='RandomChoice', transforms=5"), r"pipeline\.2\.transforms is 5; a list of steps"),
     (VAL.format("pipeline=[dict(type='RandomFlip')]"), r"val_dataloader\.dataset\.pipeline\.0\.type is 'RandomFlip'"),
     (VAL.format("pipeline=[dict(type='Resize', scale=9)]"), r"test_dataloader\.dataset\.pipeline is another one than"),
     ("val_evaluator = dict(ann_file='other.json')", r"val_evaluator\.ann_file is 'other\.json'; .*data set, data/coco"),
@@ -404,15 +438,31 @@ REFUSED = [
     ("val_evaluator = dict(format_only=True)", r"val_evaluator\.format_only is True"),
     ("val_evaluator = dict(proposal_nums=(1, 10))", r"val_evaluator\.proposal_nums is .*; 100 must be among them"),
     ("val_evaluator = dict(_delete_=True, type='VOCMetric', metric='recall')", r"val_evaluator\.metric is 'recall'"),
+    ("val_cfg = None", r"val_cfg is None; with a val_dataloader there must be one"),
     ("val_dataloader = None", r"val_cfg is .*; jaxft knows none only"),
     ("custom_hooks = [dict(type='MyHook')]", r"custom_hooks\.0\.type is 'MyHook'"),
     ("custom_hooks = [dict(type='YOLOXModeSwitchHook')]", r"custom_hooks\.0\.type is 'YOLOXModeSwitchHook'"),
     ("custom_hooks = [dict(type='EMAHook', begin_epoch=3)]", r"custom_hooks\.0\.begin_epoch is 3"),
     ("custom_hooks = [dict(type='EMAHook', ema_type='StochasticWeightAverage')]", r"0\.ema_type is 'Stochastic"),
     ("custom_hooks = [dict(type='EarlyStoppingHook', monitor='x')]", r"0\.rule is None; whether a large or a small x"),
+    ("custom_hooks = [dict(type='EMAHook'), dict(type='EMAHook')]", r"custom_hooks\.1\.type is 'EMAHook'; there is an"),
+    ("custom_hooks = [dict(type='LoggerHook')]", r"custom_hooks\.0\.type is 'LoggerHook'; there is another one"),
     ("default_hooks = dict(param_scheduler=None)", r"default_hooks\.param_scheduler is None; leave out"),
+    (
+        "default_hooks = dict(checkpoint=dict(save_best='coco/AR@100'))",
+        r"save_best is 'coco/AR@100'; .*--best-metric",
+    ),
     ("default_hooks = dict(checkpoint=dict(save_best=['a', 'b']))", r"checkpoint\.save_best is .*by one figure"),
     (PREPROCESSOR.format("type='Mine'"), r"model\.data_preprocessor\.type is 'Mine'"),
+    (PREPROCESSOR.format("pad_size_divisor=0"), r"pad_size_divisor is 0; a whole number from 1"),
+    (PREPROCESSOR.format("batch_augments=5"), r"model\.data_preprocessor\.batch_augments is 5, not a list"),
+    (PREPROCESSOR.format(FIXED), r"batch_augments\.0\.size is \(9,\); height and width"),
+    ("model = dict(backbone=dict(frozen_stages=5))", r"model\.backbone\.frozen_stages is 5; a backbone has 4 stages"),
+    ("model = dict(backbone=dict(frozen_stages=1.5))", r"model\.backbone\.frozen_stages is 1\.5; a whole number"),
+    (
+        "model = dict(bbox_head=dict(feat_channels=-1))",
+        r"model cannot be built with the sizes that it gives",
+    ),
     (PREPROCESSOR.format("pad_value=114"), r"model\.data_preprocessor\.pad_value is 114"),
     (PREPROCESSOR.format("rgb_to_bgr=True"), r"model\.data_preprocessor\.rgb_to_bgr is True; not both"),
     (PREPROCESSOR.format("boxtype2tensor=False"), r"model\.data_preprocessor\.boxtype2tensor is False"),

@@ -202,6 +202,20 @@ def test_mistakes_are_named(root: Path) -> None:
         opened(root, files("a", indices=(1, 8)))
     with pytest.raises(UserError, match="There is no annotation file"):
         opened(root, files("c"))
+    data = Data(source="coco", root=str(root), splits={"train": files("a")}, train="trian", classes=CLASSES)
+    with pytest.raises(UserError, match=r"There is no split 'trian': data\.splits has train, and there is no file"):
+        open_datasets(data, FIELDS, 0)
+
+
+def test_a_split_without_any_object_is_refused(root: Path, tmp_path: Path) -> None:
+    some = files("a")
+    content = json.loads((root / some.root / some.annotation_file).read_text())
+    (tmp_path / "none.json").write_text(json.dumps(content | {"annotations": []}))
+    none = Files(root=str(tmp_path), annotation_file="none.json")
+    for train, val, purpose in ((none, some, "train on"), (some, none, "evaluate")):
+        data = Data(source="coco", root=str(root), splits={"train": train, "val": val}, classes=CLASSES)
+        with pytest.raises(UserError, match=rf"none\.json has no object to find in the 8 photos to {purpose}"):
+            open_datasets(data, FIELDS, 0)
 
 
 # On the command line

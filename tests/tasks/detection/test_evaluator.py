@@ -80,6 +80,10 @@ def test_the_fields_have_their_effect() -> None:
     assert (strict["bbox_AP50"], strict["bbox_AP90"], strict["bbox_mAP"]) == pytest.approx((0.5, 0, 0.25))
     assert figures(metric="coco", iou_thresholds=(0.5,))["bbox_mAP"] == pytest.approx(51 / 101)
     assert figures(metric="coco", iou_thresholds=(0.9,))["bbox_mAP"] == 0
+    some: tuple[dict[str, Any], ...] = ({}, {"metric": "voc"}, {"metric_kinds": ("bbox", "proposal", "proposal_fast")})
+    for fields in some:
+        assert set(figures(**fields)) <= set(metric_names(Detection(**fields), source.classes))
+    assert "bbox_mAPP" not in metric_names(Detection(), source.classes)
     kinds = figures(metric_kinds=("proposal", "proposal_fast"), proposal_nums=(10, 100))
     assert {"proposal_AR@10", "proposal_AR@100", "proposal_fast_AR@10"} <= kinds.keys()
     assert not any(name.startswith("bbox") for name in kinds)

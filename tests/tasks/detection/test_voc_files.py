@@ -121,6 +121,12 @@ def test_what_is_not_called_difficult_is_not(root: Path, text: str) -> None:
     assert read_voc(root, "train")[0].objects.ignored.tolist() == [False]
 
 
+def test_a_document_of_another_kind_is_no_photo_without_objects(root: Path) -> None:
+    (root / "Annotations" / "a.xml").write_text("<html></html>")
+    with pytest.raises(UserError, match=r"a\.xml is no annotation of VOC: its outermost element is <html>"):
+        read_voc(root, "train")
+
+
 LISTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda file: file.write_text("\n\n"), "names no photo"),
     "no text": (lambda file: file.write_bytes(b"\xff\xfe\xff"), "cannot be read"),
