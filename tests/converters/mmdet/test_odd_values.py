@@ -40,17 +40,17 @@ def places(value: Any, place: Key = ()) -> Iterator[Key]:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("optim_wrapper.optimizer.betas", [], r"Optimizer\.betas"),
-        ("optim_wrapper.optimizer.betas", [0.9, 0.9, 0.9], r"Optimizer\.betas"),
+        ("optim_wrapper.optimizer.betas", [], r"optimizer\.betas is \[\]; a list of two numbers"),
+        ("optim_wrapper.optimizer.betas", [0.9, 0.9, 0.9], r"optimizer\.betas is .*; a list of two numbers"),
         ("train_dataloader.dataset.data_root", -1, r"train_dataloader\.dataset\.data_root is -1"),
         ("model.data_preprocessor.pad_size_divisor", 0, r"pad_size_divisor is 0; a positive number"),
         ("model.data_preprocessor.batch_augments", "x", r"batch_augments is 'x', not a list"),
         ("model.data_preprocessor.batch_augments", ["x"], r"batch_augments\.0 is 'x'; a dict"),
         ("model.rpn_head.anchor_generator.ratios", [1, 0], r"anchor_generator\.ratios is \[1, 0\]; a list of positive"),
         ("model.roi_head.bbox_head.num_classes", [], r"num_classes is \[\]"),
-        ("model.neck.in_channels", [256, 512, 0, 2048], r"model cannot be built with the numbers .*division by zero"),
-        ("model.roi_head.bbox_head.num_classes", -1, r"model cannot be built with the numbers that it has"),
-        ("model.data_preprocessor.batch_augments.0.size", [1, 2, 3], r"Detection\.pad_shapes"),
+        ("model.neck.in_channels", [256, 512, 0, 2048], r"model cannot be built with the sizes .*division by zero"),
+        ("model.roi_head.bbox_head.num_classes", -1, r"model cannot be built with the sizes that it gives"),
+        ("model.data_preprocessor.batch_augments.0.size", [1, 2, 3], r"size is \(1, 2, 3\); height and width"),
     ],
 )
 def test_it_is_named(key: str, value: Any, message: str) -> None:

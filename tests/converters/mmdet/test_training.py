@@ -454,7 +454,7 @@ REFUSED = [
     ),
     ("default_hooks = dict(checkpoint=dict(save_best=['a', 'b']))", r"checkpoint\.save_best is .*by one figure"),
     (PREPROCESSOR.format("type='Mine'"), r"model\.data_preprocessor\.type is 'Mine'"),
-    (PREPROCESSOR.format("pad_size_divisor=0"), r"pad_size_divisor is 0; a whole number from 1"),
+    (PREPROCESSOR.format("pad_size_divisor=0"), r"pad_size_divisor is 0; a positive number"),
     (PREPROCESSOR.format("batch_augments=5"), r"model\.data_preprocessor\.batch_augments is 5, not a list"),
     (PREPROCESSOR.format(FIXED), r"batch_augments\.0\.size is \(9,\); height and width"),
     ("model = dict(backbone=dict(frozen_stages=5))", r"model\.backbone\.frozen_stages is 5; a backbone has 4 stages"),
