@@ -70,8 +70,7 @@ class Pretrained:
     """Expected hash of the file, or its first digits."""
     skip: tuple[str, ...] = ()
     """Patterns of names to leave out of the checkpoint; these parts start fresh. A new head must be named here, by its
-    path or as @head, which is the class-dependent layers, whatever the model calls them. A pattern that may
-    match nothing starts with ~."""
+    path or as @head, the class-dependent layers of any model. A pattern that may match nothing starts with ~."""
     transfer_head_rows: bool = False
     """Take the rows of the new head from the checkpoint for the classes that it knows by the same name; checkpoints of
     MMDetection say what their classes are called."""
@@ -93,8 +92,7 @@ class Data:
     root: str = "data"
     """The folder with the splits (folder) or with everything (coco, voc, csv), or TFDS' data_dir (tfds)."""
     annotation_file: str = ""
-    """coco, csv: the JSON or CSV file of a split, below root; empty for annotations/instances_{split}.json (coco) or
-    {split}.csv (csv)."""
+    """coco, csv: a split's file, below root; empty for annotations/instances_{split}.json (coco), {split}.csv (csv)."""
     image_folder: str = "{split}"
     """coco, csv: the folder of a split's photos, below root."""
     classes: tuple[str, ...] = ()
@@ -123,8 +121,7 @@ class Data:
     batch_size: int = pydantic.Field(default=32, ge=1)
     """Examples a step, over all devices and hosts."""
     batch_per_device: bool = False
-    """Let batch_size count the examples of one device in one part of `optimizer.accumulate`, as MMDetection does; the
-    run is saved with the examples of its steps."""
+    """Let batch_size count the examples of one device in one part of `optimizer.accumulate`, as MMDetection does."""
     workers: int = pydantic.Field(default=0, ge=0)
     """Processes that decode photos; 0 decodes in threads of the main process."""
 
@@ -276,8 +273,7 @@ class Config:
     three passes of bfloat16 on a TPU, float32 on a CPU. bfloat16: activations and kernels have 8 significant bits.
     Parameters, optimizer state, sums, normalisation, softmax, losses and boxes are float32 in all three."""
     auto_scale_lr: bool = False
-    """Multiply the learning rate by the examples of a step over those that it is meant for, which
-    optimizer.base_batch_size says."""
+    """Multiply the learning rate by the examples of a step over optimizer.base_batch_size, for which it is meant."""
     fsdp: bool = False
     """Shard parameters and optimizer state over the devices instead of copying them to each."""
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
@@ -293,8 +289,7 @@ class Config:
     evaluate_from: int = pydantic.Field(default=1, ge=1)
     """The first epoch, or step, after which an evaluation may come; the end of the run is always evaluated."""
     best_metric: str | None = None
-    """The metric that decides which model is best, with a leading - where the smaller value is better; None for the
-    task's own."""
+    """The metric that chooses the best model, with a leading - where smaller is better; None for the task's own."""
 
     @property
     def dtype(self) -> str:

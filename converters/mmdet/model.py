@@ -126,7 +126,7 @@ def with_classes(model: Mapping[str, Any], num_classes: int | None) -> dict[str,
     if num_classes is not None:
         for _, head in _heads(changed):
             head["num_classes"] = num_classes
-    elif len(set((counts := class_counts(model)).values())) > 1:
+    elif len(set(map(str, (counts := class_counts(model)).values()))) > 1:
         listed = ", ".join(f"{path}.num_classes = {count}" for path, count in counts.items())
         raise ConfigError(next(iter(counts)), "heads of different numbers of classes", f"The heads disagree: {listed}.")
     return changed
@@ -150,7 +150,7 @@ def _divisor(section: Section) -> int | None:
     preprocessor = section.optional("data_preprocessor")  # `preprocessing` reads the rest of it
     if not given:
         return 32
-    kinds = [augment.values.get("type") for augment in preprocessor.listed("batch_augments")]
+    kinds = [step.values.get("type") for step in preprocessor.listed("batch_augments")]
     return None if "BatchFixedSizePad" in kinds else preprocessor.take("pad_size_divisor", whole, 1)
 
 

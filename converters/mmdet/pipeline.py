@@ -206,15 +206,16 @@ def preprocessing(model: Section) -> dict[str, Any]:
     swaps = [section.take(name, flag, False) for name in ("bgr_to_rgb", "rgb_to_bgr")]
     if all(swaps):
         raise section.refused("rgb_to_bgr", True, "not both of bgr_to_rgb and rgb_to_bgr can be asked for")
+    divisor = section.take("pad_size_divisor", whole, 1)
+    if divisor < 1:
+        raise section.refused("pad_size_divisor", divisor, "a positive number was expected")
     # Either swaps the channels of photos that were read as B, G, R.
     made: dict[str, Any] = {
         "mean": tuple(value / 255 for value in mean),
         "std": tuple(value / 255 for value in std),
         "bgr": not any(swaps),
-        "divisor": section.take("pad_size_divisor", whole, 1),
+        "divisor": divisor,
     }
-    if made["divisor"] < 1:
-        raise section.refused("pad_size_divisor", made["divisor"], "a whole number from 1 was expected")
     for augment in section.listed("batch_augments"):
         augment.type(["BatchFixedSizePad"])
         augment.only(img_pad_value=0, mask_pad_value=0, pad_seg=False)

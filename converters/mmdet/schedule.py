@@ -23,11 +23,13 @@ class Loop:
     begin: int
 
 
-def read_loop(section: Section) -> Loop:
-    """The training loop of `train_cfg`."""
+def read_loop(section: Section, *, evaluated: bool) -> Loop:
+    """The training loop of `train_cfg`, of a file that has something to evaluate or has not."""
     by_epoch = section.take("by_epoch", flag, True)
     if "type" in section.values:
         by_epoch = section.type(["EpochBasedTrainLoop", "IterBasedTrainLoop"]) == "EpochBasedTrainLoop"
+    if not evaluated:
+        section.ignore("val_interval", "val_begin", because="nothing is evaluated")
     section.only(dynamic_intervals=None)
     loop = Loop(
         unit="epoch" if by_epoch else "step",

@@ -261,6 +261,14 @@ def numbers(value: Any) -> tuple[float, ...]:
     return tuple(number(item) for item in _items(value))
 
 
+def positives(value: Any) -> tuple[float, ...]:
+    """A list of positive numbers."""
+    found = numbers(value)
+    if not found or min(found) <= 0:
+        raise ValueError(value)
+    return found
+
+
 def pair(value: Any) -> tuple[float, float]:
     """A list of two numbers."""
     first, second = numbers(value)

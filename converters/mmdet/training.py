@@ -73,7 +73,8 @@ def _config(whole_config: Mapping[str, Any], ignored: list[Ignored]) -> Config:
     if "data_preprocessor" in top.section("model").values:
         top.ignore("data_preprocessor", because="the model has one of its own")
     top.elsewhere("data_preprocessor")
-    loop = read_loop(top.section("train_cfg"))
+    evaluated = top.has("val_dataloader")
+    loop = read_loop(top.section("train_cfg"), evaluated=evaluated)
     scaling = top.optional("auto_scale_lr")
     wrapper = read_wrapper(top.section("optim_wrapper"), scaling)
     parts = wrapper.optimizer.accumulate
@@ -93,7 +94,7 @@ def _config(whole_config: Mapping[str, Any], ignored: list[Ignored]) -> Config:
         auto_scale_lr=scaling.take("enable", flag, False),
         seed=_seed(top),
         **hooks,
-        **evaluations(loop, parts),
+        **(evaluations(loop, parts) if evaluated else {}),
     )
     scaling.done()
     close(top)

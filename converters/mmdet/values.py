@@ -5,7 +5,7 @@ Defaults are those of MMDetection 3's classes. What these values mean is told in
 
 from typing import Any, Literal
 
-from converters.mmdet.section import ConfigError, Section, flag, number, numbers, text, whole, wholes
+from converters.mmdet.section import ConfigError, Section, flag, number, numbers, positives, text, whole, wholes
 from jaxft.models.detectors.types import (
     AnchorGenerator,
     ATSSAssigner,
@@ -69,11 +69,11 @@ def anchors(parent: Section, divisor: int | None) -> AnchorGenerator:
     section.only(centers=None, use_box_type=False)
     made = AnchorGenerator(
         strides=section.take("strides", wholes),
-        ratios=section.take("ratios", numbers),
-        scales=section.take("scales", numbers) if section.has("scales") else None,
+        ratios=section.take("ratios", positives),
+        scales=section.take("scales", positives) if section.has("scales") else None,
         octave_base_scale=section.take("octave_base_scale", number) if section.has("octave_base_scale") else None,
         scales_per_octave=section.take("scales_per_octave", whole) if section.has("scales_per_octave") else None,
-        base_sizes=section.take("base_sizes", numbers) if section.has("base_sizes") else None,
+        base_sizes=section.take("base_sizes", positives) if section.has("base_sizes") else None,
         scale_major=section.take("scale_major", flag, True),
         center_offset=section.take("center_offset", number, 0.0),
         divisor=divisor,

@@ -111,8 +111,8 @@ def _load(cache: Path) -> _Known:
 
 
 def _save(cache: Path, known: _Known) -> None:
-    """Replaces the file at once. Of two runs at a time the last one's stays, which costs the other's no more than a
-    second look; and where nothing can be written, every start sizes at everything."""
+    """Replaces the file at once. Of two runs at a time the last one's stays, which costs the other no more than a
+    second look; and where nothing can be written, every start decodes all photos."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=cache.parent, prefix=f".{cache.stem}")

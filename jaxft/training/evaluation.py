@@ -87,7 +87,8 @@ def evaluate(
     Args:
         counted: is told how many examples are done, and how many there are.
         undefined: whether figures that the examples do not define, such as the mean average precision where there is
-            nothing to find, are there as NaN; otherwise they are left out, the primary one, too.
+            nothing to find, are there as NaN; otherwise they are left out, the primary one, too. A `loss` is always
+            there.
 
     Raises:
         Interrupted: a signal has asked the run to end, and no other process waits for this one.
@@ -101,7 +102,8 @@ def evaluate(
             kept[index] = prediction
     metrics = evaluator.result()
     if not undefined:
-        metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        # A loss is always defined: one that is NaN says something of the model.
+        metrics = {name: value for name, value in metrics.items() if name == "loss" or not math.isnan(value)}
     return metrics, dict(sorted(kept.items()))
 
 

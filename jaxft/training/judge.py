@@ -106,7 +106,9 @@ def check_names(config: Config, there: Collection[str]) -> None:
     """Raises a UserError where a metric that a configuration names is not among those that there are."""
     for field, name in (("best_metric", config.best_metric), ("early_stopping.metric", config.early_stopping.metric)):
         if name is not None and named_metric(name).name not in there:
-            raise UserError(f"{field} is {name!r}, but an evaluation gives {', '.join(there)}; name one of them.")
+            whole = [one for one in there if "/" not in one]  # figures of one class, NAME/CLASS, are many
+            more = ", and figures of single classes (NAME/CLASS)" if len(whole) < len(there) else ""
+            raise UserError(f"{field} is {name!r}, but an evaluation gives {', '.join(whole)}{more}; name one of them.")
 
 
 def check_judging(config: Config, there: Collection[str] | None) -> None:

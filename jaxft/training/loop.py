@@ -189,12 +189,8 @@ class Loop:
 
     def stopping(self, step: int) -> bool:
         """Whether something has asked the run to stop after a step."""
-        return (
-            bool(self.stop)
-            or self.ended
-            or self.asked_to_stop
-            or (self.stop_after is not None and step >= self.stop_after)
-        )
+        asked = bool(self.stop) or self.ended or self.asked_to_stop
+        return asked or (self.stop_after is not None and step >= self.stop_after)
 
     def train(self, stage: Stage, state: TrainState, batches: Batches) -> TrainState:
         """Data, step, data, step, to the end of a stage."""

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,10 @@ def mute_unless_done() -> Iterator[None]:
 
     sys.unraisablehook = hook
     logger.setLevel(logging.CRITICAL)  # "Future exception was never retrieved"
+    warned = warnings.catch_warnings()
+    warned.__enter__()
+    warnings.filterwarnings("ignore", r"coroutine '(Store\.|_read_array).*' was never awaited", RuntimeWarning)
     yield
+    warned.__exit__(None, None, None)
     logger.setLevel(level)
     sys.unraisablehook = shown

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -13,11 +14,12 @@ import pytest
 from jax import Array
 
 from jaxft import export, train
-from jaxft.config import from_json, load
+from jaxft.config import Config, Data, from_json, load
 from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
 from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.training.loop import Loop, fit
+from jaxft.training.resuming import check_config
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState
 from tests.small import (
@@ -34,6 +36,13 @@ from tests.small import (
 )
 
 pytest_plugins = ("tests.runs",)
+
+
+def test_how_photos_are_checked_may_change() -> None:
+    run: Any = SimpleNamespace(config=Config, path="run")
+    check_config(run, Config(data=Data(check="none", workers=3)), None)
+    with pytest.raises(UserError, match=r"data\.shuffle: True there, False here"):
+        check_config(run, Config(data=Data(check="none", shuffle=False)), None)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from jaxft.config import Config, EarlyStopping
 from jaxft.errors import UserError
 from jaxft.tasks.task import Metric
+from jaxft.training.evaluation import evaluate
 from jaxft.training.judge import Judge, check_judging, named_metric
 from tests.mmdet_live import quiet
 
@@ -91,6 +92,17 @@ def test_what_is_not_defined_is_never_the_best() -> None:
     assert judge.judge({"mAP": 0.2}) == (True, "")
     assert judge.judge({"mAP": 0.1}) == (False, "")
     assert judge.best == 0.2
+
+
+def test_a_loss_that_is_no_number_ends_a_run_and_what_is_not_defined_does_not() -> None:
+    found = {"loss": math.nan, "AP": math.nan, "accuracy": 0.1}
+    task: Any = SimpleNamespace(evaluator=lambda dataset: SimpleNamespace(result=lambda: found))
+    nothing: Any = lambda arrays, dataset: iter(())  # noqa: E731
+    metrics, _ = evaluate(nothing, task, {}, cast(Any, ()))
+    assert list(metrics) == ["loss", "accuracy"]
+    judge = Judge(Config(early_stopping=EarlyStopping(patience=3, metric="-loss")), Metric("accuracy"))
+    assert judge.judge(metrics) == (True, "")
+    assert judge.ended == "loss is nan"
 
 
 def test_another_metric_may_choose_the_best() -> None:

@@ -140,7 +140,8 @@ def test_a_run_without_validation(small_run: Path, config_file: Path, photos: Pa
     assert "last checkpoint (step 6), 10 examples" in call(evaluate.main, "--run", run, "--split", "test").out
     assert "no validation split" in user_error(call(evaluate.main, "--run", run))
     message = user_error(call(export.main, "--run", run, "--output", tmp_path / "y.pth", "--checkpoint", "best"))
-    assert "no evaluation has chosen one; take --checkpoint last" in message
+    assert "holds no best checkpoint. The last one, of step 6, is whole" in message
+    assert "take it with --checkpoint last" in message
     assert open_run(run).checkpoint == "last"
     assert open_run(small_run).checkpoint == "best"
 

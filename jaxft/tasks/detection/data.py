@@ -49,7 +49,9 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
     for source, purpose in ((kept, "train on"), (validation, "evaluate")):
         if source is not None and not any(len(example.objects.labels) for example in source.examples):
             raise UserError(f"{source.where} has no object to find in the {len(source)} photos to {purpose}.")
-    trained = training_dataset(kept, fields)
+    # Every worker process holds the source, and the entries take more memory than all else.
+    learned = replace(kept, examples=tuple(example._replace(truth=()) for example in kept.examples))
+    trained = training_dataset(learned, fields)
     return trained, None if validation is None else evaluation_dataset(validation, fields)
 
 
@@ -127,7 +129,7 @@ def _once(part: Part, split: str) -> Part:
 def _open(data: Data, fields: Detection, part: Part, classes: tuple[str, ...]) -> ObjectSource:
     match part:
         case Files():
-            source = _read(data, fields, part, classes)
+            source = _small_ignored(_read(data, fields, part, classes), part.min_box_side)
             source = source.only(_kept(source, keep_empty=part.keep_empty, min_side=part.min_side))
             return source if part.indices is None else source.only(_chosen(source, part.indices))
         case Concat():
@@ -156,6 +158,18 @@ def _read(data: Data, fields: Detection, files: Files, classes: tuple[str, ...])
             "expected ImageSets/Main/NAME.txt, beside Annotations and JPEGImages, and no image_folder."
         )
     return read_voc(root, listing.stem, classes)
+
+
+def _small_ignored(source: ObjectSource, least: int) -> ObjectSource:
+    """A source whose narrow and low objects are ignored, as by the `bbox_min_size` of MMDetection's `XMLDataset`."""
+    if not least:
+        return source
+    examples = []
+    for example in source.examples:
+        objects = example.objects
+        small = ((objects.boxes[:, 2:] - objects.boxes[:, :2]) < least).any(1)
+        examples.append(example._replace(objects=objects._replace(ignored=objects.ignored | small)))
+    return replace(source, examples=tuple(examples))
 
 
 def _kept(source: ObjectSource, *, keep_empty: bool, min_side: int) -> list[int]:

@@ -36,12 +36,15 @@ def primary_metric(fields: Detection) -> Metric:
     return Metric(f"{kind}_mAP" if kind in ("bbox", "segm") else f"{kind}_AR@{MAIN_COUNT}")
 
 
-def possible_metrics(fields: Detection, classes: Sequence[str]) -> tuple[str, ...]:
-    """The figures that an evaluation may give."""
-    kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if fields.masks else ("bbox",))
-    coco = coco_names(kinds, classes, fields.proposal_nums)
-    voc = voc_names(fields.iou_thresholds, classes)
-    return {"coco": coco, "voc": voc}.get(fields.metric or "", tuple(dict.fromkeys((*coco, *voc))))
+def metric_names(fields: Detection, classes: Sequence[str]) -> list[str]:
+    """All figures that an evaluation may give; by both rules where the data source will say which one counts."""
+    names: list[str] = []
+    if fields.metric != "voc":
+        kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if fields.masks else ("bbox",))
+        names += coco_names(kinds, classes, fields.proposal_nums)
+    if fields.metric != "coco":
+        names += voc_names(classes, fields.iou_thresholds)
+    return list(dict.fromkeys(names))
 
 
 class ObjectEvaluator:

@@ -65,16 +65,16 @@ def coco_metrics(
     return metrics
 
 
-def coco_names(kinds: Sequence[Kind], classes: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
-    """What `coco_metrics` may give; which of the classes and counts it does, depends on the photos."""
-    names = []
+def coco_names(
+    kinds: Sequence[Kind], classes: Sequence[str], counts: Sequence[int] = (MAIN_COUNT, 300, 1000)
+) -> list[str]:
+    """All that `coco_metrics` may give; which counts of objects are reached, only an evaluation says."""
+    sizes, names = ("", *_SIZES), list[str]()
     for kind in kinds:
         if kind in ("bbox", "segm"):
-            ends = ("", "_50", "_75", *_SIZES, *(f"/{name}" for name in classes))
-            names += [f"{kind}_mAP{end}" for end in ends]
-        sizes = ("",) if kind == "proposal_fast" else ("", *_SIZES)
-        names += [f"{kind}_AR{size}@{count}" for count in sorted(counts) for size in sizes]
-    return tuple(names)
+            names += [f"{kind}_mAP{which}" for which in ("", "_50", "_75", *_SIZES, *(f"/{name}" for name in classes))]
+        names += [f"{kind}_AR{size}@{n}" for size in (sizes if kind != "proposal_fast" else ("",)) for n in counts]
+    return names
 
 
 def coco_truth(source: ObjectSource) -> COCO:

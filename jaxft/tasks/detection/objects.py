@@ -48,7 +48,8 @@ class Annotated(NamedTuple):
         width, height: in pixels; the boxes are those of a photo of this size.
         number: COCO's image id, which may be text; of VOC the position in the split, from 1.
         name: what to call the photo in messages and reports.
-        truth: the annotation file's entries of the photo, each of them and unchanged, for evaluation alone. COCO: all
+        truth: the annotation file's entries of the photo, each of them and unchanged, for evaluation alone (what is
+            trained on comes without). COCO: all
             fields as the file has them (`segmentation` where the source was read with masks), `id`, `area` and
             `iscrowd` filled in where it has none. VOC: `id`, `image_id`, `category_id`, `bbox`, `area`, `iscrowd` 0 and
             `difficult` 0 or 1; see `jaxft.tasks.detection.voc`.

@@ -24,7 +24,7 @@ from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.data import open_dataset, open_datasets
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
-from jaxft.tasks.detection.evaluator import ObjectEvaluator, possible_metrics, primary_metric
+from jaxft.tasks.detection.evaluator import ObjectEvaluator, metric_names, primary_metric
 from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.results import write_results
@@ -49,7 +49,7 @@ class DetectionTask:
     # Data
 
     def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
-        return possible_metrics(self.fields, classes)
+        return metric_names(self.fields, classes)
 
     def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
         return open_datasets(data, self.fields, seed)

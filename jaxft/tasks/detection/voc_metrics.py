@@ -15,9 +15,8 @@ from jaxft.tasks.detection.proposals import overlaps
 from jaxft.tasks.detection.results import Founds, category_ids
 
 Mode = Literal["11points", "area"]
-
-
-DEFAULT = (0.5,)  # overlaps from which on VOC takes an object for found
+USUAL = (0.5,)
+"""VOC's overlap from which on an object is found."""
 
 
 class _Matches(NamedTuple):
@@ -46,7 +45,7 @@ def voc_metrics(
         `bbox_AP50`, the mean over the classes, for each threshold; their mean `bbox_mAP`; and for each class the mean
         over the thresholds, `bbox_mAP/CLASS`. Classes without an object to find have no part in a mean.
     """
-    thresholds = thresholds or DEFAULT
+    thresholds = thresholds or USUAL
     table = np.full((len(source.classes), len(thresholds)), np.nan)
     for label in range(len(source.classes)):
         matches = _matches(source, found, label)
@@ -55,17 +54,19 @@ def voc_metrics(
     there = table[~np.isnan(table[:, 0])]
     means = there.mean(0) if len(there) else np.full(len(thresholds), np.nan)
     return {
-        name: float(value)
-        for name, value in zip(
-            voc_names(thresholds, source.classes), (means.mean(), *means, *table.mean(1)), strict=True
-        )
+        "bbox_mAP": float(means.mean()),
+        **{_at(value): float(mean) for value, mean in zip(thresholds, means, strict=True)},
+        **{f"bbox_mAP/{name}": float(row.mean()) for name, row in zip(source.classes, table, strict=True)},
     }
 
 
-def voc_names(thresholds: Sequence[float], classes: Sequence[str]) -> tuple[str, ...]:
-    """What `voc_metrics` gives, in its order."""
-    overlaps = (f"bbox_AP{round(100 * value):02d}" for value in thresholds or DEFAULT)
-    return ("bbox_mAP", *overlaps, *(f"bbox_mAP/{name}" for name in classes))
+def voc_names(classes: Sequence[str], thresholds: Sequence[float] = ()) -> list[str]:
+    """All that `voc_metrics` gives."""
+    return ["bbox_mAP", *map(_at, thresholds or USUAL), *(f"bbox_mAP/{name}" for name in classes)]
+
+
+def _at(threshold: float) -> str:
+    return f"bbox_AP{round(100 * threshold):02d}"
 
 
 def _matches(source: ObjectSource, found: Founds, label: int) -> _Matches:

@@ -24,6 +24,7 @@ from jaxft.parts import ClassBalanced, Concat, Files, Repeat
 from jaxft.schedulers import LinearLR, MultiStepLR
 from jaxft.tasks.detection.transforms import FilterAnnotations, RandomChoiceResize, RandomFlip, RandomResize, Resize
 from jaxft.training.batch import resolved
+from jaxft.training.judge import check_judging
 from jaxft.training.optim import parameter_groups, set_modes
 from jaxft.training.schedules import schedule
 from tests import mmdet_live
@@ -236,6 +237,10 @@ def test_a_file_without_validation_trains_without_it(tmp_path: Path) -> None:
     settings = read_config(written(tmp_path, RETINA, text)).config
     assert (settings.data.validation, list(settings.data.splits)) == (None, ["train"])
     assert settings.task.test_transforms == ()
+    text += "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=9, val_interval=5)\n"
+    reading = read_config(written(tmp_path, RETINA, text + "param_scheduler = []\n"))
+    check_judging(reading.config, None)  # nothing speaks of an evaluation
+    assert "train_cfg.val_interval: nothing is evaluated." in "\n".join(reading.told())
 
 
 def test_a_test_split_alone_is_judged_by_its_own_evaluator(tmp_path: Path) -> None:

@@ -189,6 +189,14 @@ def test_voc_parts(tmp_path: Path) -> None:
         open_source(odd, FIELDS, "train", ())
 
 
+def test_entries_for_evaluation_do_not_travel_with_the_training_split(root: Path) -> None:
+    data = Data(source="coco", root=str(root), splits={"all": files("a")}, train="all", validation="all")
+    train, validation = open_datasets(data, FIELDS, 0)
+    assert not any(example.truth for example in train.source.examples)
+    assert validation is not None
+    assert any(example.truth for example in validation.source.examples)
+
+
 def test_mistakes_are_named(root: Path) -> None:
     with pytest.raises(UserError, match=r"has 8 photos, but the indices of data\.splits name number 8"):
         opened(root, files("a", indices=(1, 8)))
@@ -261,3 +269,26 @@ def test_steps_and_splits_survive_json(tmp_path: Path) -> None:
     content["task"]["transforms"][1]["transforms"][0][0]["prob"] = 2
     with pytest.raises(UserError, match=r"prob.* less than or equal to 1"):
         from_json(json.dumps(content), tmp_path)
+
+
+def test_small_boxes_of_voc_are_ignored_as_by_mmdetection(tmp_path: Path) -> None:
+    boxes = ((3, 4, 25, 28), (3, 4, 8, 28), (3, 4, 9, 10), (3, 4, 30, 9))
+    write_voc(tmp_path, {"a": [(CLASSES[0], int(index == 0), box) for index, box in enumerate(boxes)]})
+    listing = "ImageSets/Main/train.txt"
+    theirs = DATASETS.build(
+        {
+            "type": "XMLDataset",
+            "data_root": str(tmp_path),
+            "ann_file": listing,
+            "data_prefix": {"sub_data_root": ""},
+            "metainfo": {"classes": CLASSES},
+            "filter_cfg": {"bbox_min_size": 6},
+            "pipeline": [],
+        }
+    )
+    data = Data(
+        source="voc", root=str(tmp_path), splits={"train": Files(annotation_file=listing, source="voc", min_box_side=6)}
+    )
+    ours = open_source(data, FIELDS, "train", CLASSES, training=True).examples[0].objects
+    assert ours.ignored.tolist() == [bool(entry["ignore_flag"]) for entry in theirs[0]["instances"]]
+    assert ours.ignored.tolist() == [True, True, False, True]

@@ -9,8 +9,9 @@ import pytest
 from jaxft.config import Config, Data, Detection, replace
 from jaxft.errors import UserError
 from jaxft.tasks.detection.data import open_dataset, open_datasets
-from jaxft.tasks.detection.evaluator import ObjectEvaluator, possible_metrics, primary_metric, with_metric
+from jaxft.tasks.detection.evaluator import ObjectEvaluator, metric_names, primary_metric, with_metric
 from jaxft.tasks.detection.task import DetectionTask
+from jaxft.training.judge import check_judging
 from tests.scenes import write_coco, write_voc
 from tests.tasks.detection.sets import voc_source
 
@@ -40,6 +41,28 @@ def test_the_data_source_chooses_the_rule(tmp_path: Path) -> None:
     assert set(figures) == {"bbox_mAP", "bbox_AP50", "bbox_mAP/disc"}
 
 
+def test_all_figures_are_known_by_name_before_an_evaluation() -> None:
+    source = voc_source([[((11, 11, 40, 40), 0, False)]], ("disc", "square"))
+    fields = (
+        {"metric": "voc", "iou_thresholds": (0.5, 0.75)},
+        {
+            "metric": "coco",
+            "masks": True,
+            "metric_kinds": ("bbox", "proposal", "proposal_fast"),
+            "proposal_nums": (1, 100),
+        },
+    )
+    for some in fields:
+        evaluator = ObjectEvaluator(source, Detection(**some))
+        evaluator.add(0, prediction(*[[10, 10, 39, 34]] * 2))
+        names = metric_names(Detection(**some), source.classes)
+        assert {name for name in names if "@1" not in name or "@100" in name} <= set(evaluator.result()) <= set(names)
+    with pytest.raises(UserError, match=r"'bbox_mAP50', but .* bbox_mAP_50, .* \(NAME/CLASS\); name one"):
+        check_judging(Config(best_metric="bbox_mAP50"), DetectionTask(Detection()).metric_names(source.classes))
+    for known in ("bbox_mAP_50", "bbox_AP50", "-bbox_mAP/disc"):
+        check_judging(Config(best_metric=known), DetectionTask(Detection()).metric_names(source.classes))
+
+
 def test_the_fields_have_their_effect() -> None:
     easy = ((11, 11, 40, 40), 0, False)
     source = voc_source([[easy], [easy]], ("disc",))
@@ -59,8 +82,8 @@ def test_the_fields_have_their_effect() -> None:
     assert figures(metric="coco", iou_thresholds=(0.9,))["bbox_mAP"] == 0
     some: tuple[dict[str, Any], ...] = ({}, {"metric": "voc"}, {"metric_kinds": ("bbox", "proposal", "proposal_fast")})
     for fields in some:
-        assert set(figures(**fields)) <= set(possible_metrics(Detection(**fields), source.classes))
-    assert "bbox_mAPP" not in possible_metrics(Detection(), source.classes)
+        assert set(figures(**fields)) <= set(metric_names(Detection(**fields), source.classes))
+    assert "bbox_mAPP" not in metric_names(Detection(), source.classes)
     kinds = figures(metric_kinds=("proposal", "proposal_fast"), proposal_nums=(10, 100))
     assert {"proposal_AR@10", "proposal_AR@100", "proposal_fast_AR@10"} <= kinds.keys()
     assert not any(name.startswith("bbox") for name in kinds)
