@@ -35,7 +35,10 @@ def read_wrapper(section: Section, scaling: Section) -> Wrapper:
     if amp:
         section.only(use_fsdp=False)
         section.ignore("loss_scale", because="bfloat16 has the range of float32, so that losses need no scale")
-        if (dtype := section.take("dtype", text, "bfloat16")) != "bfloat16":
+        if not section.has("dtype"):  # which MMEngine's autocast takes for float16 on a GPU
+            section.values["dtype"] = "float16"
+            section.ignore("dtype", because="where none is given jaxft computes in bfloat16, and MMEngine in float16")
+        elif (dtype := section.take("dtype", text)) != "bfloat16":
             raise section.refused(
                 "dtype", dtype, "jaxft computes in bfloat16 in its place; leave it out, or write 'bfloat16'"
             )

@@ -213,9 +213,8 @@ def test_a_split_without_any_object_is_refused(root: Path, tmp_path: Path) -> No
     (tmp_path / "none.json").write_text(json.dumps(content | {"annotations": []}))
     none = Files(root=str(tmp_path), annotation_file="none.json")
     for train, val, purpose in ((none, some, "train on"), (some, none, "evaluate")):
-        data = Data(
-            source="coco", root=str(root), splits={"train": train, "val": val}, validation="val", classes=CLASSES
-        )
+        splits = {"train": train, "val": val}
+        data = Data(source="coco", root=str(root), splits=splits, validation="val", classes=CLASSES)
         with pytest.raises(UserError, match=rf"none\.json has no object to find in the 8 photos to {purpose}"):
             open_datasets(data, FIELDS, 0)
 
