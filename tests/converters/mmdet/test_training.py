@@ -95,7 +95,9 @@ def test_other_values_are_read(tmp_path: Path) -> None:
         "val_evaluator = dict(ann_file='data/coco/a/val.json')\n"
         "randomness = dict(seed=7)\n",
     )
-    settings = read_config(path).config
+    reading = read_config(path)
+    assert "optim_wrapper.dtype: where none is given" in "\n".join(reading.told())
+    settings = reading.config
     assert settings.pretrained == config.Pretrained(source="weights.pth")
     assert (settings.precision, settings.optimizer.accumulate, settings.data.batch_size) == ("bfloat16", 4, 2)
     assert (settings.optimizer.learning_rate, settings.optimizer.clip_norm) == (0.02, 35)
