@@ -4,7 +4,8 @@
 """
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from jaxft.models.layers import BatchNorm, Conv
 CLASSES = ("disc", "square")
 IDS = (3, 7)  # category ids with gaps
 CELL, FOUND = 8, 6
+TRAIN_COUNTS = (0, 1, 2, 3, 4, 1, 0, 7, 2, 2, 1, 5)  # objects of each photo; every third is a portrait
 
 
 class Finder(nnx.Module):
@@ -163,3 +165,17 @@ def write_voc(root: Path, photos: dict[str, list[tuple[str, int, tuple[int, ...]
 
 if __name__ == "__main__":
     run_command(train.main)
+
+
+def copied(scenes: Path, tmp_path: Path) -> Path:
+    shutil.copytree(scenes, tmp_path / "scenes")
+    return tmp_path / "scenes"
+
+
+def with_content(change: Callable[[dict], object], split: str = "train") -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+        change(content)
+        write_json(root, split, content)
+
+    return apply

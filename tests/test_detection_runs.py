@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -20,42 +19,14 @@ from jaxft.evaluate import main as evaluate_main
 from jaxft.models.streams import initial_rngs
 from jaxft.predict import main as predict_main
 from jaxft.training.finished import open_run
-from tests.scenes import CLASSES, Finder, write_coco, write_config, write_json
+from tests.scenes import CLASSES, Finder, copied, with_content, write_json
 from tests.small import assert_equal_runs, call, final, interrupted, lines, user_error
 from tests.tasks.detection.sets import judged
 from tests.training.test_processes import processes
 
-pytest_plugins = ("tests.runs",)
+pytest_plugins = ("tests.runs", "tests.detector_runs")
 
-TRAIN_COUNTS = (0, 1, 2, 3, 4, 1, 0, 7, 2, 2, 1, 5)  # objects of each photo; every third is a portrait
 STEPS = 2 + 1  # a landscape shape with 8 photos, a portrait one with 4; four in a batch
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 training and 5 test photos of 64 x 48 pixels. Not to be changed."""
-    root = tmp_path_factory.mktemp("scenes")
-    write_coco(root, TRAIN_COUNTS, "train")
-    write_coco(root, (2, 0, 3, 1, 1), "test", seed=1)
-    return root
-
-
-@pytest.fixture(scope="session")
-def detector_config(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of the small detector, from scratch."""
-    return write_config(tmp_path_factory.mktemp("finder") / "configs" / "finder.py", scenes)
-
-
-@pytest.fixture(scope="session")
-def detector_run(detector_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run. Not to be changed."""
-    run = tmp_path_factory.mktemp("finder_run") / "run"
-    result = call(train.main, "--config", detector_config, "--workdir", run)
-    assert result.code == 0, result
-    assert "12 photos, 28 boxes" in result.out
-    assert "boxes of each class: disc" in result.out
-    assert "the limit of 5 objects a photo drops" in result.out
-    return run
 
 
 def test_a_run_logs_every_loss_and_cocos_figures(detector_run: Path) -> None:
@@ -282,87 +253,6 @@ def test_a_backbone_from_elsewhere_is_exported_as_a_part(detector_config: Path, 
     assert result.code == 0, result
     assert call(export.main, "--run", run, "--output", tmp_path / "model.pth").code == 0
     assert "backbone.weight" in torch.load(tmp_path / "model.pth", weights_only=True)
-
-
-# Bad input
-
-
-def copied(scenes: Path, tmp_path: Path) -> Path:
-    shutil.copytree(scenes, tmp_path / "scenes")
-    return tmp_path / "scenes"
-
-
-def with_content(change: Callable[[dict], object], split: str = "train") -> Callable[[Path], None]:
-    def apply(root: Path) -> None:
-        content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
-        change(content)
-        write_json(root, split, content)
-
-    return apply
-
-
-CASES: dict[str, tuple[Callable[[Path], object], tuple[object, ...], list[str]]] = {
-    "a missing photo": (lambda root: (root / "photos" / "train4.png").unlink(), (), ["train4.png does not exist"]),
-    "not JSON": (
-        lambda root: (root / "annotations" / "instances_test.json").write_text('{"images": ['),
-        (),
-        ["instances_test.json is not JSON", "line 1"],
-    ),
-    "an image twice": (with_content(lambda c: c["images"].append(c["images"][2])), (), ["train2.png", "listed twice"]),
-    "a reversed box": (
-        with_content(lambda c: c["annotations"][3].update(bbox=[30, 30, -5, 5])),
-        (),
-        ["instances_train.json", "annotation 4", "reversed"],
-    ),
-    "other classes in the test split": (
-        with_content(lambda c: c["categories"][0].update(name="ring"), "test"),
-        (),
-        ["instances_test.json has the classes ring, square", "disc, square are expected"],
-    ),
-    "no file": (lambda root: None, ("--data.train", "nowhere"), ["instances_nowhere.json"]),
-    "a photo larger than the pad shape": (
-        lambda root: None,
-        ("--task.pad-shapes", 32, 32),
-        ["train0.png", "fits into none of the pad shapes 32 x 32"],
-    ),
-    "nothing but photos without objects": (
-        with_content(lambda c: c["annotations"].clear()),
-        ("--task.no-keep-empty",),
-        ["has no photo to train on"],
-    ),
-    "a classifier": (
-        lambda root: None,
-        ("--model.name", "small"),
-        ["is a classifier (Small)", "the task is detection"],
-    ),
-    "a batch larger than the data": (lambda root: None, ("--data.batch-size", 14), ["A batch of 14"]),
-    "masks of VOC": (
-        lambda root: None,
-        ("--data.source", "voc", "--task.masks"),
-        ["'voc' has no masks"],
-    ),
-    "a wrong class count": (lambda root: None, ("--model.num-classes", 80), ["is 80", "2 classes disc, square"]),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_wrong_start_is_explained_and_writes_nothing(
-    name: str, scenes: Path, detector_config: Path, tmp_path: Path
-) -> None:
-    change, arguments, parts = CASES[name]
-    root = copied(scenes, tmp_path)
-    change(root)
-    run = tmp_path / "run"
-    message = user_error(
-        call(train.main, "--config", detector_config, "--workdir", run, "--data.root", root, *arguments)
-    )
-    assert not [part for part in parts if part not in message], message
-    assert not run.exists()
-
-
-def test_a_detector_wants_objects(config_file: Path, tmp_path: Path) -> None:
-    arguments = ("--config", config_file, "--workdir", tmp_path / "run", "--model.name", "finder")
-    assert "is a detector (Finder)" in user_error(call(train.main, *arguments))
 
 
 def test_data_that_have_other_classes_now(detector_run: Path, scenes: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmc
 from jaxft.tasks.detection.scene import Scene
 
 # isort: split
+from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 
@@ -47,3 +48,15 @@ def assert_same(one: Scene, other: dict[str, Any]) -> None:
     np.testing.assert_array_equal(one.labels, other["gt_bboxes_labels"])
     np.testing.assert_array_equal(one.ignored, other["gt_ignore_flags"])
     np.testing.assert_array_equal(one.masks, other["gt_masks"].masks)
+
+
+def built(step: Any, **changes: Any) -> Any:
+    """MMDetection's own transform with the arguments of a step."""
+    fields = {name: value for name, value in vars(step).items() if not name.startswith("_") and name != "rounding"}
+    for name in {"scales", "direction", "prob"} & fields.keys():
+        fields[name] = list(fields[name]) if isinstance(fields[name], tuple) else fields[name]
+    if step.type == "RandomResize" and step.ratio_range is None:
+        fields["scale"] = list(fields["scale"])
+    if fields.get("crop_type", "").startswith("absolute"):
+        fields["crop_size"] = tuple(map(int, fields["crop_size"]))
+    return TRANSFORMS.build(fields | changes)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxft.config import Detection
-from jaxft.data.loader import Batch, epoch_order, eval_batches, occurrences, steps_per_epoch, train_batches
+from jaxft.data.loader import Batch, epoch_order, eval_batches, steps_per_epoch, train_batches
 from jaxft.errors import UserError
 from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.coco import read_coco
@@ -166,13 +166,6 @@ def test_a_batch_has_one_pad_shape_and_an_epoch_every_photo(source: ObjectSource
         assert batch["image"].shape[1:3] == examples.pad_shapes[examples.buckets[wanted[0]]]
 
 
-def test_a_bucket_that_is_smaller_than_a_batch_is_repeated() -> None:
-    buckets = np.array([0, 0, 1, 0, 0, 0])
-    order = epoch_order(buckets, 4, 0, 0).reshape(-1, 4)
-    assert len(order) == steps_per_epoch(buckets, 4) == 2
-    assert [2, 2, 2, 2] in order.tolist()
-
-
 def test_order_depends_neither_on_hosts_nor_on_where_a_run_resumes(source: ObjectSource) -> None:
     examples = padded(source, 0.5, divisor=16)
     whole = taken(examples, 7)
@@ -221,21 +214,6 @@ def test_a_photo_that_an_epoch_repeats_is_augmented_anew_each_time(source: Objec
     # The first time it looks as it does where it is not repeated.
     alone = alike.training(2, np.random.default_rng([3, 0, 2]))["image"]
     np.testing.assert_array_equal(batches[small]["image"][0], alone)
-
-
-def test_occurrences_count_from_the_start_of_the_epoch() -> None:
-    assert occurrences(np.array([4, 4, 1, 4, 1, 0])).tolist() == [0, 1, 0, 2, 1, 0]
-
-
-def test_without_shuffling_examples_come_in_their_order_over_and_over() -> None:
-    buckets = np.zeros(10, np.int32)
-    epochs = [epoch_order(buckets, 4, 7, epoch, shuffle=False).tolist() for epoch in range(3)]
-    assert [index for epoch in epochs for index in epoch] == [index % 10 for index in range(24)]
-    mixed = np.array([0, 1, 0, 0, 1, 0, 0])
-    order = epoch_order(mixed, 2, 7, 0, shuffle=False).reshape(-1, 2).tolist()
-    assert order == [[0, 2], [1, 4], [3, 5]]
-    assert epoch_order(mixed, 2, 7, 1, shuffle=False).reshape(-1, 2).tolist() == [[1, 4], [6, 0], [2, 3]]
-    assert epoch_order(np.array([0, 0]), 3, 7, 1, shuffle=False).tolist() == [1, 0, 1]
 
 
 def test_the_order_of_the_files_resumes(source: ObjectSource) -> None:
@@ -331,9 +309,6 @@ def test_evaluation_knows_the_way_back(source: ObjectSource, listed: Any, size: 
     np.testing.assert_allclose(on_photo(prediction | found, example).boxes, example.objects.boxes, rtol=1e-6)
     batches = list(eval_batches(examples, batch_size=4))
     assert {tuple(sorted(batch)) for batch in batches} == {tuple(sorted({"mask", "index", *found}))}
-
-
-# The report
 
 
 # The report
