@@ -60,7 +60,7 @@ def dense_head(parent: Section, name: str, divisor: int | None) -> Part:
     }
     if kind == "FCOSHead":
         parent.ignore("train_cfg", because="FCOS assigns by a rule of its own")
-        options |= _fcos_options(section, test)
+        options |= _fcos_options(section, test, divisor)
         head: Part = FCOSHead
     else:
         train = parent.section("train_cfg")
@@ -74,7 +74,7 @@ def dense_head(parent: Section, name: str, divisor: int | None) -> Part:
     return partial(head, **options)
 
 
-def _fcos_options(section: Section, test: Section) -> dict[str, Any]:
+def _fcos_options(section: Section, test: Section, divisor: int | None) -> dict[str, Any]:
     section.only(dcn_on_last_conv=False, cls_predictor_cfg=None)
     bias = section.values.pop("conv_bias", "auto")
     options: dict[str, Any] = {
@@ -89,6 +89,7 @@ def _fcos_options(section: Section, test: Section) -> dict[str, Any]:
         "loss_centerness_weight": _centerness(section),
         "bbox_coder": values.distance_coder(section),
         "test_cfg": values.selection(test),
+        "divisor": divisor,
     }
     if section.has("regress_ranges"):
         options["regress_ranges"] = section.take("regress_ranges", _ranges)

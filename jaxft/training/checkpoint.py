@@ -263,11 +263,11 @@ class Checkpoints:
 
 
 def best_value(checkpoints: Checkpoints, metric: Metric) -> float | None:
-    """The metric of the best model; None where there is none, or where another metric has chosen it."""
+    """The metric of the best model; None where there is none, or where another metric or direction has chosen it."""
     if checkpoints.step("best") is None:
         return None
     found = checkpoints.metadata("best")
-    return found["best"] if found["metric"] == metric.name else None
+    return found["best"] if found["metric"] == list(metric) else None
 
 
 class Saved(NamedTuple):

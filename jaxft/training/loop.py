@@ -276,7 +276,7 @@ class Loop:
                 return  # as after a signal during the last step: the evaluation is made up when the run goes on
             better, remark = self.judge.judge(metrics)
             if better:
-                self.checkpoints.save_best(state, {"best": self.judge.best, "metric": setup.best_metric.name})
+                self.checkpoints.save_best(state, {"best": self.judge.best, "metric": setup.best_metric})
         if jax.process_index() == 0:
             with self.reporter.doing("drawing"):
                 setup.task.draw(dataset, shown, self.run_directory.pictures / "predictions.png")

@@ -1,5 +1,6 @@
 """Early stopping against MMEngine's hook, and which model is the best."""
 
+import json
 import math
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ import pytest
 from jaxft.config import Config, EarlyStopping
 from jaxft.errors import UserError
 from jaxft.tasks.task import Metric
+from jaxft.training.checkpoint import best_value
 from jaxft.training.evaluation import evaluate
 from jaxft.training.judge import Judge, check_judging, named_metric
 from tests.mmdet_live import quiet
@@ -109,6 +111,15 @@ def test_another_metric_may_choose_the_best() -> None:
     assert named_metric("-loss") == Metric("loss", greater_is_better=False)
     judge = Judge(Config(best_metric="-loss"), named_metric("-loss"))
     assert [judge.judge({"loss": loss, "accuracy": 0.5})[0] for loss in (2.0, 1.0, 1.5)] == [True, True, False]
+
+
+def test_the_best_value_so_far_is_that_of_the_same_metric_and_direction() -> None:
+    kept: Any = SimpleNamespace(
+        step=lambda which: 3, metadata=lambda which: json.loads(json.dumps({"best": 0.5, "metric": Metric("loss")}))
+    )
+    assert best_value(kept, Metric("loss")) == 0.5
+    assert best_value(kept, Metric("accuracy")) is None
+    assert best_value(kept, named_metric("-loss")) is None
 
 
 def test_a_metric_that_there_is_not_is_named() -> None:

@@ -35,7 +35,7 @@ HEADS = {
     "torchvision": lambda rngs: RetinaHead(CLASSES, 8, anchor_generator=THEIRS, **PLAIN, rngs=rngs),
     "rpn": lambda rngs: RPNHead(8, anchor_generator=SHAPES, **NARROW, rngs=rngs),
     "gfl": lambda rngs: GFLHead(CLASSES, 8, anchor_generator=SQUARE, reg_max=4, **PLAIN, rngs=rngs),
-    "fcos": lambda rngs: FCOSHead(CLASSES, 8, strides=STRIDES, regress_ranges=RANGES, **PLAIN, rngs=rngs),
+    "fcos": lambda rngs: FCOSHead(CLASSES, 8, strides=STRIDES, regress_ranges=RANGES, divisor=16, **PLAIN, rngs=rngs),
 }
 
 

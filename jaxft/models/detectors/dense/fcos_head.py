@@ -44,6 +44,7 @@ class FCOSHead(nnx.Module):
         norm_on_bbox: distances are in units of the stride, cut at 0; otherwise exponentials, in pixels.
         centerness_on_reg: whether the center-ness is read off the boxes' stack.
         conv_bias: whether convolutions of the stacks have biases; None: where there is no normalization.
+        divisor: sides of a photo that is padded alone are multiples of this; None for 32.
         offset: of a cell's center, in strides; 0 in torchvision.
         divided_grid: cells are the padded side divided by the map's apart, not the stride (torchvision).
         with_scales: a learned factor a level; False in torchvision.
@@ -73,6 +74,7 @@ class FCOSHead(nnx.Module):
         loss_centerness_weight: float = 1.0,
         bbox_coder: DistanceCoder = DISTANCES,
         test_cfg: Selection = FCOS_TEST,
+        divisor: int | None = None,
         offset: float = 0.5,
         divided_grid: bool = False,
         with_scales: bool = True,
@@ -94,7 +96,7 @@ class FCOSHead(nnx.Module):
         self.norm_on_bbox, self.centerness_on_reg = norm_on_bbox, centerness_on_reg
         self.loss_cls, self.loss_bbox, self.loss_centerness_weight = loss_cls, loss_bbox, loss_centerness_weight
         self.bbox_coder, self.test_cfg = bbox_coder, test_cfg
-        self.offset, self.open_ranges = offset, open_ranges
+        self.divisor, self.offset, self.open_ranges = divisor, offset, open_ranges
         self.divided_grid, self.weighted_boxes, self.geometric_scores = divided_grid, weighted_boxes, geometric_scores
 
     def __call__(self, maps: Sequence[Array]) -> DenseOutputs:
@@ -174,7 +176,7 @@ class FCOSHead(nnx.Module):
             nearness = jax.nn.sigmoid(flat([outputs.centerness[level]], 1))
             if self.geometric_scores:
                 scores = jnp.sqrt(scores * nearness)
-            own = own_places(outputs.map_sizes[level], steps[level], sizes)
+            own = own_places(outputs.map_sizes[level], steps[level], sizes, divisor=self.divisor)
             score, place, label, valid = best_of_level(scores, own, self.test_cfg)
             if not self.geometric_scores:
                 score = score * objectives.rows_of(nearness[..., 0], place)
