@@ -16,7 +16,7 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.errors import UserError
 from jaxft.models.streams import initial_rngs
 from jaxft.training.evaluation import evaluate as evaluated
-from jaxft.training.evaluation import run_predictor
+from jaxft.training.evaluation import run_predictor, validation_dataset
 from jaxft.training.finished import FinishedRun, Trained, open_run
 from jaxft.training.fitted import Fitted
 
@@ -154,7 +154,7 @@ def evaluate(
         if isinstance(trained, Fitted) and root is None:
             dataset = trained.setup.validation
         else:
-            dataset = task.datasets(config.data, config.seed)[1]
+            dataset = validation_dataset(task, config, trained.classes)
         if dataset is None:
             raise UserError("The run has no validation split; name a split, or give a dataset.")
     if dataset.classes != trained.classes:

@@ -150,7 +150,7 @@ class Schedule:
     """cosine: the share of the rate that is left at the end."""
     peak: float = pydantic.Field(default=0.3, gt=0, lt=1)
     """onecycle: the share of the phase after which the rate is highest."""
-    schedulers: Annotated[tuple[Scheduler, ...], tyro.conf.Suppress] = ()
+    schedulers: tuple[Scheduler, ...] = ()
     """MMEngine's schedulers, those of `jaxft.schedulers`, by their own name and meaning, in place of everything above.
     Each takes the rate as those before it leave it; epochs and iterations count from the start of the phase."""
     micro_batches: bool = False

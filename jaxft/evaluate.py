@@ -54,14 +54,14 @@ def main() -> None:
     check_root(config.data, "--root")
     start()
     from jaxft.reporting.screen import Screen
-    from jaxft.training.evaluation import evaluate, run_predictor
+    from jaxft.training.evaluation import evaluate, run_predictor, validation_dataset
     from jaxft.training.finished import open_run
 
     with Screen(make_console(stderr=options.json)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.dtype)
         if options.split is None:
-            validation = task.datasets(config.data, config.seed)[1]
+            validation = validation_dataset(task, config, run.classes)
             if validation is None:
                 raise UserError(f"{options.run} has no validation split; name a split with --split.")
             dataset = validation

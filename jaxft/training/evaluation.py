@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.activity import Counted, doing, ignored
+from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import eval_batches
 from jaxft.models.paths import values
@@ -21,6 +22,20 @@ from jaxft.training.stopping import raise_if_stopped
 
 Arrays = Mapping[str, Array]
 """A model's parameters and statistics by dotted path."""
+
+
+def validation_dataset(task: Task, config: Config, classes: tuple[str, ...]) -> Dataset | None:
+    """What a run of a configuration evaluates on, to evaluate it once more; None where it has no validation split.
+
+    The training split is opened only where a part of it is held out.
+
+    Raises:
+        UserError: the data cannot be used, or have other classes.
+    """
+    data = config.data
+    if data.holdout:
+        return task.datasets(data, config.seed)[1]
+    return None if data.validation is None else task.dataset(data, data.validation, classes)
 
 
 class Predictor:
