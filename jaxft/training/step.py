@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.layers import Wide
+from jaxft.models.layers.onednn import compiler_options, for_onednn
 from jaxft.models.paths import filled, values, walk
 from jaxft.precision import dtype_of, precise
 from jaxft.training.ema import averaged
@@ -199,7 +200,7 @@ class Compiled:
         budget: int = 1,
         compiling: Callable[[int], AbstractContextManager] = lambda _: nullcontext(),
     ) -> None:
-        self._function, self._updates_state, self._budget, self._compiling = function, updates_state, budget, compiling
+        self._function, self._updates_state, self._budget, self._compiling = for_onednn(function), updates_state, budget, compiling
         self._programs: dict[tuple, Callable] = {}
 
     @property
@@ -237,7 +238,8 @@ class Compiled:
     def _compiled(self, state: Any, batch: Batch, *rest: Any) -> Callable:
         with at_once():
             lowered = self.lowered(state, batch, *rest)
-        return interruptible(lowered.compile)
+        options = compiler_options(_platform(state))
+        return interruptible(partial(lowered.compile, compiler_options=options))
 
     def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
         """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""
@@ -245,3 +247,10 @@ class Compiled:
             return jax.jit(self._function).lower(state, batch, *rest)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         return jax.jit(self._function, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch, *rest)
+
+
+def _platform(state: Any) -> str:
+    """Where a function of `state` runs."""
+    shardings = (leaf.sharding for leaf in jax.tree.leaves(state) if isinstance(leaf, Array | jax.ShapeDtypeStruct))
+    devices = {device.platform for sharding in shardings if sharding is not None for device in sharding.device_set}
+    return devices.pop() if len(devices) == 1 else jax.default_backend()

@@ -12,6 +12,7 @@ from jaxft.models.layers.activations import gelu
 from jaxft.models.layers.containers import Sequential
 from jaxft.models.layers.initializers import Init
 from jaxft.models.layers.linear import Linear
+from jaxft.models.layers.onednn import apart
 from jaxft.models.layers.products import wide_product
 from jaxft.models.layers.shapes import along_channels
 
@@ -31,6 +32,7 @@ def attend(
     """
     logits = wide_product("...qhc,...khc->...hqk", queries, keys)
     if bias is not None:
+        logits = apart(logits)
         logits += bias.reshape((1,) * (logits.ndim - bias.ndim) + bias.shape)
     weights = jax.nn.softmax(logits)
     if dropout is not None:

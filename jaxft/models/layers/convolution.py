@@ -18,6 +18,8 @@ from jaxft.models.layers.convolution_forms import (
     lax_forward,
     wide,
 )
+from jaxft.models.layers.convolution_onednn import onednn_form
+from jaxft.models.layers.onednn import traced_for
 from jaxft.models.layers.windows import Padding, Pair, Shape, Window
 
 
@@ -70,6 +72,8 @@ _FEW_PIXELS = 160
 
 def _cpu_form(x: Shape, kernel: Shape, window: Window) -> Form:
     """The fastest form on a CPU for these shapes."""
+    if traced_for():
+        return onednn_form(x, kernel, window)
     if window.groups == 1 and kernel[:2] == (1, 1):
         return POINTWISE
     if window.groups == x[3] == kernel[3]:

@@ -86,22 +86,22 @@ STRIPS = Form(_strips_forward, LAX.input_gradient, _strips_kernel_gradient)
 
 
 # 1 x 1: a matrix product over all pixels.
-def _thin(window: Window, x: Array) -> Array:
+def visited(window: Window, x: Array) -> Array:
     """The pixels that a 1 x 1 kernel visits."""
     return pad(x, window.padding, 0)[:, :: window.strides[0], :: window.strides[1]]
 
 
 def _pointwise_forward(window: Window, x: Array, kernel: Array) -> Array:
-    return lax.dot_general(_thin(window, x), kernel[0, 0], (((3,), (0,)), ((), ())))
+    return lax.dot_general(visited(window, x), kernel[0, 0], (((3,), (0,)), ((), ())))
 
 
 def _pointwise_input_gradient(window: Window, x: Array, kernel: Array, dy: Array) -> Array:
     thin = lax.dot_general(dy, kernel[0, 0], (((3,), (1,)), ((), ())))
-    return jax.linear_transpose(partial(_thin, window), x)(thin)[0]
+    return jax.linear_transpose(partial(visited, window), x)(thin)[0]
 
 
 def _pointwise_kernel_gradient(window: Window, x: Array, kernel: Array, dy: Array) -> Array:
-    return _outer(_thin(window, x), dy)[None, None]
+    return _outer(visited(window, x), dy)[None, None]
 
 
 def _outer(x: Array, y: Array) -> Array:

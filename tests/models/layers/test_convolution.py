@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxft.models.layers.convolution import conv
+from jaxft.models.layers.onednn import available, compiler_options, for_onednn
 from jaxft.models.layers.pooling import max_pool
 
 torch = pytest.importorskip("torch")
@@ -68,7 +69,20 @@ CASES = [
     Case(12, 8, 16, 3, groups=8),
     Case(12, 16, 24, 3, stride=2, groups=4),
     Case(10, 128, 128, 3, groups=4),  # two bundles of Winograd
+    Case(13, 8, 16, 3, stride=3, dilation=2),
+    Case(11, 8, 8, 3, stride=2, padding=0),  # the last row and column of the images are not seen
+    Case(12, 8, 8, 3, stride=2, dilation=2, groups=8, padding=0),
 ]
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.skipif(not available(), reason="no oneDNN"))])
+def compiled(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Any]]:
+    """`jax.jit` as anybody calls it, and as a step of ours is compiled."""
+    if not request.param:
+        return jax.jit
+    return lambda function, **options: jax.jit(
+        for_onednn(function), compiler_options=compiler_options("cpu"), **options
+    )
 
 
 @pytest.fixture
@@ -100,9 +114,9 @@ def assert_close(ours: Any, theirs: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_jax_in_float64(case: Case, float64: None) -> None:
+def test_equals_jax_in_float64(case: Case, float64: None, compiled: Any) -> None:
     arrays = case.arrays(np.float64)
-    ours = jax.jit(partial(with_gradients, partial(conv, **case.options)))(*arrays)
+    ours = compiled(partial(with_gradients, partial(conv, **case.options)))(*arrays)
     theirs = jax.jit(partial(with_gradients, partial(plain, **case.options)))(*arrays)
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.dtype == np.float64
@@ -110,9 +124,9 @@ def test_equals_jax_in_float64(case: Case, float64: None) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_pytorch_in_float32(case: Case) -> None:
+def test_equals_pytorch_in_float32(case: Case, compiled: Any) -> None:
     x, kernel = case.arrays(np.float32)
-    ours = jax.jit(partial(with_gradients, partial(conv, **case.options)))(x, kernel)
+    ours = compiled(partial(with_gradients, partial(conv, **case.options)))(x, kernel)
     theirs_x = torch.from_numpy(x.transpose(0, 3, 1, 2)).requires_grad_()
     theirs_kernel = torch.from_numpy(kernel.transpose(3, 2, 0, 1)).requires_grad_()
     edge = case.options["padding"][0][0]
@@ -125,22 +139,22 @@ def test_equals_pytorch_in_float32(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[8], CASES[14]], ids=str)
-def test_bfloat16_is_accumulated_in_float32(case: Case) -> None:
+def test_bfloat16_is_accumulated_in_float32(case: Case, compiled: Any) -> None:
     x, kernel = (jnp.asarray(array, jnp.bfloat16) for array in case.arrays(np.float32))
-    ours = jax.jit(partial(with_gradients, partial(conv, **case.options)))(x, kernel)
+    ours = compiled(partial(with_gradients, partial(conv, **case.options)))(x, kernel)
     assert all(array.dtype == jnp.bfloat16 for array in ours)
     wide = plain(x.astype(jnp.float32), kernel.astype(jnp.float32), **case.options)
     assert_close(ours[0], wide, 2**-8)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_batch_over_two_devices_stays_there(case: Case) -> None:
+def test_a_batch_over_two_devices_stays_there(case: Case, compiled: Any) -> None:
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     x, kernel = case.arrays(np.float32)
-    step = jax.jit(partial(with_gradients, partial(conv, **case.options)), out_shardings=[split, split, whole])
-    compiled = step.lower(jax.device_put(x, split), jax.device_put(kernel, whole)).compile()
-    collectives = Counter(re.findall(r" (all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text()))
+    step = compiled(partial(with_gradients, partial(conv, **case.options)), out_shardings=[split, split, whole])
+    program = step.lower(jax.device_put(x, split), jax.device_put(kernel, whole)).compile()
+    collectives = Counter(re.findall(r" (all-\w+|collective-\w+|reduce-scatter)\(", program.as_text()))
     assert collectives == {"all-reduce": 1}
 
 
