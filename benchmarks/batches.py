@@ -27,3 +27,17 @@ def boxes(batch: int, height: int, width: int) -> np.ndarray:
 def classes(batch: int, count: int) -> np.ndarray:
     """`[batch, MAX_OBJECTS]` int32, of which the first `BOXES` of each photo count."""
     return np.random.default_rng(3).integers(0, count, (batch, MAX_OBJECTS)).astype(np.int32)
+
+
+def masks(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`[batch, count, height, width]` uint8 of 0 and 1: the ellipse in each box."""
+    x1, y1, x2, y2 = (boxes[..., axis, None, None] for axis in range(4))
+    y, x = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
+    inside = ((2 * x - x1 - x2) / (x2 - x1)) ** 2 + ((2 * y - y1 - y2) / (y2 - y1)) ** 2 < 1
+    return inside.astype(np.uint8)
+
+
+def queries(batch: int, tokens: int, heads: int, width: int) -> list[np.ndarray]:
+    """Queries, keys and values, each `[batch, tokens, heads, width]` float32."""
+    random = np.random.default_rng(4)
+    return [random.standard_normal((batch, tokens, heads, width), np.float32) for _ in range(3)]

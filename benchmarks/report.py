@@ -4,7 +4,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.machine import cores, machine
 from benchmarks.sides import Program, SideError, Timing, Torch, interleaved
 
-WIDTHS = (30, 14, 34, 26, 6)
+WIDTHS = (30, 14, 36, 30, 6)
 Outcomes = Mapping[str, Timing | SideError]
 
 
@@ -33,11 +33,11 @@ class Report:
         name: of the benchmark.
         options: its command line, a dataclass of plain values.
         output: where to.
-        milliseconds: whether a line is in milliseconds instead of seconds.
+        unit: of the cells; `cell` knows s and ms.
     """
 
-    def __init__(self, name: str, options: Any, output: Output, *, milliseconds: bool = False) -> None:
-        self._output, self._factor, self._unit = output, *((1000, "ms") if milliseconds else (1, "s"))
+    def __init__(self, name: str, options: Any, output: Output, unit: str = "s") -> None:
+        self._output, self._unit = output, unit
         self._content: dict[str, Any] = {"benchmark": name, "options": asdict(options), "machine": machine()}
         self._content |= {"rows": [], "median_ratios": {}}
         self._ratios: dict[str, list[float]] = defaultdict(list)
@@ -88,30 +88,34 @@ class Report:
         self._content["median_ratios"] = {step: median(ratios) for step, ratios in self._ratios.items()}
         self.write()
 
+    def skip(self, what: str, why: str) -> None:
+        """Says that something was not measured."""
+        waiting("")
+        print(f"{what}: skipped; {why}", flush=True)
+        self.failed = True
+        self._content["rows"].append({"what": what, "skipped": why})
+        self.write()
+
     def medians(self) -> None:
         """Prints the median ratio of each step, and the lowest."""
         for step, ratios in self._ratios.items():
             _line("median (lowest) of all", step, "", "", f"{median(ratios):.2f}", f"({min(ratios):.2f})")
 
-    def note(self, **facts: Any) -> None:
-        """Puts facts of plain values into the file."""
-        self._content.update(facts)
-        self.write()
-
     def write(self) -> None:
         """Writes the file, whole or not at all."""
         if self._output.json is not None:
             draft = self._output.json.with_suffix(".part")
-            draft.write_text(json.dumps(self._content, indent=1, default=str) + "\n")
+            draft.write_text(json.dumps(self._content, indent=1, default=_plain) + "\n")
             draft.replace(self._output.json)
 
     def cell(self, outcome: Timing | SideError) -> str:
         """Median and spread."""
         if isinstance(outcome, SideError):
             return "failed"
-        digits = 3 if self._factor == 1 else 1
-        low, high = (f"{bound(outcome.seconds) * self._factor:.{digits}f}" for bound in (min, max))
-        return f"{outcome.median * self._factor:.{digits}f} ({low} to {high})"
+        factor, digits = (1000, 1) if self._unit == "ms" else (1, 3)
+        numbers = (outcome.median, min(outcome.seconds), max(outcome.seconds))
+        middle, low, high = (f"{seconds * factor:.{digits}f}" for seconds in numbers)
+        return f"{middle} ({low} to {high})"
 
 
 def fastest(outcomes: Outcomes, names: Mapping[str, object]) -> str:
@@ -142,3 +146,7 @@ def waiting(line: str) -> None:
 def _line(*cells: str) -> None:
     *first, last = cells
     print(" ".join(f"{cell:<{width}}" for cell, width in zip(first, WIDTHS, strict=True)), last, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

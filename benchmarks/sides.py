@@ -77,15 +77,17 @@ class Timing:
     Attributes:
         ready: seconds from the start of its process to the end of its first run: imports, first values, compiling.
         device: what it ran on.
-        seconds: of each run.
-        cpu: seconds of processor time of each run, of all threads of its process.
-        idle_cpu: the same between its runs, while others ran.
+        runs: in a turn; more than one where the program is short.
+        seconds: a run, in each turn.
+        cpu: seconds of processor time a run, of all threads of its process, in each turn.
+        idle_cpu: seconds of processor time before each turn, while others ran.
         peak_bytes: the most memory it held from the second run on: of the accelerator, or resident memory.
-        values: what each run returned.
+        values: what each turn returned.
     """
 
     ready: float
     device: str
+    runs: int = 1
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     idle_cpu: list[float] = field(default_factory=list)
@@ -109,7 +111,7 @@ class Side:
         self.name, self._program, self._deadline = name, program, deadline
 
     def __enter__(self) -> Self:
-        self._noise = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._noise = tempfile.TemporaryFile()
         changes = self._program.environment
         environment = {key: value for key, value in (os.environ | changes).items() if value is not None}
         self._start = time.monotonic()
@@ -136,17 +138,18 @@ class Side:
         self._noise.close()
 
     def prepare(self) -> Timing:
-        """Lets the program prepare and run once.
+        """Lets the program prepare, run once, and once more.
 
         Raises:
             SideError: it does not get that far.
         """
         request = {key: getattr(self._program, key) for key in ("function", "options", "as_command")}
-        answer = self._ask(json.dumps(request))
-        return Timing(time.monotonic() - self._start, answer["device"])
+        device = self._ask(json.dumps(request))["device"]
+        ready = time.monotonic() - self._start
+        return Timing(ready, device, self._answer()["runs"])
 
     def run(self, timing: Timing) -> None:
-        """Lets the program run once more, and notes what it measures.
+        """Gives the program a turn, and notes what it measures.
 
         Raises:
             SideError: it fails.
@@ -159,12 +162,16 @@ class Side:
         timing.peak_bytes = answer["peak_bytes"]
 
     def _ask(self, line: str) -> dict[str, Any]:
-        stdin, stdout = self._process.stdin, self._process.stdout
+        stdin = self._process.stdin
         assert stdin is not None
-        assert stdout is not None
         with suppress(BrokenPipeError):  # where the process has ended; reading finds that
             stdin.write(line.encode() + b"\n")
             stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        stdout = self._process.stdout
+        assert stdout is not None
         seconds = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         if not select.select([stdout], [], [], seconds)[0]:
             raise SideError(f"{self.name}: out of time.")
@@ -193,7 +200,7 @@ def interleaved(
 
     Args:
         programs: by name.
-        rounds: runs of each.
+        rounds: turns of each.
         deadline: of `time.monotonic`; a program that is not done then is an error.
         told: is given a line about what goes on, for people who wait.
 
@@ -223,3 +230,13 @@ def interleaved(
                 except SideError as error:
                     outcomes[name] = error
     return outcomes
+
+
+def once(function: str, deadline: float | None = None, **options: Any) -> None:
+    """Runs a program once in a process of its own, for what it leaves.
+
+    Raises:
+        SideError: it fails.
+    """
+    with Side(function, Program(function, options), deadline) as side:
+        side.prepare()

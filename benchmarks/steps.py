@@ -6,7 +6,7 @@ The ratio is PyTorch's seconds divided by ours: 1.0 is as fast, 0.5 takes twice 
 last layer alone; there the ratio is (our forward pass + our step of the head on stored features) / our step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import tyro
@@ -27,7 +27,7 @@ class Options:
     """Side of the images, pixels."""
     rounds: int = 5
     """Timed runs of each program, in turn."""
-    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+    output: Annotated[Output, tyro.conf.arg(name="")] = field(default_factory=Output)
 
 
 def compare(report: Report, options: Any, model: str, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Training and evaluation steps of one model a family against PyTorch (channels-last, float32), each in its own process.
+"""Training and evaluation steps of one model a family against PyTorch (channels-last, float32), in two processes.
 
     python -m benchmarks.zoo
 
@@ -6,7 +6,7 @@ The ratio is PyTorch's seconds divided by ours: 1.0 is as fast, 0.5 takes twice 
 model's published weights were trained for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
@@ -48,7 +48,7 @@ class Options:
     """Images a step."""
     rounds: int = 3
     """Timed runs of each program, in turn."""
-    output: Annotated[Output, tyro.conf.arg(name="")] = Output()
+    output: Annotated[Output, tyro.conf.arg(name="")] = field(default_factory=Output)
 
 
 def main() -> int:
