@@ -25,6 +25,7 @@ def serve() -> None:
     """Answers until its standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    os.environ.pop("GLIBC_TUNABLES", None)  # read before the program began; worker processes do not inherit it
 
     def answer(**facts: object) -> None:
         answers.write(json.dumps(facts) + "\n")
@@ -47,16 +48,10 @@ def serve() -> None:
 
 def prepared(request: Mapping[str, Any]) -> Callable[[], object]:
     """The program of a request, after its first run, in which it compiles."""
-    if request["as_command"]:
-        as_command()
     module, _, name = request["function"].partition(":")
     program: Callable[[], object] = getattr(import_module(module), name)(**request["options"])
     program()
     return program
-
-
-def as_command() -> None:
-    """Sets this process up as jaxft's commands set up theirs; what must be in the environment already is there."""
 
 
 def settled(program: Callable[[], object]) -> int:

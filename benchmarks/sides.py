@@ -18,13 +18,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 Torch = Literal["eager", "compile", "best"]
-# Memory is not given back to the system between two uses, and comes in large pages.
-ALLOCATOR = {
-    "hugetlb": 1,
-    "mmap_max": 0,
-    "trim_threshold": 100_000_000_000,
-    "arena_max": 1,
-}
+# What the commands set, of which glibc reads all before a program begins: memory that a step gives back is kept for the
+# next, in one arena, in large pages.
+TUNABLES = (
+    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
+)
 PAUSE = 0.5  # threads of a program that has just run go on spinning for a while
 
 
@@ -37,23 +35,17 @@ class Program:
             work is done, not when it is queued; what it returns must be plain values, and is kept.
         options: what the preparing function is given; plain values.
         environment: variables of the process; None takes one away that this process has.
-        as_command: whether the process is set up as jaxft's commands are.
     """
 
     function: str
     options: Mapping[str, Any]
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    as_command: bool = False
 
 
 def ours(function: str, **options: Any) -> Program:
     """A program of jaxft, with the settings of its commands."""
-    tunables = ":".join(f"glibc.malloc.{name}={value}" for name, value in ALLOCATOR.items())
-    environment = {
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", tunables),
-        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
-    }
-    return Program(function, options, environment, as_command=True)
+    defaults = {"GLIBC_TUNABLES": TUNABLES, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return Program(function, options, {name: os.environ.get(name, value) for name, value in defaults.items()})
 
 
 def theirs(function: str, torch: Torch = "eager", **options: Any) -> dict[str, Program]:
@@ -143,8 +135,8 @@ class Side:
         Raises:
             SideError: it does not get that far.
         """
-        request = {key: getattr(self._program, key) for key in ("function", "options", "as_command")}
-        device = self._ask(json.dumps(request))["device"]
+        request = json.dumps({"function": self._program.function, "options": self._program.options})
+        device = self._ask(request)["device"]
         ready = time.monotonic() - self._start
         return Timing(ready, device, self._answer()["runs"])
 
