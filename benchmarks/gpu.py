@@ -157,7 +157,10 @@ class Run:
 
 def cell(rates: list[float], outcome: Any) -> str:
     """Images a second, and seconds to the first step."""
-    return f"{median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}), {outcome.ready:.0f} s"
+    middle, low, high = (
+        f"{rate:.0f}" if rate >= 100 else f"{rate:.2f}" for rate in (median(rates), min(rates), max(rates))
+    )
+    return f"{middle} ({low} to {high}), {outcome.ready:.0f} s"
 
 
 def main() -> int:

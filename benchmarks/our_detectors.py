@@ -14,6 +14,7 @@ from converters.files import read
 from jaxft import config
 from jaxft.models import BUILDERS, abstract_model, initialize_missing
 from jaxft.models.streams import initial_rngs
+from jaxft.precision import dtype_of
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.task import DetectionTask
 
@@ -26,7 +27,7 @@ def training(
 ) -> Step:
     """A detector's training step, `steps` times."""
     network, examples = detector(model, file), photos(model, batch, height, width)
-    return training_step(network, task(model), SLOWLY, examples, precision, steps)
+    return training_step(network, task(model, precision), SLOWLY, examples, precision, steps)
 
 
 def inference(model: str, batch: int, height: int, width: int, file: str) -> Step:
@@ -42,9 +43,9 @@ def detector(name: str, file: str) -> Any:
     return model
 
 
-def task(name: str) -> DetectionTask:
-    """What the detector is trained for."""
-    return DetectionTask(Detection(masks=has_masks(name)))
+def task(name: str, precision: str = "float32") -> DetectionTask:
+    """What the detector is trained for, on images of the precision's type."""
+    return DetectionTask(Detection(masks=has_masks(name)), dtype_of(precision))
 
 
 def photos(name: str, batch: int, height: int, width: int) -> Batch:

@@ -13,6 +13,8 @@ from benchmarks.batches import labels, pixels
 from converters.verify import CLASSIFICATION as TASK
 from jaxft import config, create_model
 from jaxft.models.paths import filled, modules, values
+from jaxft.precision import dtype_of
+from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.tasks.task import Task
 from jaxft.training.layout import one_device
 from jaxft.training.optim import set_modes
@@ -28,7 +30,8 @@ Step = Callable[[], None]
 
 def training(model: str, batch: int, size: int, precision: str = "float32", steps: int = 1) -> Step:
     """A classifier's training step of all parameters, `steps` times."""
-    return training_step(create_model(model), TASK, EVERYTHING, images(batch, size), precision, steps)
+    task = ClassificationTask(TASK.fields, dtype_of(precision))
+    return training_step(create_model(model), task, EVERYTHING, images(batch, size), precision, steps)
 
 
 def training_head(model: str, batch: int, size: int) -> Step:
