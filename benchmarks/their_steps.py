@@ -52,7 +52,7 @@ def evaluation(model: str, batch: int, size: int, compiled: bool) -> Step:
 
 def classifier(name: str) -> torch.nn.Module:
     """The model under PyTorch, on the device that there is."""
-    return reference(name, 1000).to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return reference(name, 1000).to(device()).to(memory_format=torch.channels_last)
 
 
 def examples(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
