@@ -135,13 +135,13 @@ class Run:
             shown = (cells[0], cells[1]) if len(cells) == len(outcomes) else ("failed", "failed")
             self.report.add(f"gradients, {case.model}", precision, shown, None, outcomes, errors=found, case=case)
 
-    def ours(self, function: str, **given: Any) -> Program:
+    def ours(self, function: str, /, **given: Any) -> Program:
         """Our program, which shares the device and finds nothing compiled."""
         program = ours(function, **given)
         changes = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_ENABLE_COMPILATION_CACHE": "false"}
         return replace(program, environment={**program.environment, **changes})
 
-    def theirs(self, function: str, torch: Torch = "eager", **given: Any) -> dict[str, Program]:
+    def theirs(self, function: str, torch: Torch = "eager", /, **given: Any) -> dict[str, Program]:
         """PyTorch's programs, which find nothing compiled; none where it is not installed."""
         if find_spec("torch") is None:
             return {}

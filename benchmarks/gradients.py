@@ -1,5 +1,6 @@
 """How far gradients are from exact ones; NumPy only."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ def errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> 
     off = {key: norm(found[key].astype(np.float64) - exact[key]) for key in exact}
     relative = {key: off[key] / max(norm(exact[key]), 1e-3 * whole) for key in exact}
     worst = max(relative, key=relative.__getitem__)
-    return {"all": norm(*map(np.float64, off.values())) / whole, "worst": relative[worst], "tensor": worst}
+    return {"all": math.hypot(*off.values()) / whole, "worst": relative[worst], "tensor": worst}
 
 
 def norm(*arrays: np.ndarray) -> float:

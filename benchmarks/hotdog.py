@@ -98,8 +98,8 @@ def main() -> None:
                 print(f"{program}, {weights} weights, seed {seed}: {result}", flush=True)
                 found[program, weights].append(result)
                 write(options, found)
-    for (program, weights), results in sorted(found.items()):
-        row: list[str] = [program, weights]
+    for names, results in sorted(found.items()):
+        row: list[str] = [*names]
         for values in ([r.last for r in results], [r.best for r in results]):
             row += [" ".join(f"{value:.3f}" for value in values), f"{statistics.median(values):.3f}"]
         table.add_row(*row, f"{statistics.median(r.minutes for r in results):.1f}")

@@ -48,7 +48,7 @@ def evaluation(model: str, batch: int, size: int) -> Step:
 
 def head_alone(model: str, batch: int, size: int) -> Step:
     """Loss, gradient and update of the last layer on stored features."""
-    network = create_model(model)
+    network: Any = create_model(model)
     network.eval()
     layer = dict(modules(network))[head_of(network)]
     examples = images(batch, size)

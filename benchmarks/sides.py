@@ -42,13 +42,13 @@ class Program:
     environment: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def ours(function: str, **options: Any) -> Program:
+def ours(function: str, /, **options: Any) -> Program:
     """A program of jaxft, with the settings of its commands."""
     defaults = {"GLIBC_TUNABLES": TUNABLES, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return Program(function, options, {name: os.environ.get(name, value) for name, value in defaults.items()})
 
 
-def theirs(function: str, torch: Torch = "eager", **options: Any) -> dict[str, Program]:
+def theirs(function: str, torch: Torch = "eager", /, **options: Any) -> dict[str, Program]:
     """Programs of PyTorch by their names, with its default allocator: eager, compiled, or both for the faster of them.
 
     The preparing function is told by an option `compiled`.
@@ -224,7 +224,7 @@ def interleaved(
     return outcomes
 
 
-def once(function: str, deadline: float | None = None, **options: Any) -> None:
+def once(function: str, deadline: float | None = None, /, **options: Any) -> None:
     """Runs a program once in a process of its own, for what it leaves.
 
     Raises:

@@ -24,7 +24,7 @@ def gradients(model: str, batch: int, size: int, folder: str, compiled: bool) ->
     images, labels = (tensor.cpu() for tensor in examples(batch, size))
     torch.save(network.state_dict(), Path(folder) / "weights.pth")
     exact = gradient(network.double(), images.double(), labels)
-    np.savez(Path(folder) / "exact.npz", **exact)
+    np.savez(Path(folder) / "exact.npz", allow_pickle=False, **exact)
     np.savez(Path(folder) / "batch.npz", image=images.permute(0, 2, 3, 1).numpy(), label=labels.int().numpy())
     network.load_state_dict(torch.load(Path(folder) / "weights.pth"))  # without the statistics of this batch
     network = network.float().to(device())

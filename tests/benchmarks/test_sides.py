@@ -17,7 +17,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sides, "PAUSE", 0.01)
 
 
-def program(name: str, **options: Any) -> Program:
+def program(name: str, /, **options: Any) -> Program:
     return Program(f"{HERE}:{name}", options)
 
 
