@@ -5,25 +5,20 @@
 Forward and backward; a ratio is PyTorch's seconds over ours.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import torch
 import tyro
-from jax import Array
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.timing import interleaved
+from benchmarks.report import Output, Report, fastest, waiting
+from benchmarks.sides import interleaved, ours, theirs
+
+FORMS = {"products and softmax": "plain", "jax.nn.dot_product_attention": "library"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Times attention over the tokens of images of 224 pixels in patches of 16."""
+class Size:
+    """By default, the tokens of images of 224 pixels in patches of 16."""
 
     batch: int = 16
     """Images."""
@@ -33,56 +28,31 @@ class Options:
     """Heads."""
     width: int = 64
     """Channels of a head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Times attention."""
+
+    size: Annotated[Size, tyro.conf.arg(name="")] = Size()
     rounds: int = 7
     """Timed runs of each program, in turn."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = field(default_factory=Output)
 
 
-def plain(q: Array, k: Array, v: Array) -> Array:
-    """softmax(q k' / sqrt(width)) v, `[N, T, heads, width]`."""
-    scores = jnp.einsum("nqhd,nkhd->nhqk", q / np.float32(np.sqrt(q.shape[-1])), k)
-    return jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores), v)
-
-
-def ours(attention: Callable[[Array, Array, Array], Array], arrays: list[np.ndarray]) -> Callable[[], Any]:
-    """The output and the three gradients."""
-
-    @jax.jit
-    def run(q: Array, k: Array, v: Array) -> Any:
-        y, pull = jax.vjp(attention, q, k, v)
-        return y, pull(y)
-
-    placed = [jnp.asarray(array) for array in arrays]
-    return lambda: jax.block_until_ready(run(*placed))
-
-
-def theirs(arrays: list[np.ndarray]) -> Callable[[], Any]:
-    """The same by `scaled_dot_product_attention`."""
-    q, k, v = (torch.from_numpy(array).permute(0, 2, 1, 3).contiguous().requires_grad_() for array in arrays)
-
-    def run() -> None:
-        y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-        torch.autograd.grad(y, (q, k, v), y.detach())
-
-    return run
-
-
-def main() -> None:
-    """Prints the table."""
+def main() -> int:
+    """Prints the table; 1 where something could not be measured."""
     options = tyro.cli(Options)
-    random = np.random.default_rng(0)
-    shape = (options.batch, options.tokens, options.heads, options.width)
-    arrays = [random.standard_normal(shape).astype(np.float32) for _ in range(3)]
-    programs = {
-        "PyTorch": theirs(arrays),
-        "products and softmax": ours(plain, arrays),
-        "jax.nn.dot_product_attention": ours(jax.nn.dot_product_attention, arrays),
-    }
-    seconds = interleaved(programs, options.rounds)
-    table = Table("form", "seconds", "ratio", title=f"attention {shape}, forward and backward")
-    for name, value in seconds.items():
-        table.add_row(name, f"{value:.3f}", f"{seconds['PyTorch'] / value:.2f}")
-    Console().print(table)
+    size = asdict(options.size)
+    report = Report("attention", options, options.output)
+    report.head(f"{size}, {options.rounds} rounds")
+    reference = theirs("benchmarks.their_attention:attention", options.output.torch, **size)
+    forms = {name: ours(f"benchmarks.our_attention:{function}", **size) for name, function in FORMS.items()}
+    outcomes = interleaved({**reference, **forms}, options.rounds, told=waiting)
+    for name in forms:
+        report.beside(name, "with gradient", outcomes, name, fastest(outcomes, reference))
+    return int(report.failed)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -13,23 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-import torchvision.transforms as T
 import tyro
-from efficientnet_lite_pytorch import EfficientNet
-from rich.live import Live
+from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader
-from torchvision.datasets import ImageFolder
 
-from converters.sources import load
-from jaxft import config
-from jaxft.models.paths import matches
+from benchmarks.machine import machine
+from benchmarks.sides import Program, SideError, interleaved
 
 CONFIGS = {"ImageNet": Path("configs/hotdog_lite0.py"), "random": Path("configs/hotdog_lite0_scratch.py")}
 
@@ -48,6 +43,8 @@ class Options:
     """Whose training to run."""
     weights: tuple[Literal["ImageNet", "random"], ...] = ("ImageNet", "random")
     """The first weights to start from."""
+    json: Path | None = None
+    """A file for all figures."""
 
 
 @dataclass(frozen=True)
@@ -74,60 +71,18 @@ def with_jaxft(file: Path, options: Options, seed: int) -> Result:
 
 
 def with_pytorch(file: Path, options: Options, seed: int) -> Result:
-    """The same recipe, read from the same configuration."""
-    start = time.perf_counter()
-    torch.manual_seed(seed)
-    settings = config.load(file)
-    assert isinstance(settings.task, config.Classification)
-    phase, images = settings.phases[0], settings.task.images
-    model = EfficientNet.from_name("efficientnet-lite0", num_classes=2)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            momentum = settings.model.options.get("momentum", module.momentum)
-            assert isinstance(momentum, float)
-            module.momentum = momentum
-    if settings.pretrained.source is not None:
-        state = load(settings.pretrained.source)
-        kept = {key: torch.from_numpy(value) for key, value in state.items() if not key.startswith("_fc.")}
-        model.load_state_dict(kept, strict=False)
-        torch.nn.init.xavier_uniform_(model._fc.weight)
-    rates = {}
-    for name, parameter in model.named_parameters():
-        rule = next(rule for rule in phase.rules if matches(rule.pattern, name))
-        parameter.requires_grad_(not rule.frozen)
-        rates[name] = settings.optimizer.learning_rate * rule.lr_scale
-    groups = [{"params": [p], "lr": rates[name]} for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(
-        groups,
-        lr=settings.optimizer.learning_rate,
-        momentum=settings.optimizer.momentum,
-        nesterov=settings.optimizer.nesterov,
-        weight_decay=settings.optimizer.weight_decay,
-    )
-    tensor = [T.ToTensor(), T.Normalize(images.mean, images.std)]
-    augment = T.Compose([T.RandomResizedCrop(images.crop, scale=images.scale), T.RandomHorizontalFlip(), *tensor])
-    center = T.Compose([T.Resize(images.resize), T.CenterCrop(images.crop), *tensor])
-    train = ImageFolder(f"{options.root}/train", augment)
-    test = ImageFolder(f"{options.root}/test", center)
-    batches = DataLoader(train, settings.data.batch_size, shuffle=True, drop_last=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * len(batches))
-    accuracies = []
-    for _ in range(options.epochs):
-        model.train()
-        if phase.batch_norm == "running":
-            for module in model.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
-        for x, y in batches:
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-            schedule.step()
-        model.eval()
-        with torch.inference_mode():
-            right = sum(int((model(x).argmax(1) == y).sum()) for x, y in DataLoader(test, settings.data.batch_size))
-        accuracies.append(right / len(test))
-    return Result(accuracies[-1], max(accuracies), (time.perf_counter() - start) / 60)
+    """The same recipe, read from the same configuration, in a process of its own with its default allocator.
+
+    Raises:
+        SideError: it fails.
+    """
+    given = {"file": str(file), "root": options.root, "seed": seed, "epochs": options.epochs}
+    environment = {"GLIBC_TUNABLES": None, "JAX_PLATFORMS": "cpu"}  # JAX is there for names alone
+    program = Program("benchmarks.their_hotdog:training", given, environment)
+    outcome = interleaved({"PyTorch": program}, 1)["PyTorch"]
+    if isinstance(outcome, SideError):
+        raise outcome
+    return Result(**outcome.values[0])
 
 
 def main() -> None:
@@ -135,14 +90,31 @@ def main() -> None:
     options = tyro.cli(Options)
     table = Table("program", "first weights", "last epoch", "median", "best epoch", "median", "minutes a run")
     runs: dict[str, Callable[[Path, Options, int], Result]] = {"jaxft": with_jaxft, "PyTorch": with_pytorch}
-    with Live(table, refresh_per_second=1):
-        for program in options.programs:
-            for weights in options.weights:
-                results = [runs[program](CONFIGS[weights], options, seed) for seed in range(options.seeds)]
-                row: list[str] = [program, weights]
-                for values in ([r.last for r in results], [r.best for r in results]):
-                    row += [" ".join(f"{value:.3f}" for value in values), f"{statistics.median(values):.3f}"]
-                table.add_row(*row, f"{statistics.median(r.minutes for r in results):.1f}")
+    found: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for weights in options.weights:
+        for seed in range(options.seeds):
+            for program in options.programs:  # in turn, so that both meet the same machine
+                result = runs[program](CONFIGS[weights], options, seed)
+                print(f"{program}, {weights} weights, seed {seed}: {result}", flush=True)
+                found[program, weights].append(result)
+                write(options, found)
+    for names, results in sorted(found.items()):
+        row: list[str] = [*names]
+        for values in ([r.last for r in results], [r.best for r in results]):
+            row += [" ".join(f"{value:.3f}" for value in values), f"{statistics.median(values):.3f}"]
+        table.add_row(*row, f"{statistics.median(r.minutes for r in results):.1f}")
+    Console().print(table)
+
+
+def write(options: Options, found: dict[tuple[str, str], list[Result]]) -> None:
+    """Writes all figures until now, if asked."""
+    if options.json is not None:
+        rows = [
+            {"program": program, "weights": weights, "runs": [asdict(result) for result in results]}
+            for (program, weights), results in found.items()
+        ]
+        content = {"benchmark": "hotdog", "options": asdict(options), "machine": machine(), "rows": rows}
+        options.json.write_text(json.dumps(content, indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training and evaluation steps of one model a family against PyTorch (channels-last, float32) in the same run.
+"""Training and evaluation steps of one model a family against PyTorch (channels-last, float32), in two processes.
 
     python -m benchmarks.zoo
 
@@ -6,22 +6,13 @@ The ratio is PyTorch's seconds divided by ours: 1.0 is as fast, 0.5 takes twice 
 model's published weights were trained for.
 """
 
-import gc
-import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import torch
 import tyro
-from rich.live import Live
-from rich.table import Table
 
-from benchmarks.steps import OPTIMIZER, our_evaluation, our_training, their_steps
-from benchmarks.timing import interleaved
-from converters.verify import CLASSIFICATION as TASK
-from jaxft import config, create_model
+from benchmarks.report import Output, Report
+from benchmarks.steps import compare
 
 SIZES = {
     "alexnet": 224,
@@ -57,45 +48,19 @@ class Options:
     """Images a step."""
     rounds: int = 3
     """Timed runs of each program, in turn."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = field(default_factory=Output)
 
 
-def seconds(name: str, options: Options) -> dict[str, dict[str, float]]:
-    """Median seconds of both sides, for training and evaluation."""
-    random, size = np.random.default_rng(0), SIZES.get(name, 224)
-    pixels = random.integers(0, 256, (options.batch, size, size, 3), dtype=np.uint8)
-    labels = random.integers(0, 1000, options.batch).astype(np.int32)
-    batch = {"image": jnp.asarray(pixels), "label": jnp.asarray(labels)}
-    theirs = dict(
-        zip(("training", "evaluation"), their_steps(name, np.array(TASK.images(batch["image"])), labels), strict=True)
-    )
-    ours = {
-        "training": our_training(create_model(name), TASK, OPTIMIZER, (config.Rule(pattern="*"),), batch),
-        "evaluation": our_evaluation(create_model(name), batch),
-    }
-    return {step: interleaved({"theirs": theirs[step], "ours": ours[step]}, options.rounds) for step in ours}
-
-
-def main() -> None:
-    """Prints the table, and the median ratios."""
+def main() -> int:
+    """Prints the table, and the median ratios; 1 where something could not be measured."""
     options = tyro.cli(Options)
-    threads = torch.get_num_threads()
-    title = (
-        f"batch {options.batch}, {threads} threads, median of {options.rounds}; seconds of PyTorch / of jaxft, ratio"
-    )
-    table = Table("model", "pixels", "training", "", "evaluation", "", title=title)
-    ratios: dict[str, list[float]] = {"training": [], "evaluation": []}
-    with Live(table, refresh_per_second=1, vertical_overflow="visible"):
-        for name in options.models:
-            cells = []
-            for step, both in seconds(name, options).items():
-                ratios[step].append(both["theirs"] / both["ours"])
-                cells += [f"{both['theirs']:.2f} / {both['ours']:.2f}", f"{ratios[step][-1]:.2f}"]
-            table.add_row(name, str(SIZES.get(name, 224)), *cells)
-            jax.clear_caches()
-            gc.collect()
-        medians = [cell for values in ratios.values() for cell in ("", f"{statistics.median(values):.2f}")]
-        table.add_row("median", "", *medians)
+    report = Report("zoo", options, options.output)
+    report.head(f"batch {options.batch}, {options.rounds} rounds")
+    for name in options.models:
+        compare(report, options, name, SIZES.get(name, 224))
+    report.medians()
+    return int(report.failed)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
