@@ -85,8 +85,8 @@ def _nms(
         start, found, _ = state
         return (start < total) & (found < max_output)
 
-    # Zeros made of the input vary over the devices of a `shard_map` as what the loop returns.
-    zero = 0 * total
+    # A zero made of all inputs: it varies over the devices of a `shard_map` as what the loop returns.
+    zero = (0 * (total + order[0] + groups[0]) + (boxes[0, 0] < boxes[0, 0])).astype(jnp.int32)
     _, found, kept = lax.while_loop(goes_on, step, (zero, zero, jnp.full(max_output + -max_output % tile, zero)))
     there = jnp.arange(max_output) < found
     return jnp.where(there, kept[:max_output], 0), there

@@ -147,7 +147,7 @@ def all_cells(maps: Maps, dtype: jnp.dtype, beyond: int = 0) -> Array:
 
 def zeros(shape: tuple[int, ...], dtype: jnp.dtype, rois: Rois) -> Array:
     """Where a loop begins to add; made from the rois, so as to vary over the devices of a `shard_map` as they do."""
-    return jnp.full(shape, (0 * rois.base.sum()).astype(dtype))
+    return jnp.full(shape, (0 * (rois.base + rois.row + rois.column).sum()).astype(dtype))
 
 
 def row_weights(roi: Rois, row: Array, count: int, pooling: Pooling) -> tuple[Array, Array]:

@@ -75,6 +75,20 @@ def test_nothing_valid_and_a_batch() -> None:
         assert np.array(index[row])[there[row]].tolist() == expected(*arrays, 0.5)[:50]
 
 
+@pytest.mark.parametrize("form", ["cpu", "accelerator"])
+def test_images_on_their_devices(form: str) -> None:
+    boxes = jnp.array([cases.boxes(seed, 40) for seed in range(2)])
+    scores = jax.random.uniform(jax.random.key(0), (2, 40))
+
+    def best(boxes: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return module._nms(FORMS[form], 0.3, 20, boxes, scores, jnp.zeros(40, jnp.int32), jnp.ones(40, bool))
+
+    images, mesh = jax.sharding.PartitionSpec("images"), jax.make_mesh((2,), ("images",))
+    spread = jax.shard_map(jax.vmap(best), mesh=mesh, in_specs=images, out_specs=images)
+    for ours, wanted in zip(jax.jit(spread)(boxes, scores), jax.jit(jax.vmap(best))(boxes, scores), strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+
+
 def test_steps_on_accelerators() -> None:
     """The one loop whose number of steps depends on the boxes is that over tiles."""
     arrays = jnp.zeros((3000, 4)), jnp.zeros(3000), jnp.zeros(3000, jnp.int32), jnp.ones(3000, bool)
