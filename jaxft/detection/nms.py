@@ -1,12 +1,16 @@
 """Greedy non-maximum suppression, exact, with a fixed number of rows."""
 
-import jax
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 from jaxft.detection.boxes import area
 
-TILE = 256
+_Hits = Callable[[Array], Array]  # boxes' places `[K]` -> which of a tile's boxes they overlap too much, bool `[B, K]`
 
 
 def _suppresses(boxes: Array, groups: Array, kept: Array, kept_groups: Array, iou_threshold: float | Array) -> Array:
@@ -38,50 +42,111 @@ def nms(
         that is not valid is 0.
 
     Boxes are taken in tiles by score. A tile loses what boxes kept before overlap, then what its own kept boxes
-    overlap, which is the only solution of "kept = no better kept box overlaps me" and found by iterating that. The
-    loop ends when `max_output` are kept or no valid box is left.
+    overlap. The loop ends when `max_output` are kept or no valid box is left: RoI heads give a box for every class, of
+    which few have a score.
     """
-    count = boxes.shape[0]
-    tile = min(TILE, count)
-    tiles, buffers = -(-count // tile), -(-max_output // tile) + 1
-    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
-    order = jnp.concatenate([order, jnp.zeros(tiles * tile - count, order.dtype)])
-    total = valid.sum()
+    boxes, scores = lax.stop_gradient((boxes, scores))
+    cpu, default = (partial(_nms, form, iou_threshold, max_output) for form in (CPU, ACCELERATOR))
+    return lax.platform_dependent(boxes, scores, groups, valid, cpu=cpu, default=default)
 
-    def take(start: Array) -> tuple[Array, Array, Array, Array]:
-        rows = jax.lax.dynamic_slice_in_dim(order, start, tile)
-        return rows, boxes[rows], groups[rows], start + jnp.arange(tile) < total
+
+class Form(NamedTuple):
+    """How boxes are suppressed: in tiles of so many, by boxes kept before, and by each other."""
+
+    tile: int
+    by_kept: Callable[[_Hits, Array, Array], Array]  # hits, places of kept boxes, how many -> bool [B]
+    among: Callable[[Array, Array], Array]  # bool [B, B] whether a better box overlaps one, alive [B] -> alive
+
+
+def _nms(
+    form: Form, iou_threshold: float | Array, max_output: int, boxes: Array, scores: Array, groups: Array, valid: Array
+) -> tuple[Array, Array]:
+    count, tile = boxes.shape[0], form.tile
+    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True).astype(jnp.int32)
+    order = jnp.pad(order, (0, -count % tile))
+    total = valid.sum(dtype=jnp.int32)
+    better = jnp.arange(tile)[None] < jnp.arange(tile)[:, None]
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         start, found, kept = state
-        rows, own, own_groups, alive = take(start)
+        rows = lax.dynamic_slice_in_dim(order, start, tile)
+        own, own_groups = boxes[rows], groups[rows]
 
-        def earlier(block: Array, alive: Array) -> Array:
-            places = jax.lax.dynamic_slice_in_dim(kept, block * tile, tile)
-            there = block * tile + jnp.arange(tile) < found
-            hit = _suppresses(own, own_groups, boxes[places], groups[places], iou_threshold)
-            return alive & ~(hit & there[None]).any(1)
+        def hits(places: Array) -> Array:
+            return _suppresses(own, own_groups, boxes[places], groups[places], iou_threshold)
 
-        alive = jax.lax.fori_loop(0, (found + tile - 1) // tile, earlier, alive)
-        hit = _suppresses(own, own_groups, own, own_groups, iou_threshold)
-        hit &= jnp.arange(tile)[None] < jnp.arange(tile)[:, None]
-
-        def again(pair: tuple[Array, Array]) -> tuple[Array, Array]:
-            return pair[1], alive & ~(hit & pair[1][None]).any(1)
-
-        first = again((alive, alive))
-        _, alive = jax.lax.while_loop(lambda pair: (pair[0] != pair[1]).any(), again, first)
-        # Kept boxes move to the front of the tile; what follows them is overwritten or never read.
-        front = jnp.argsort(~alive, stable=True)
-        kept = jax.lax.dynamic_update_slice_in_dim(kept, rows[front], found, 0)
-        return start + tile, jnp.minimum(found + alive.sum(), max_output), kept
+        alive = (start + jnp.arange(tile) < total) & ~form.by_kept(hits, kept, found)
+        alive = form.among(hits(rows) & better, alive)
+        places = jnp.where(alive, found + jnp.cumsum(alive, dtype=jnp.int32) - 1, kept.shape[0])
+        found = jnp.minimum(found + alive.sum(dtype=jnp.int32), max_output)
+        return start + tile, found, kept.at[places].set(rows, mode="drop")
 
     def goes_on(state: tuple[Array, Array, Array]) -> Array:
         start, found, _ = state
         return (start < total) & (found < max_output)
 
-    zero = jnp.zeros((), total.dtype)
-    kept = jnp.zeros(max(buffers, 2) * tile + max_output, order.dtype)
-    _, found, kept = jax.lax.while_loop(goes_on, step, (zero, zero, kept))
+    # A zero made of all inputs: it varies over the devices of a `shard_map` as what the loop returns.
+    zero = (0 * (total + order[0] + groups[0]) + (boxes[0, 0] < boxes[0, 0])).astype(jnp.int32)
+    _, found, kept = lax.while_loop(goes_on, step, (zero, zero, jnp.full(max_output + -max_output % tile, zero)))
     there = jnp.arange(max_output) < found
-    return jnp.where(there, kept[:max_output], 0).astype(jnp.int32), there
+    return jnp.where(there, kept[:max_output], 0), there
+
+
+# CPU: only tiles of kept boxes that there are. Among each other, "alive = no better box that is alive overlaps me" has
+# one solution, found by iterating it; mostly a few times.
+def _by_kept_tiles(hits: _Hits, kept: Array, found: Array) -> Array:
+    tile = CPU.tile
+
+    def block(index: Array, gone: Array) -> Array:
+        places = lax.dynamic_slice_in_dim(kept, index * tile, tile)
+        there = index * tile + jnp.arange(tile) < found
+        return gone | (hits(places) & there[None]).any(1)
+
+    return lax.fori_loop(0, (found + tile - 1) // tile, block, jnp.zeros(tile, bool) & (found < 0))
+
+
+def _iterated(hit: Array, alive: Array) -> Array:
+    def again(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        return pair[1], alive & ~(hit & pair[1][None]).any(1)
+
+    return lax.while_loop(lambda pair: (pair[0] != pair[1]).any(), again, again((alive, alive)))[1]
+
+
+# Accelerators: all of a tile at once against all boxes kept; among each other in words of 32 boxes, the bits of a word
+# one after the other without leaving the registers, then what they suppress of all later words. No number of steps
+# depends on the boxes, but the number of tiles.
+_WORD = 32
+
+
+def _by_all_kept(hits: _Hits, kept: Array, found: Array) -> Array:
+    return (hits(kept) & (jnp.arange(kept.shape[0]) < found)[None]).any(1)
+
+
+def _by_words(hit: Array, alive: Array) -> Array:
+    suppressed = _packed(hit.T)
+
+    def word(index: Array, alive: Array) -> Array:
+        rows = lax.dynamic_slice_in_dim(suppressed, index * _WORD, _WORD)
+        own = lax.dynamic_index_in_dim(rows, index, 1, keepdims=False)
+        left = lax.dynamic_index_in_dim(alive, index, keepdims=False)
+        for bit, others in enumerate(jnp.unstack(own)):
+            left &= ~(others * (left >> bit & 1))
+        gone = rows * _bits(left)[:, None]
+        return alive & ~lax.reduce(gone, np.uint32(0), lax.bitwise_or, (0,))
+
+    return _bits(lax.fori_loop(0, hit.shape[0] // _WORD, word, _packed(alive))).reshape(-1).astype(bool)
+
+
+def _packed(flags: Array) -> Array:
+    """bool `[..., 32 * W]` -> uint32 `[..., W]`, the first flag in the lowest bit."""
+    words = flags.reshape(*flags.shape[:-1], -1, _WORD).astype(jnp.uint32)
+    return (words << lax.broadcasted_iota(jnp.uint32, words.shape, words.ndim - 1)).sum(-1, dtype=jnp.uint32)
+
+
+def _bits(words: Array) -> Array:
+    """The bits of words `[...]`, lowest first: uint32 `[..., 32]`, 0 or 1."""
+    all_bits = jnp.broadcast_to(words[..., None], (*words.shape, _WORD))
+    return all_bits >> lax.broadcasted_iota(jnp.uint32, all_bits.shape, words.ndim) & 1
+
+
+CPU, ACCELERATOR = Form(256, _by_kept_tiles, _iterated), Form(1024, _by_all_kept, _by_words)

@@ -4,25 +4,34 @@ A roi's output is the average of bilinear samples in each of its bins. Samples l
 `Wy @ F @ Wx^T` with a small matrix for each axis, whose entries have a closed form for any number of samples. That
 holds for adaptive sampling too, where the reference takes as many samples as a bin has cells.
 
-Rois differ in size, so each is read in blocks of cells, as many as it needs: loops with a dynamic number of steps, over
-all levels' cells in one array. On the CPU a step is a row of one roi, a small matrix product that stays in cache; on
-accelerators it is a block of each of a chunk of rois of about the same size.
+Rois differ in size. On the CPU each is read in blocks of cells, as many as it needs: a step is a row of one roi, a
+small matrix product that stays in cache. On accelerators a step takes windows of many rois, see `roi_windows`.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 
-from jaxft.detection.roi_cells import Maps, Pooling, Rois, Shapes, all_cells, column_weights, prepare, row_weights
+from jaxft.detection import roi_windows
+from jaxft.detection.roi_cells import (
+    Maps,
+    Pooling,
+    Rois,
+    Shapes,
+    all_cells,
+    column_weights,
+    prepare,
+    row_weights,
+    zeros,
+)
 
 _Row = Callable[[Array, Array], Array]  # of a loop: row, carry -> carry
-# Cells a block, (rows, columns), and rois a step on accelerators.
-BLOCK, CHUNK = (32, 32), 64
+BLOCK = (32, 32)  # cells a block on the CPU, (rows, columns)
 
 
 def assign_levels(rois: Array, num_levels: int, finest_scale: float = 56) -> Array:
@@ -78,32 +87,78 @@ def roi_align(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _roi_align(maps: Maps, rois: Array, image: Array, level: Array, pooling: Pooling) -> Array:
-    return lax.platform_dependent(
-        maps, rois, image, level, cpu=partial(_forward_cpu, pooling), default=partial(_forward, pooling)
-    )
+    return _forward(pooling, maps, rois, image, level)
 
 
 def _roi_align_fwd(
     maps: Maps, rois: Array, image: Array, level: Array, pooling: Pooling
 ) -> tuple[Array, tuple[Maps, Array, Array, Array]]:
-    return _roi_align(maps, rois, image, level, pooling), (maps, rois, image, level)
+    return _forward(pooling, maps, rois, image, level), (maps, rois, image, level)
 
 
 def _roi_align_bwd(
     pooling: Pooling, saved: tuple[Maps, Array, Array, Array], dy: Array
 ) -> tuple[Maps, Array, np.ndarray, np.ndarray]:
     maps, rois, image, level = saved
-    shapes = tuple(one.shape for one in maps)
-    cpu, default = partial(_backward_cpu, pooling, shapes), partial(_backward, pooling, shapes)
-    flat = lax.platform_dependent(dy, rois, image, level, cpu=cpu, default=default)
-    ends = np.cumsum([np.prod(shape[:3]) for shape in shapes])[:-1].tolist()
-    parts = jnp.split(flat[: sum(int(np.prod(shape[:3])) for shape in shapes)], ends)
-    gradient = tuple(part.reshape(one.shape).astype(one.dtype) for part, one in zip(parts, maps, strict=True))
+    gradient = _backward(pooling, tuple(one.shape for one in maps), dy, rois, image, level)
     none = np.zeros(image.shape, jax.dtypes.float0)
     return gradient, jnp.zeros_like(rois), none, none
 
 
 _roi_align.defvjp(_roi_align_fwd, _roi_align_bwd)
+
+
+# Under vmap the rois of all elements are pooled at once from the maps of all: a loop whose number of steps differs
+# between elements would otherwise copy what it adds to in every step.
+def _forward(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
+    cpu, default = partial(_forward_cpu, pooling), partial(roi_windows.forward, pooling)
+    run = custom_vmap(partial(lax.platform_dependent, cpu=cpu, default=default))
+
+    @run.def_vmap
+    def joined(size: int, batched: Sequence, maps: Maps, *placed: Array) -> tuple[Array, bool]:
+        every, *places = _with_axis(size, batched, [maps, *placed])
+        out = _forward(pooling, tuple(map(_flat, every)), *_flat_rois(every[0].shape[1], *places))
+        return out.reshape(size, -1, *out.shape[1:]), True
+
+    return run(maps, rois, image, level)
+
+
+def _backward(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: Array, level: Array) -> Maps:
+    """The gradient of each map, in the type of `dy`."""
+    cpu, default = partial(_backward_cpu, pooling, shapes), partial(roi_windows.backward, pooling, shapes)
+
+    @custom_vmap
+    def run(dy: Array, *placed: Array) -> Maps:
+        flat = lax.platform_dependent(dy, *placed, cpu=cpu, default=default)
+        ends = np.cumsum([np.prod(shape[:3]) for shape in shapes]).tolist()
+        parts = jnp.split(flat, ends[:-1])
+        return tuple(part.reshape(shape).astype(dy.dtype) for part, shape in zip(parts, shapes, strict=True))
+
+    @run.def_vmap
+    def joined(size: int, batched: Sequence, *arrays: Array) -> tuple[Maps, tuple[bool, ...]]:
+        dy, *placed = _with_axis(size, batched, arrays)
+        all_shapes = tuple((size * shape[0], *shape[1:]) for shape in shapes)
+        maps = _backward(pooling, all_shapes, _flat(dy), *_flat_rois(shapes[0][0], *placed))
+        return tuple(one.reshape(size, -1, *one.shape[1:]) for one in maps), (True,) * len(maps)
+
+    return run(dy, rois, image, level)
+
+
+def _with_axis(size: int, batched: Sequence, arrays: Sequence) -> Sequence:
+    """All arrays with an axis of that size in front, also those that were the same for every element."""
+    return jax.tree.map(
+        lambda has, one: one if has else jnp.broadcast_to(one, (size, *one.shape)), list(batched), list(arrays)
+    )
+
+
+def _flat(array: Array) -> Array:
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _flat_rois(images: int, rois: Array, image: Array, level: Array) -> tuple[Array, Array, Array]:
+    """Rois, images and levels without their first axis, for maps of `images` images an element put in a row."""
+    first = images * jnp.arange(image.shape[0], dtype=image.dtype)[:, None]
+    return _flat(rois), _flat(first + image), _flat(level)
 
 
 def _blocks(cells: Array, size: int) -> Array:
@@ -132,7 +187,8 @@ def _loop_rows(roi: Rois, pooling: Pooling, block: Callable[[Array, Array, Array
 
 
 def _forward_cpu(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
-    cells, channels = all_cells(maps, BLOCK[1]), maps[0].shape[3]
+    channels, wide = maps[0].shape[3], jnp.promote_types(maps[0].dtype, jnp.float32)
+    cells = all_cells(maps, wide, BLOCK[1])
     all_rois = prepare(tuple(one.shape for one in maps), rois, image, level, pooling)
 
     def block(wy: Array, wx: Array, starts: Array) -> _Row:
@@ -146,10 +202,10 @@ def _forward_cpu(pooling: Pooling, maps: Maps, rois: Array, image: Array, level:
 
     def pool(i: Array, out: Array) -> Array:
         roi = Rois(*(part[i] for part in all_rois))
-        total = _loop_rows(roi, pooling, block, jnp.zeros(out.shape[1:], out.dtype))
+        total = _loop_rows(roi, pooling, block, zeros(out.shape[1:], out.dtype, roi))
         return lax.dynamic_update_index_in_dim(out, total, i, 0)
 
-    out = jnp.zeros((rois.shape[0], *pooling.output_size, channels), cells.dtype)
+    out = zeros((rois.shape[0], *pooling.output_size, channels), cells.dtype, all_rois)
     return lax.fori_loop(0, rois.shape[0], pool, out).astype(maps[0].dtype)
 
 
@@ -173,89 +229,6 @@ def _backward_cpu(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, imag
 
         return _loop_rows(Rois(*(part[i] for part in all_rois)), pooling, block, cells)
 
-    total = sum(int(np.prod(shape[:3])) for shape in shapes) + BLOCK[1]
-    return lax.fori_loop(0, rois.shape[0], spread, jnp.zeros((total, channels), wide))
-
-
-class _Chunks(NamedTuple):
-    """Rois sorted by size and cut into chunks: place `[chunks, B]` among the rois (R beyond the last), and rois."""
-
-    place: Array
-    rois: Rois
-
-
-def _chunks(rois: Rois) -> _Chunks:
-    count = rois.row.shape[0]
-    chunk = min(CHUNK, count)
-    order = jnp.argsort(_blocks(rois.columns, BLOCK[1]) * 65536 + _blocks(rois.rows, BLOCK[0])).astype(jnp.int32)
-    place = jnp.concatenate([order, jnp.full(-count % chunk, count, jnp.int32)]).reshape(-1, chunk)
-    there = place < count
-    cut = [jnp.where(there, part[jnp.minimum(place, count - 1)], 0) for part in rois]
-    return _Chunks(place, Rois(*cut))
-
-
-def _loop_blocks(rois: Rois, step: Callable[[Array, Array, Array], Array], carry: Array) -> Array:
-    """`step(row, column, carry)` for every block that any of a chunk's rois has; row and column are `[B]`."""
-    height, width = BLOCK
-
-    def columns(j: Array, carry: Array) -> Array:
-        def rows(k: Array, carry: Array) -> Array:
-            return step(rois.row + k * height, rois.column + j * width, carry)
-
-        return lax.fori_loop(0, _blocks(rois.rows.max(), height), rows, carry)
-
-    return lax.fori_loop(0, _blocks(rois.columns.max(), width), columns, carry)
-
-
-def _weigh(rois: Rois, row: Array, column: Array, pooling: Pooling) -> tuple[Array, Array, Array]:
-    """Of a block of each roi: where its rows begin `[B, rows, 1]`, and the weights of rows and columns."""
-    starts, wy = jax.vmap(lambda roi, row: row_weights(roi, row, BLOCK[0], pooling))(rois, row)
-    wx = jax.vmap(lambda roi, column: column_weights(roi, column, BLOCK[1], pooling))(rois, column)
-    # A roi with fewer blocks than others of its chunk has none of these columns.
-    return (starts + jnp.minimum(column, rois.width - 1)[:, None])[..., None], wy, wx
-
-
-def _forward(pooling: Pooling, maps: Maps, rois: Array, image: Array, level: Array) -> Array:
-    cells = all_cells(maps, BLOCK[1])
-    chunks = _chunks(prepare(tuple(one.shape for one in maps), rois, image, level, pooling))
-    channels, einsum = cells.shape[1], partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-    windows = lax.GatherDimensionNumbers(offset_dims=(2, 3), collapsed_slice_dims=(), start_index_map=(0,))
-
-    def pool(i: Array, out: Array) -> Array:
-        place, own = jax.tree.map(lambda part: part[i], chunks)
-
-        def step(row: Array, column: Array, total: Array) -> Array:
-            starts, wy, wx = _weigh(own, row, column, pooling)
-            block = lax.gather(cells, starts, windows, (BLOCK[1], channels), mode="clip")
-            across = einsum("bpq,brqc->brpc", wx.astype(cells.dtype), block)
-            return total + einsum("bor,brpc->bopc", wy.astype(cells.dtype), across)
-
-        total = jnp.zeros((place.shape[0], *out.shape[1:]), out.dtype)
-        return out.at[place].set(_loop_blocks(own, step, total), mode="drop")
-
-    out = jnp.zeros((rois.shape[0], *pooling.output_size, channels), cells.dtype)
-    return lax.fori_loop(0, chunks.place.shape[0], pool, out).astype(maps[0].dtype)
-
-
-def _backward(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: Array, level: Array) -> Array:
-    chunks = _chunks(prepare(shapes, rois, image, level, pooling))
-    wide = jnp.promote_types(dy.dtype, jnp.float32)
-    einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-    windows = lax.ScatterDimensionNumbers(
-        update_window_dims=(2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,)
-    )
-
-    def spread(i: Array, cells: Array) -> Array:
-        place, own = jax.tree.map(lambda part: part[i], chunks)
-        values = dy.at[place].get(mode="fill", fill_value=0).astype(wide)
-
-        def step(row: Array, column: Array, cells: Array) -> Array:
-            starts, wy, wx = _weigh(own, row, column, pooling)
-            down = einsum("bor,bopc->brpc", wy.astype(wide), values)
-            block = einsum("bpq,brpc->brqc", wx.astype(wide), down)
-            return lax.scatter_add(cells, starts, block, windows, mode="clip")
-
-        return _loop_blocks(own, step, cells)
-
-    total = sum(int(np.prod(shape[:3])) for shape in shapes) + BLOCK[1]
-    return lax.fori_loop(0, chunks.place.shape[0], spread, jnp.zeros((total, dy.shape[3]), wide))
+    total = sum(int(np.prod(shape[:3])) for shape in shapes)
+    start = zeros((total + BLOCK[1], channels), wide, all_rois)
+    return lax.fori_loop(0, rois.shape[0], spread, start)[:total]

@@ -118,12 +118,36 @@ def prepare(shapes: Shapes, rois: Array, image: Array, level: Array, pooling: Po
     return Rois(top, bottom, left, right, row, rows, column, columns, height, width, base)
 
 
-def all_cells(maps: Maps, beyond: int) -> Array:
-    """The cells of all maps in a row, `[cells + beyond, C]`: a block may reach over the last one."""
-    wide = jnp.promote_types(maps[0].dtype, jnp.float32)
+def sample_cells(low: Array, high: Array, length: Array, bins: int, pooling: Pooling) -> tuple[Array, Array]:
+    """The two cells beside each sample along one axis, of a fixed number of samples a bin, and what they count.
+
+    Arguments are as of `axis_weights`. Returns cells int32 `[2 * bins * samples]`, two of which may be the same, and
+    weights `[bins, 2 * bins * samples]`.
+    """
+    samples = pooling.sampling_ratio
+    start, size, _ = _extent(low, high, bins, samples, pooling.aligned)
+    spacing = size / bins / samples
+    origin = start + jnp.arange(bins) * (size / bins) + spacing / 2
+    where = origin[:, None] + jnp.arange(samples)[None] * spacing
+    inside = (where >= -1) & (where <= length)
+    cell = jnp.clip(where, 0, length - 1)
+    first = jnp.floor(cell)
+    share = jnp.stack([1 - (cell - first), cell - first], -1) * inside[..., None] / samples
+    cells = jnp.minimum(jnp.stack([first, first + 1], -1).astype(jnp.int32), length - 1)
+    weights = jnp.eye(bins, dtype=share.dtype)[..., None] * share.reshape(1, bins, -1)
+    return cells.reshape(-1), weights.reshape(bins, -1)
+
+
+def all_cells(maps: Maps, dtype: jnp.dtype, beyond: int = 0) -> Array:
+    """The cells of all maps in a row, and `beyond` of zeros after them: `[cells + beyond, C]`."""
     channels = maps[0].shape[3]
-    flat = [one.reshape(-1, channels).astype(wide) for one in maps]
-    return jnp.concatenate([*flat, jnp.zeros((beyond, channels), wide)])
+    flat = [one.reshape(-1, channels).astype(dtype) for one in maps]
+    return jnp.concatenate([*flat, jnp.zeros((beyond, channels), dtype)])
+
+
+def zeros(shape: tuple[int, ...], dtype: jnp.dtype, rois: Rois) -> Array:
+    """Where a loop begins to add; made from the rois, so as to vary over the devices of a `shard_map` as they do."""
+    return jnp.full(shape, (0 * (rois.base + rois.row + rois.column).sum()).astype(dtype))
 
 
 def row_weights(roi: Rois, row: Array, count: int, pooling: Pooling) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ import torchvision.ops
 from torchvision.ops.poolers import LevelMapper
 
 from jaxft.detection import roi_align as module
+from jaxft.detection import roi_windows
 from jaxft.detection.roi_align import assign_levels, assign_levels_canonical, roi_align
 from jaxft.detection.roi_cells import Pooling
 from tests.detection import cases
@@ -76,14 +77,16 @@ def forms(how: Pooling) -> dict[str, tuple[Callable, Callable]]:
             lambda *arrays: module._backward_cpu(how, shapes, *arrays),
         ),
         "accelerator": (
-            lambda *arrays: module._forward(how, *arrays),
-            lambda *arrays: module._backward(how, shapes, *arrays),
+            lambda *arrays: roi_windows.forward(how, *arrays),
+            lambda *arrays: roi_windows.backward(how, shapes, *arrays),
         ),
     }
 
 
-@pytest.mark.parametrize(("how", "form"), [*((how, "cpu") for how in HOW), *((how, "accelerator") for how in HOW[::2])])
-def test_both_forms_are_torchvisions(how: Pooling, form: str) -> None:
+@pytest.mark.parametrize("form", ["cpu", "accelerator"])
+@pytest.mark.parametrize("how", HOW)
+def test_both_forms_are_torchvisions(how: Pooling, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roi_windows, "STEP_BYTES", 2**18)  # several steps
     random = np.random.default_rng(1)
     maps = tuple(random.normal(size=shape) for shape in SHAPES)
     boxes, image, level = rois()
@@ -96,8 +99,7 @@ def test_both_forms_are_torchvisions(how: Pooling, form: str) -> None:
         np.testing.assert_allclose(found, out, rtol=1e-9, atol=1e-9)
         cells = jax.jit(backward)(jnp.array(dy), *place)
         expected = np.concatenate([gradient.reshape(-1, 5) for gradient in gradients])
-        np.testing.assert_allclose(cells[: len(expected)], expected, rtol=1e-9, atol=1e-9)
-        assert not cells[len(expected) :].any()
+        np.testing.assert_allclose(cells, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_gradient_through_the_levels() -> None:
@@ -126,6 +128,50 @@ def test_gradient_through_the_levels() -> None:
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(jnp.float32), out, atol=0.05)
     assert all(one.dtype == jnp.bfloat16 for one in pulled)
+
+
+@pytest.mark.parametrize(("samples", "dynamic"), [(2, 0), (0, 1)])
+def test_steps_on_accelerators(samples: int, dynamic: int) -> None:
+    """As many for any rois where the number of samples is fixed; one loop, in no other, for adaptive sampling."""
+    how, maps = Pooling(STRIDES, (7, 7), samples, True), tuple(jnp.zeros(shape) for shape in SHAPES)
+    place = jnp.zeros((90, 4)), jnp.zeros(90, jnp.int32), jnp.zeros(90, jnp.int32)
+    forward, backward = forms(how)["accelerator"]
+    # A loop of as many steps as is known beforehand is a scan.
+    assert str(jax.make_jaxpr(forward)(maps, *place)).count("while[") == dynamic
+    assert str(jax.make_jaxpr(backward)(jnp.zeros((90, 7, 7, 5)), *place)).count("while[") == dynamic
+
+    def total(maps: tuple[jax.Array, ...]) -> jax.Array:
+        return (roi_align(maps, *place, STRIDES, 7, samples) ** 2).sum()
+
+    for platform in ("cuda", "tpu"):
+        text = jax.jit(jax.grad(total)).trace(maps).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.while") == 2, platform  # forward and gradient
+
+
+def test_images_one_by_one() -> None:
+    """Under vmap, also with maps that all elements share, as with images in one array."""
+    boxes, image, level = (jnp.array(part[:60]) for part in rois())
+    maps = tuple(jax.random.normal(jax.random.key(0), shape) for shape in SHAPES)
+    dy = jax.random.normal(jax.random.key(1), (60, 3, 3, 5))
+
+    def both(maps: tuple[jax.Array, ...], boxes: jax.Array, image: jax.Array, level: jax.Array, dy: jax.Array) -> tuple:
+        out, pull = jax.vjp(lambda maps: roi_align(maps, boxes, image, level, STRIDES, 3), maps)
+        return out, pull(dy)[0]
+
+    order = jnp.argsort(image)  # the same number of each image
+    order = jnp.concatenate([order[:20], order[-20:]])
+    parts = boxes[order], image[order], level[order].astype(jnp.int32), dy[order]
+    wanted, gradient = jax.jit(both)(maps, *parts)
+    alone = tuple(one[:, None] for one in maps)
+    boxes, image, level, dy = (part.reshape(2, 20, *part.shape[1:]) for part in parts)
+    found, pulled = jax.jit(jax.vmap(both))(alone, boxes, 0 * image, level, dy)
+    np.testing.assert_allclose(found.reshape(wanted.shape), wanted, atol=1e-5)
+    for ours, one in zip(pulled, gradient, strict=True):
+        np.testing.assert_allclose(ours[:, 0], one, atol=1e-4)
+    shared, pulled = jax.jit(jax.vmap(both, (None, 0, 0, 0, 0)))(maps, boxes, image, level, dy)
+    np.testing.assert_allclose(shared.reshape(wanted.shape), wanted, atol=1e-5)
+    for ours, one in zip(pulled, gradient, strict=True):
+        np.testing.assert_allclose(ours.sum(0), one, atol=1e-4)
 
 
 def test_levels() -> None:

@@ -16,6 +16,7 @@ from converters.verify import precision
 from jaxft.models.layers import (
     BatchNorm,
     Conv,
+    ConvTranspose,
     DropPath,
     LayerNorm,
     Linear,
@@ -316,3 +317,24 @@ def test_adaptive_average_pool_is_pytorchs(image: tuple[int, int], size: int | t
         x = np.random.default_rng(0).standard_normal((2, *image, 3))
         expected = torch.nn.functional.adaptive_avg_pool2d(as_nchw(x), size).permute(0, 2, 3, 1)
         assert difference(adaptive_average_pool(jnp.asarray(x), size), expected.numpy()) < 1e-9
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_transposed_convolution_is_one_product(platform: str) -> None:
+    """So are its gradients: no convolution with a dilated input, which is slow on GPUs."""
+    layer, x = ConvTranspose(8, 4, 2, rngs=nnx.Rngs(0)), jnp.zeros((2, 5, 6, 8))
+    graph, state = nnx.split(layer)
+
+    def run(state: nnx.State, x: Array) -> Array:
+        return nnx.merge(graph, state)(x)
+
+    def both(state: nnx.State, x: Array, dy: Array) -> Any:
+        return jax.vjp(run, state, x)[1](dy)
+
+    def products(function: Any, *arrays: Any) -> int:
+        text = jax.jit(function).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+        assert "stablehlo.convolution" not in text
+        return text.count("stablehlo.dot_general")
+
+    assert products(run, state, x) == 1
+    assert products(both, state, x, jnp.zeros((2, 10, 12, 4))) == 2
