@@ -174,7 +174,13 @@ def _backward_cpu(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, imag
         return _loop_rows(Rois(*(part[i] for part in all_rois)), pooling, block, cells)
 
     total = sum(int(np.prod(shape[:3])) for shape in shapes) + BLOCK[1]
-    return lax.fori_loop(0, rois.shape[0], spread, jnp.zeros((total, channels), wide))
+    return lax.fori_loop(0, rois.shape[0], spread, _own_zeros(dy, (total, channels), wide))
+
+
+def _own_zeros(dy: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Zeros that are made when `dy` is there. Of a constant XLA would make one copy for each gradient of a program, all
+    of them at its beginning."""
+    return jnp.broadcast_to(dy.reshape(-1)[0] > jnp.inf, shape).astype(dtype)
 
 
 class _Chunks(NamedTuple):
@@ -258,4 +264,4 @@ def _backward(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: A
         return _loop_blocks(own, step, cells)
 
     total = sum(int(np.prod(shape[:3])) for shape in shapes) + BLOCK[1]
-    return lax.fori_loop(0, chunks.place.shape[0], spread, jnp.zeros((total, dy.shape[3]), wide))
+    return lax.fori_loop(0, chunks.place.shape[0], spread, _own_zeros(dy, (total, dy.shape[3]), wide))

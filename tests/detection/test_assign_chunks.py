@@ -73,7 +73,7 @@ def test_some_at_a_time(
     assert "while" in program.lower(*arrays).as_text()
     for found, wanted in zip(program(*arrays), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
-    assert len(np.unique(expected[0])) > 5
+    assert len(np.unique(expected[0])) > 3
 
 
 def test_a_whole_batch_needs_little_memory() -> None:

@@ -130,8 +130,8 @@ def test_each_process_fills_in_its_share_of_the_masks(monkeypatch: pytest.Monkey
 
 def test_a_photo_that_fails_is_not_passed_over() -> None:
     photos = Pasting(voc_source([[]], ("disc",)))
-    photos.add(0, prediction([0, 0, 9, 9]) | {"size": np.array([0, 0]), "scores": None})
-    with pytest.raises(TypeError):
+    photos.add(0, prediction([0, 0, 9, 9], size=np.array([0, 0])))
+    with pytest.raises(ZeroDivisionError):
         photos.all()
 
 

@@ -39,7 +39,7 @@ def _backward(
 ) -> tuple[Maps, Array, np.ndarray]:
     (maps, boxes, used), (by_features, by_next) = saved, gradients
     # 0 for each image, from the next one's gradient: this one cannot be made before that, nor all before any is added.
-    nothing = sum(gradient[:, 0, 0, 0] * 0 for gradient in by_next)
+    nothing = jnp.stack([gradient[:, 0, 0, 0] > jnp.inf for gradient in by_next]).any(0).astype(by_features.dtype)
     by_features += jnp.repeat(nothing, used.shape[1])[:, None, None, None]
     _, transposed = jax.vjp(lambda maps: extract(extractor, maps, boxes, used), maps)
     (own,) = transposed(by_features)
