@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -71,11 +72,9 @@ def main() -> None:
             raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
         dataset.check()
         predictor, arrays = run_predictor(run, task)
-        keep = range(len(dataset)) if options.output is not None else ()
+        keep = None if options.output is None else partial(write, task, dataset, folder=options.output)
         with doing("evaluating") as counted:
-            metrics, predictions = evaluate(predictor, task, arrays, dataset, keep, counted, undefined=True)
-        if options.output is not None:
-            write(task, dataset, predictions, options.output)
+            metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted, write=keep, undefined=True)
         said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
         if not options.json:

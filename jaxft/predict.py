@@ -1,6 +1,6 @@
 """What a model says of photos: `python -m jaxft.predict --run DIR FILES... --output DIR`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from jaxft.run import RunDirectory
 
 if TYPE_CHECKING:
     from jaxft.data.dataset import Dataset
-    from jaxft.tasks.task import Predictions, Task
+    from jaxft.tasks.task import Prediction, Task
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
@@ -45,16 +45,15 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path} is no folder; choose another --output.")
 
 
-def write(task: "Task", dataset: "Dataset", predictions: "Predictions", folder: Path) -> None:
-    """Writes predictions into a folder, which is made where it is missing.
+def write(task: "Task", dataset: "Dataset", predictions: "Iterable[tuple[int, Prediction]]", folder: Path) -> None:
+    """Writes predictions into a folder, which is made where it is missing, as they come.
 
     Raises:
         UserError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with doing(f"writing {folder}"):
-            task.write(dataset, predictions, folder)
+        task.write(dataset, predictions, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error}); choose another --output.") from error
 
@@ -101,7 +100,8 @@ def main() -> None:
         predictions = dict(sorted(predictions.items()))
         screen.console.print(task.table(dataset, predictions))
         if options.output is not None:
-            write(task, dataset, predictions, options.output)
+            with doing(f"writing {options.output}"):
+                write(task, dataset, predictions.items(), options.output)
 
 
 if __name__ == "__main__":

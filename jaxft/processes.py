@@ -3,6 +3,8 @@
 import os
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxft.errors import UserError
 
@@ -27,3 +29,12 @@ def join_processes() -> None:
             "JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or leave "
             "--distributed out."
         ) from error
+
+
+def gathered(own: bytes) -> list[bytes]:
+    """What each process gives, in their order, on every process; all of them call it."""
+    lengths = multihost_utils.process_allgather(np.array([len(own)])).reshape(-1).tolist()
+    padded = np.zeros(max(lengths), np.uint8)
+    padded[: len(own)] = np.frombuffer(own, np.uint8)
+    rows = multihost_utils.process_allgather(padded).reshape(len(lengths), -1)
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]

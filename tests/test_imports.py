@@ -116,7 +116,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "parts": set(),
     "config": {"tasks", "config_file", "schedulers", "parts", "precision"},
     "data": {"config", "download", "parts"},
-    "tasks": {"config", "data", "models", "detection", "reporting", "parts"},
+    "tasks": {"config", "data", "models", "detection", "reporting", "parts", "processes"},
     "run": {"config"},
     "reporting": set(),
     "training": {

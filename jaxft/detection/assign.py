@@ -1,6 +1,7 @@
 """Which ground truth each anchor, proposal or point is to find."""
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxft.detection.boxes import area, centers, clamp, pairwise_iou
+from jaxft.detection.boxes import area, centers, clamp, iou, pairwise_iou
+from jaxft.detection.pairs import best_pairs, by_chunks
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -67,27 +69,31 @@ def max_iou_assign(
             positive) are IGNORED; IoF is over the candidate's area, or the crowd's without `ignore_wrt_candidates`.
             As in MMDetection an image without any ground truth is background, crowds or not.
     """
-    overlaps = jnp.where(truth_valid[:, None] & valid[None], pairwise_iou(truth, boxes), -1)
-    if ignored is not None and ignore_iof_thr > 0:
-        crowd = _in_crowd(boxes, truth, ignored, ignore_iof_thr, ignore_wrt_candidates)
-        overlaps = jnp.where((crowd & truth_valid.any())[None], -1, overlaps)
-    # Computed once: overlaps are compared for equality below, and a second computation may round differently.
-    overlaps = jax.lax.optimization_barrier(overlaps)
-    best, best_truth = overlaps.max(0), overlaps.argmax(0).astype(jnp.int32)
+    boxes, truth = jax.lax.stop_gradient((boxes, truth))
+
+    def overlaps_of(boxes: Array, valid: Array) -> Array:
+        usable = valid
+        if ignored is not None and ignore_iof_thr > 0:
+            crowd = _in_crowd(boxes, truth, ignored, ignore_iof_thr, ignore_wrt_candidates)
+            usable = valid & ~(crowd & truth_valid.any())
+        return jnp.where(usable[:, None] & truth_valid[None], pairwise_iou(boxes, truth), -1)
+
+    best = best_pairs(
+        overlaps_of,
+        boxes,
+        valid,
+        truth.shape[0],
+        chooses=match_low_quality,
+        floor=max(min_pos_iou, 0.0),
+        all_of=gt_max_assign_all,
+    )
     low, high = neg_iou_thr if isinstance(neg_iou_thr, tuple) else (0.0, neg_iou_thr)
-    index = jnp.where((best >= low) & (best < high), BACKGROUND, IGNORED)
-    index = jnp.where(best >= pos_iou_thr, best_truth, index)
-    if match_low_quality:
-        truth_best = overlaps.max(1, keepdims=True)
-        chosen = overlaps == truth_best
-        if not gt_max_assign_all:
-            chosen = jnp.arange(boxes.shape[0])[None] == overlaps.argmax(1)[:, None]
-        chosen &= (truth_best >= max(min_pos_iou, 0.0)) & truth_valid[:, None]
-        rows = jnp.arange(truth.shape[0], dtype=jnp.int32)[:, None]
-        by = best_truth if low_quality_to_own_best else jnp.where(chosen, rows, -1).max(0)
-        index = jnp.where(chosen.any(0), by, index)
+    index = jnp.where((best.overlap >= low) & (best.overlap < high), BACKGROUND, IGNORED)
+    index = jnp.where(best.overlap >= pos_iou_thr, best.truth, index)
+    by = best.truth if low_quality_to_own_best else best.chosen_by
+    index = jnp.where(best.chosen_by >= 0, by, index)
     index = jnp.where(truth_valid.any(), index, BACKGROUND)
-    return Assignment(jnp.where(valid, index, IGNORED).astype(jnp.int32), jnp.maximum(best, 0))
+    return Assignment(jnp.where(valid, index, IGNORED).astype(jnp.int32), jnp.maximum(best.overlap, 0))
 
 
 def prepend_truth(assignment: Assignment, truth_valid: Array) -> Assignment:
@@ -115,6 +121,18 @@ def _nearest(anchors: Array, valid: Array, far: Array, level_sizes: Sequence[int
     return jnp.concatenate(nearest, 1)
 
 
+def _well_placed(anchors: Array, nearest: Array, truth: Array) -> tuple[Array, Array]:
+    """bool `[G, K]`: which of the `nearest` overlap with their ground truth by mean and deviation of all of them and
+    have their center inside; and the overlaps `[G, K]`."""
+    there, own = nearest < anchors.shape[0], anchors[jnp.minimum(nearest, anchors.shape[0] - 1)]
+    overlap = jnp.where(there, iou(truth[:, None], own), 0)
+    number = there.sum(1, keepdims=True)
+    mean = overlap.sum(1, keepdims=True) / jnp.maximum(number, 1)
+    spread = jnp.where(there, jnp.square(overlap - mean), 0).sum(1, keepdims=True) / jnp.maximum(number - 1, 1)
+    edges = jnp.concatenate([centers(own) - truth[:, None, :2], truth[:, None, 2:] - centers(own)], -1)
+    return there & (number > 1) & (overlap >= mean + jnp.sqrt(spread)) & (edges.min(-1) > 0.01), overlap
+
+
 def atss_assign(
     anchors: Array,
     level_sizes: Sequence[int],
@@ -139,25 +157,20 @@ def atss_assign(
         truth, truth_valid: `[G, 4]` and bool `[G]`.
         ignored, ignore_iof_thr: as of `max_iou_assign`; IoF is over the anchor's area.
     """
-    count = anchors.shape[0]
+    anchors, truth = jax.lax.stop_gradient((anchors, truth))
+    count, truths = anchors.shape[0], truth.shape[0]
     far = jnp.zeros(count, bool)
     if ignored is not None and ignore_iof_thr > 0:
-        far = _in_crowd(anchors, truth, ignored, ignore_iof_thr, True) & truth_valid.any()
-    nearest = _nearest(anchors, valid, far, level_sizes, truth, topk)
-    there, rows = nearest < count, jnp.arange(truth.shape[0])[:, None]
-    overlaps = pairwise_iou(truth, anchors)
-    candidate = jnp.where(there, overlaps[rows, jnp.minimum(nearest, count - 1)], 0)
-    number = there.sum(1, keepdims=True)
-    mean = candidate.sum(1, keepdims=True) / jnp.maximum(number, 1)
-    spread = jnp.where(there, jnp.square(candidate - mean), 0).sum(1, keepdims=True) / jnp.maximum(number - 1, 1)
-    center = centers(anchors)[jnp.minimum(nearest, count - 1)]
-    edges = jnp.concatenate([center - truth[:, None, :2], truth[:, None, 2:] - center], -1)
-    positive = there & (number > 1) & (candidate >= mean + jnp.sqrt(spread)) & (edges.min(-1) > 0.01)
+        crowds = partial(_in_crowd, truth=truth, ignored=ignored, ignore_iof_thr=ignore_iof_thr, wrt_candidates=True)
+        far = by_chunks(crowds, truths, anchors) & truth_valid.any()
+    nearest = by_chunks(lambda truth: _nearest(anchors, valid, far, level_sizes, truth, topk), count, truth)
+    positive, overlap = _well_placed(anchors, nearest, truth)
     positive &= truth_valid[:, None]
-    chosen = jnp.zeros(overlaps.shape, bool).at[rows, nearest].max(positive, mode="drop")
-    overlaps = jnp.where(chosen, overlaps, -1)
-    index = jnp.where(chosen.any(0), overlaps.argmax(0), jnp.where(far, IGNORED, BACKGROUND))
-    return Assignment(jnp.where(valid, index, IGNORED).astype(jnp.int32), jnp.maximum(overlaps.max(0), 0))
+    best = jnp.full(count, -1, overlap.dtype).at[nearest].max(jnp.where(positive, overlap, -1), mode="drop")
+    place = jnp.where(positive & (overlap == best[jnp.minimum(nearest, count - 1)]), nearest, count)
+    first = jnp.full(count, truths, jnp.int32).at[place].min(jnp.arange(truths, dtype=jnp.int32)[:, None], mode="drop")
+    index = jnp.where(first < truths, first, jnp.where(far, IGNORED, BACKGROUND))
+    return Assignment(jnp.where(valid, index, IGNORED).astype(jnp.int32), jnp.maximum(best, 0))
 
 
 def fcos_assign(
@@ -187,31 +200,44 @@ def fcos_assign(
             1e8 - area in float32 the first counts as smaller.
     """
     strides, ranges = jnp.asarray(strides, truth.dtype), jnp.asarray(regress_ranges, truth.dtype)
-    low, high = points[:, None] - truth[None, :, :2], truth[None, :, 2:] - points[:, None]
-    distances = jnp.concatenate([low, high], -1)
-    inside = distances.min(-1) > 0
-    if center_sampling:
-        reach = (strides * center_sample_radius)[:, None, None]
-        middle = ((truth[:, :2] + truth[:, 2:]) / 2)[None]
-        if torchvision:
-            inside &= (jnp.abs(points[:, None] - middle) < reach).all(-1)
-        else:
-            first = jnp.maximum(middle - reach, truth[None, :, :2])
-            last = jnp.minimum(middle + reach, truth[None, :, 2:])
-            inside = ((points[:, None] > first) & (points[:, None] < last)).all(-1)
-    farthest = distances.max(-1)
-    if torchvision:
-        within = (farthest > ranges[:, :1]) & (farthest < ranges[:, 1:])
-        size = -(1e8 - area(truth))
-    else:
-        within = (farthest >= ranges[:, :1]) & (farthest <= ranges[:, 1:])
-        size = area(truth)
-    size = jnp.where(inside & within & truth_valid[None], size[None], jnp.inf)
-    index = size.argmin(1)
-    found = jnp.take_along_axis(size, index[:, None], 1)[:, 0] < jnp.inf
-    own = jnp.take_along_axis(distances, index[:, None, None], 1)[:, 0]
+    size = -(1e8 - area(truth)) if torchvision else area(truth)
+    radius = center_sample_radius if center_sampling else None
+
+    def smallest(points: Array, strides: Array, ranges: Array) -> tuple[Array, Array]:
+        edges = _edges(points[:, None], truth[None])
+        farthest, (low, high) = reduce(jnp.maximum, edges), (ranges[:, :1], ranges[:, 1:])
+        within = (farthest > low) & (farthest < high) if torchvision else (farthest >= low) & (farthest <= high)
+        inside = reduce(jnp.minimum, edges) > 0
+        if radius is not None:
+            near = _near_center(points[:, None], (strides * radius)[:, None], truth[None], torchvision)
+            inside = inside & near if torchvision else near
+        sizes = jnp.where(inside & within & truth_valid[None], size[None], jnp.inf)
+        return sizes.argmin(1).astype(jnp.int32), sizes.min(1) < jnp.inf
+
+    index, found = by_chunks(smallest, truth.shape[0], points, strides, ranges)
+    own = jnp.stack(_edges(points, truth[index]), -1)
     own = jnp.where(found[:, None], own / strides[:, None] if norm_on_bbox else own, 0)
-    return PointAssignment(jnp.where(found, index, BACKGROUND).astype(jnp.int32), own)
+    return PointAssignment(jnp.where(found, index, BACKGROUND), own)
+
+
+def _edges(points: Array, boxes: Array) -> tuple[Array, Array, Array, Array]:
+    """From points `[..., 2]` to the left, top, right and bottom of boxes `[..., 4]`."""
+    x, y = points[..., 0], points[..., 1]
+    return x - boxes[..., 0], y - boxes[..., 1], boxes[..., 2] - x, boxes[..., 3] - y
+
+
+def _near_center(points: Array, reach: Array, boxes: Array, torchvision: bool) -> Array:
+    """Whether points `[..., 2]` lie within `reach` of the centers of boxes `[..., 4]`; inside the boxes, too, but for
+    torchvision's."""
+
+    def along(axis: int) -> Array:
+        where, low, high = points[..., axis], boxes[..., axis], boxes[..., axis + 2]
+        middle = (low + high) / 2
+        if torchvision:
+            return jnp.abs(where - middle) < reach
+        return (where > jnp.maximum(middle - reach, low)) & (where < jnp.minimum(middle + reach, high))
+
+    return along(0) & along(1)
 
 
 def centerness(distances: Array) -> Array:

@@ -28,6 +28,7 @@ from jaxft.detection.roi_cells import (
     prepare,
     row_weights,
     zeros,
+    zeros_after,
 )
 
 _Row = Callable[[Array, Array], Array]  # of a loop: row, carry -> carry
@@ -230,5 +231,5 @@ def _backward_cpu(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, imag
         return _loop_rows(Rois(*(part[i] for part in all_rois)), pooling, block, cells)
 
     total = sum(int(np.prod(shape[:3])) for shape in shapes)
-    start = zeros((total + BLOCK[1], channels), wide, all_rois)
+    start = zeros_after(dy, (total + BLOCK[1], channels), wide)
     return lax.fori_loop(0, rois.shape[0], spread, start)[:total]

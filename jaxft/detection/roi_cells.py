@@ -150,6 +150,12 @@ def zeros(shape: tuple[int, ...], dtype: jnp.dtype, rois: Rois) -> Array:
     return jnp.full(shape, (0 * (rois.base + rois.row + rois.column).sum()).astype(dtype))
 
 
+def zeros_after(dy: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Zeros that are made when `dy` is there. Of a constant XLA would make one copy for each gradient of a program, all
+    of them at its beginning."""
+    return jnp.broadcast_to(dy.reshape(-1)[0] > jnp.inf, shape).astype(dtype)
+
+
 def row_weights(roi: Rois, row: Array, count: int, pooling: Pooling) -> tuple[Array, Array]:
     """Where rows row, row + 1, ... begin among all cells `[count]`, and their weights `[oh, count]`.
 

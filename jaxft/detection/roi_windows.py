@@ -26,6 +26,7 @@ from jaxft.detection.roi_cells import (
     row_weights,
     sample_cells,
     zeros,
+    zeros_after,
 )
 
 # Rows and columns of a window under adaptive sampling, and about how many bytes of float32 cells a step gathers.
@@ -69,7 +70,7 @@ def backward(pooling: Pooling, shapes: Shapes, dy: Array, rois: Array, image: Ar
         return cells.at[windows.cells].add(values, mode="promise_in_bounds")
 
     all_rois, count = prepare(shapes, rois, image, level, pooling), sum(int(np.prod(shape[:3])) for shape in shapes)
-    cells = zeros((count, dy.shape[3]), wide, all_rois)
+    cells = zeros_after(dy, (count, dy.shape[3]), wide)
     return _for_windows(all_rois, pooling, dy.shape[3], spread, cells)
 
 

@@ -1,7 +1,7 @@
 """What training and the commands know of a task, and no more."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -103,8 +103,8 @@ class Task(Protocol):
     def entries(self, dataset: "Dataset", predictions: Predictions) -> list[dict[str, Any]]:
         """Predictions as plain values, an entry an example; `file` is its name."""
 
-    def write(self, dataset: "Dataset", predictions: Predictions, folder: Path) -> None:
-        """Writes predictions into a folder as JSON and pictures."""
+    def write(self, dataset: "Dataset", predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
+        """Writes predictions into a folder as JSON and pictures; they come in any order, perhaps as they are made."""
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """The prediction of a trained model on uint8 pixels, as it is exported.

@@ -1,6 +1,7 @@
 """A model at work on a dataset: its predictions, example by example, and what a task makes of them."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -95,12 +96,14 @@ def evaluate(
     keep: Collection[int] = (),
     counted: Counted = ignored,
     *,
+    write: Callable[[Iterator[tuple[int, Prediction]]], None] | None = None,
     undefined: bool = False,
 ) -> tuple[dict[str, float], dict[int, Prediction]]:
     """The metrics of a dataset, each example counted once; and the predictions of the examples in `keep`.
 
     Args:
         counted: is told how many examples are done, and how many there are.
+        write: takes all examples' predictions as they are made, in no certain order.
         undefined: whether figures that the examples do not define, such as the mean average precision where there is
             nothing to find, are there as NaN; otherwise they are left out, the primary one, too. A `loss` is always
             there.
@@ -109,12 +112,20 @@ def evaluate(
         Interrupted: a signal has asked the run to end, and no other process waits for this one.
     """
     evaluator, kept = task.evaluator(dataset), dict[int, Prediction]()
-    for done, (index, prediction) in enumerate(predictor(arrays, dataset), 1):
-        counted(done, len(dataset))
-        raise_if_stopped()
-        evaluator.add(index, prediction)
-        if index in keep:
-            kept[index] = prediction
+
+    def scored() -> Iterator[tuple[int, Prediction]]:
+        for done, (index, prediction) in enumerate(predictor(arrays, dataset), 1):
+            counted(done, len(dataset))
+            raise_if_stopped()
+            evaluator.add(index, prediction)
+            if index in keep:
+                kept[index] = prediction
+            yield index, prediction
+
+    if write is None:
+        deque(scored(), maxlen=0)
+    else:
+        write(scored())
     metrics = evaluator.result()
     if not undefined:
         # A loss is always defined: one that is NaN says something of the model.

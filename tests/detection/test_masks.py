@@ -8,9 +8,10 @@ import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.structures.mask import BitmapMasks, mask_target
 from mmengine.config import ConfigDict
+from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
-from jaxft.detection.masks import mask_targets, paste, unpack_bits
+from jaxft.detection.masks import mask_targets, paste, pasted_runs, unpack_bits
 from tests.detection import cases
 
 HEIGHT, WIDTH = 120, 160
@@ -87,3 +88,24 @@ def test_paste_as_torchvision() -> None:
 
 def test_paste_of_nothing() -> None:
     assert paste(np.zeros((0, 28, 28)), np.zeros((0, 4)), 5, 6).shape == (0, 5, 6)
+
+
+def test_runs_are_those_of_the_whole_image() -> None:
+    """pycocotools' own code of the whole image, for boxes anywhere: inside, beyond, as large as the image, empty."""
+    random = np.random.default_rng(5)
+    height, width = 37, 53
+    corners = np.sort(random.uniform(-30, 80, (150, 2, 2)), 1).reshape(-1, 4)
+    whole = [[0, 0, width, height], [-9, -9, width + 9, height + 9], [10, -5, 20, height + 5], [5, 0, 6, height]]
+    tiny = [[7, 7, 7, 7], [7.2, 8.1, 7.3, 8.2], [3, 5, 3, 30], [200, 200, 210, 210], [-50, -50, -40, -40]]
+    boxes = np.concatenate([corners, whole, tiny])
+    # 0.5 is inside: it and its neighbors must not come out otherwise.
+    masks = random.choice([0, 0.25, 0.5, 0.75, 1], (len(boxes), 28, 28), p=[0.1, 0.1, 0.3, 0.2, 0.3])
+    masks[:20], masks[20:40] = 1, 0
+    masks[-len(tiny) - len(whole) :] = 1
+    for mask, box in zip(masks, boxes, strict=True):
+        lengths = pasted_runs(mask, box, height, width)
+        assert lengths.sum() == height * width
+        assert lengths[1:].all()
+        code = coco_mask.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
+        pasted = paste(mask[None], box[None], height, width)[0]
+        assert code == coco_mask.encode(np.asfortranarray(pasted, np.uint8))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from jaxft.config import Data
 from jaxft.errors import UserError
 from jaxft.tasks.detection import Detection
-from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics, coco_names
 from jaxft.tasks.detection.objects import ObjectSource
+from jaxft.tasks.detection.pasting import Pasting
 from jaxft.tasks.detection.voc_metrics import voc_metrics, voc_names
 from jaxft.tasks.task import Metric, Prediction
 
@@ -52,20 +52,16 @@ class ObjectEvaluator:
 
     def __init__(self, source: ObjectSource, fields: Detection) -> None:
         self._source, self._fields = source, fields
-        self._found: dict[int, Found] = {}
-        self._masks = False
+        self._found = Pasting(source)
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Takes what `DetectionTask.predict` finds in one photo."""
-        self._masks |= "masks" in prediction
-        self._found[index] = on_photo(prediction, self._source[index])
+        self._found.add(index, prediction)
 
     def result(self) -> dict[str, float]:
         """The figures; a photo that was not added has nothing found in it."""
-        fields = self._fields
+        fields, source, found = self._fields, self._source, self._found.all()
         if fields.metric == "voc":
-            return voc_metrics(self._source, self._found, thresholds=fields.iou_thresholds, mode=fields.voc_mode)
-        kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if self._masks else ("bbox",))
-        return coco_metrics(
-            self._source, self._found, kinds, thresholds=fields.iou_thresholds, counts=fields.proposal_nums
-        )
+            return voc_metrics(source, found, thresholds=fields.iou_thresholds, mode=fields.voc_mode)
+        kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if self._found.masks else ("bbox",))
+        return coco_metrics(source, found, kinds, thresholds=fields.iou_thresholds, counts=fields.proposal_nums)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from jaxft.detection.masks import paste
+from jaxft.detection.masks import pasted_runs
 from jaxft.tasks.detection.objects import Annotated
 
 
@@ -32,24 +32,26 @@ class Found(NamedTuple):
         return Found(self.boxes[kept], self.scores[kept], self.labels[kept], codes)
 
 
-def on_photo(prediction: Mapping[str, np.ndarray], example: Annotated) -> Found:
-    """One photo's part of `jaxft.tasks.detection.task.DetectionTask.predict`, in pixels of the stored photo."""
+def on_photo(prediction: Mapping[str, np.ndarray], example: Annotated, *, masks: bool = True) -> Found:
+    """One photo's part of `jaxft.tasks.detection.task.DetectionTask.predict`, in pixels of the stored photo.
+
+    Without `masks` there are no codes of masks, which take most of the time.
+    """
     height, width = (int(side) for side in prediction["size"])
     stretch = np.array([example.width / width, example.height / height] * 2)
     real = np.flatnonzero(prediction["valid"])
     real = real[np.argsort(-prediction["scores"][real], kind="stable")]
     boxes = prediction["boxes"][real].astype(np.float64) * stretch
-    codes: tuple[dict[str, Any], ...] = ()
-    if "masks" in prediction:
-        pasted = (
-            paste(prediction["masks"][row][None], box[None], example.height, example.width)[0]
-            for row, box in zip(real, boxes, strict=True)  # one at a time: a hundred full photos need much memory
+    codes, size = tuple[dict[str, Any], ...](), (example.height, example.width)
+    if masks and "masks" in prediction:
+        codes = tuple(
+            run_length_code(pasted_runs(prediction["masks"][row], box, *size), size)
+            for row, box in zip(real, boxes, strict=True)
         )
-        codes = tuple(run_length_code(mask) for mask in pasted)
     return Found(boxes, prediction["scores"][real].astype(np.float64), prediction["labels"][real], codes)
 
 
-def run_length_code(mask: np.ndarray) -> dict[str, Any]:
-    """The run-length code of a bool mask `[height, width]`, as JSON takes it."""
-    code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode()}
+def run_length_code(lengths: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """COCO's code of run lengths in a photo of that height and width, as JSON takes it."""
+    code = coco_mask.frPyObjects({"size": size, "counts": lengths.tolist()}, *size)
+    return {"size": list(size), "counts": code["counts"].decode()}

@@ -1,6 +1,6 @@
 """Detection: the losses of a detector under MMDetection's names, and COCO's or PASCAL VOC's figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.results import write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
-from jaxft.tasks.task import Predictions, Program
+from jaxft.tasks.task import Prediction, Predictions, Program
 
 Arrays = dict[str, Array]
 
@@ -165,7 +165,7 @@ class DetectionTask:
         table = Table("photo", f"objects with a score of at least {least:g}", "best score")
         for index, prediction in predictions.items():
             example = _objects(dataset).source[index]
-            found = on_photo(prediction, example)
+            found = on_photo(prediction, example, masks=False)
             shown = found.labels[found.scores >= least]
             names = [f"{(shown == label).sum()} {name}" for label, name in enumerate(dataset.classes) if label in shown]
             table.add_row(example.name, ", ".join(names) or "none", f"{found.scores.max(initial=0):.3f}")
@@ -176,7 +176,7 @@ class DetectionTask:
         entries = []
         for index, prediction in predictions.items():
             example = _objects(dataset).source[index]
-            found = on_photo(prediction, example)
+            found = on_photo(prediction, example, masks=False)
             objects = [
                 {"class": dataset.classes[label], "score": float(score), "box": box.tolist()}
                 for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
@@ -184,17 +184,18 @@ class DetectionTask:
             entries.append({"file": example.name, "objects": objects})
         return entries
 
-    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+    def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
         """COCO's results (`jaxft.tasks.detection.results.write_results`), and a drawing a photo."""
         from jaxft.reporting import pictures
 
-        source = _objects(dataset).source
-        found = {index: on_photo(prediction, source[index]) for index, prediction in predictions.items()}
-        write_results(source, found, folder, masks=any("masks" in each for each in predictions.values()))
-        for index, objects in found.items():
+        source, found, masks = _objects(dataset).source, dict[int, Found](), False
+        for index, prediction in predictions:
             example = source[index]
+            masks |= "masks" in prediction
+            found[index] = on_photo(prediction, example)
             name = f"{index:04}_{Path(example.name).stem}.png"
-            pictures.save_pixels(self._drawing(example, objects, dataset.classes), folder / name)
+            pictures.save_pixels(self._drawing(example, found[index], dataset.classes), folder / name)
+        write_results(source, found, folder, masks=masks)
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]`

@@ -1,6 +1,6 @@
 """Multi-label classification: binary cross-entropy of each label, mean average precision, F1."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,9 +167,10 @@ class MultilabelTask:
             for name, prediction in zip(file_names(dataset, predictions), predictions.values(), strict=True)
         ]
 
-    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
-        write_entries(self.entries(dataset, predictions), folder)
-        self.draw(dataset, predictions, folder / "predictions.png")
+    def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
+        ordered = dict(sorted(predictions))
+        write_entries(self.entries(dataset, ordered), folder)
+        self.draw(dataset, ordered, folder / "predictions.png")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 logits `[N, labels]`, whose sigmoid is the probabilities;

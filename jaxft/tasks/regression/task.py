@@ -1,7 +1,7 @@
 """Regression: squared, absolute or Huber's loss, R², and predictions in the targets' own units."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,14 +177,15 @@ class RegressionTask:
             entries.append({"file": name, "values": dict(zip(dataset.classes, numbers, strict=True))})
         return entries
 
-    def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> None:
+    def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
         """`predictions.json`, `predictions.png`, and `predictions.csv`, which is of the form of the training data."""
-        entries = self.entries(dataset, predictions)
+        ordered = dict(sorted(predictions))
+        entries = self.entries(dataset, ordered)
         rows = [[entry["file"], *entry["values"].values()] for entry in entries]
         write_entries(entries, folder)
         with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as text:
             csv.writer(text, lineterminator="\n").writerows([[FILE, *dataset.classes], *rows])
-        self.draw(dataset, predictions, folder / "predictions.png")
+        self.draw(dataset, ordered, folder / "predictions.png")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 `[N, targets]` in their own units; normalization is inside."""

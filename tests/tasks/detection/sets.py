@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jaxft.tasks.detection.found import Found, run_length_code
+from jaxft.tasks.detection.found import Found
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from tests.scenes import run_lengths
 
@@ -92,6 +93,12 @@ def _code(box: np.ndarray, height: int, width: int) -> Entry:
     x0, y0, x1, y1 = np.maximum(box, 0).astype(int).tolist()
     mask[y0 : y1 + 1, x0 : x1 + 1] = 1
     return run_length_code(mask)
+
+
+def run_length_code(mask: np.ndarray) -> Entry:
+    """pycocotools' own code of a mask `[height, width]`."""
+    code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode()}
 
 
 def judged(file: Path, predictions: Path, kind: str, **params: Any) -> COCOeval:

@@ -1,15 +1,19 @@
 """Which rule scores, what it scores, and which figure is the primary one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from jaxft.config import Config, Data, Detection, replace
 from jaxft.errors import UserError
+from jaxft.tasks.detection import pasting
 from jaxft.tasks.detection.data import open_dataset, open_datasets
 from jaxft.tasks.detection.evaluator import ObjectEvaluator, metric_names, primary_metric, with_metric
+from jaxft.tasks.detection.pasting import Pasting
 from jaxft.tasks.detection.task import DetectionTask
 from jaxft.training.judge import check_judging
 from tests.scenes import write_coco, write_voc
@@ -95,6 +99,40 @@ def test_masks_are_scored_where_the_model_finds_them() -> None:
         evaluator = ObjectEvaluator(source, Detection())
         evaluator.add(0, prediction([0, 0, 9, 9], **({"masks": np.ones((1, 4, 4), np.float32)} if masks else {})))
         assert any(name.startswith("segm") for name in evaluator.result()) == masks
+
+
+def test_each_process_fills_in_its_share_of_the_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = voc_source([[]] * 5, ("disc",))
+    answers = {index: prediction([10 * index, 0, 90, 70], masks=np.ones((1, 4, 4), np.float32)) for index in range(4)}
+
+    def collected() -> Pasting:
+        photos = Pasting(source)
+        for index, answer in answers.items():
+            photos.add(index, answer)
+        return photos
+
+    expected = collected().all()
+    sent: list[bytes] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        monkeypatch.setattr(pasting, "gathered", lambda own: sent.append(own) or [])
+        collected().all()
+    assert [list(json.loads(part)) for part in sent] == [["0", "2"], ["1", "3"]]
+    monkeypatch.setattr(pasting, "gathered", lambda own: sent)
+    found = collected().all()
+    assert found.keys() == expected.keys()
+    for index, objects in expected.items():
+        assert len(objects.codes) == 1
+        assert found[index].codes == objects.codes
+        np.testing.assert_array_equal(found[index].boxes, objects.boxes)
+
+
+def test_a_photo_that_fails_is_not_passed_over() -> None:
+    photos = Pasting(voc_source([[]], ("disc",)))
+    photos.add(0, prediction([0, 0, 9, 9], size=np.array([0, 0])))
+    with pytest.raises(ZeroDivisionError):
+        photos.all()
 
 
 @pytest.mark.parametrize(

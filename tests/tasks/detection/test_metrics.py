@@ -10,12 +10,12 @@ import pytest
 
 import tests.mmdet_live  # noqa: F401  # registers what MMDetection wants of mmcv before it is imported
 from jaxft.tasks.detection.coco import read_coco
-from jaxft.tasks.detection.found import Found, run_length_code
+from jaxft.tasks.detection.found import Found
 from jaxft.tasks.detection.metrics import coco_metrics
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.proposals import fast_recall, overlaps
 from jaxft.tasks.detection.results import write_results
-from tests.tasks.detection.sets import judged, random_file, random_found, voc_source
+from tests.tasks.detection.sets import judged, random_file, random_found, run_length_code, voc_source
 
 # isort: split
 from mmdet.evaluation.functional.recall import _recalls

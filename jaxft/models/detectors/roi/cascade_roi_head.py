@@ -11,8 +11,9 @@ from jax import Array
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.boxes import box_terms, refined, selected
+from jaxft.models.detectors.roi.in_turn import extract_in_turn
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
-from jaxft.models.detectors.roi.masks import mask_probabilities, mask_terms
+from jaxft.models.detectors.roi.masks import mask_loss, mask_probabilities, positives
 from jaxft.models.detectors.roi.regions import extract, sampled
 from jaxft.models.detectors.roi.standard_roi_head import ROI_TEST
 from jaxft.models.detectors.types import (
@@ -65,12 +66,14 @@ class CascadeRoIHead(nnx.Module):
         all_terms: dict[str, Array] = {}
         for stage, (head, train) in enumerate(zip(self.bbox_head, self.train_cfg, strict=True)):
             regions = sampled(train, proposals, targets, head.num_classes, self.rngs)
-            features = extract(self.bbox_roi_extractor, maps, regions.boxes, regions.used)
+            features, maps = extract_in_turn(self.bbox_roi_extractor, maps, regions.boxes, regions.used)
             logits, codes = head(features, regions.used.reshape(-1))
             terms = box_terms(head, train, regions, logits, codes, targets)
             if self.mask_head is not None:
                 mask_head = self.mask_head[stage]
-                terms |= mask_terms(mask_head, self.mask_roi_extractor, train, maps, regions, targets)
+                some = positives(train, regions)
+                features, maps = extract_in_turn(self.mask_roi_extractor, maps, some.boxes, some.positive)
+                terms |= mask_loss(mask_head, train, features, some, targets)
             weighted = partial(objectives.scaled, self.stage_loss_weights[stage])
             all_terms |= {f"s{stage}.{name}": weighted(x) if "loss" in name else x for name, x in terms.items()}
             best = logits[:, :-1].argmax(-1).reshape(regions.labels.shape)

@@ -23,14 +23,25 @@ def mask_terms(
     regions: Regions,
     targets: Targets,
 ) -> dict[str, Array]:
-    """`loss_mask`: the cross-entropy of the pixels of the positive regions' masks."""
+    """`loss_mask` of the positive regions, as the maps show them."""
+    some = positives(train, regions)
+    return mask_loss(head, train, extract(extractor, maps, some.boxes, some.positive), some, targets)
+
+
+def positives(train: RoITrain, regions: Regions) -> Regions:
+    """The first regions of each image, among which all positive ones are."""
+    rows = max(1, int(train.sampler.num * train.sampler.pos_fraction))
+    return Regions(*(part[:, :rows] for part in regions))
+
+
+def mask_loss(
+    head: FCNMaskHead, train: RoITrain, features: Array, regions: Regions, targets: Targets
+) -> dict[str, Array]:
+    """`loss_mask`: the cross-entropy of the pixels of the positive regions' masks; features are `[N * R, h, w, C]`."""
     if targets.masks is None:
         raise ValueError("a detector with masks is trained on targets with masks; these have none")
-    rows = max(1, int(train.sampler.num * train.sampler.pos_fraction))  # positives are the first, at most so many
-    boxes, positive, truth = (x[:, :rows] for x in (regions.boxes, regions.positive, regions.truth))
-    labels = regions.labels[:, :rows].reshape(-1)
-    logits = head(extract(extractor, maps, boxes, positive), positive.reshape(-1))
-    logits = of_label(jnp.moveaxis(logits, -1, 1), labels)
+    positive = regions.positive.reshape(-1)
+    logits = of_label(jnp.moveaxis(head(features, positive), -1, 1), regions.labels.reshape(-1))
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def one(masks: Array, boxes: Array, truth: Array) -> Array:
@@ -38,11 +49,10 @@ def mask_terms(
             masks, boxes, truth, train.mask_size, aligned=not train.soft_masks, binary=not train.soft_masks
         )
 
-    wanted = jax.vmap(one)(targets.masks, boxes, truth).reshape(logits.shape).astype(logits.dtype)
-    used = positive.reshape(-1)
-    logits = objectives.of_weight(used[:, None], logits, 0)
+    wanted = jax.vmap(one)(targets.masks, regions.boxes, regions.truth).reshape(logits.shape).astype(logits.dtype)
+    logits = objectives.of_weight(positive[:, None], logits, 0)
     loss = objectives.scaled(head.loss_weight, losses.binary_cross_entropy(logits, wanted).mean((1, 2)))
-    return {"loss_mask": jnp.where(used, loss, 0).sum() / jnp.maximum(used.sum(), 1).astype(loss.dtype)}
+    return {"loss_mask": jnp.where(positive, loss, 0).sum() / jnp.maximum(positive.sum(), 1).astype(loss.dtype)}
 
 
 def mask_probabilities(head: FCNMaskHead, features: Array, found: Detections) -> Array:
