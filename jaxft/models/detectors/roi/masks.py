@@ -13,6 +13,7 @@ from jaxft.models.detectors.roi.boxes import of_label
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.regions import Regions, extract
 from jaxft.models.detectors.types import Detections, RoIExtractor, RoITrain, Targets
+from jaxft.models.per_image import per_image
 
 
 def mask_terms(
@@ -38,7 +39,7 @@ def mask_terms(
             masks, boxes, truth, train.mask_size, aligned=not train.soft_masks, binary=not train.soft_masks
         )
 
-    wanted = jax.vmap(one)(targets.masks, boxes, truth).reshape(logits.shape).astype(logits.dtype)
+    wanted = per_image(jax.vmap(one), targets.masks, boxes, truth).reshape(logits.shape).astype(logits.dtype)
     used = positive.reshape(-1)
     logits = objectives.of_weight(used[:, None], logits, 0)
     loss = objectives.scaled(head.loss_weight, losses.binary_cross_entropy(logits, wanted).mean((1, 2)))
