@@ -53,6 +53,6 @@ def test_weights_that_are_cut_travel_to_the_examples(measured: dict[str, Any]) -
     gathered = [shape for kind, shape, _ in run["collectives"] if kind == "all-gather"]
     assert gathered
     assert set(gathered) <= set(one["shapes"])
-    assert travelled(run, "all-gather") <= state
+    assert travelled(run, "all-gather") <= 1.1 * state  # a few are wanted again by the gradient
     assert travelled(run, "all-reduce", "reduce-scatter") <= 1.1 * state + SCALARS
     assert {kind for kind, *_ in run["collectives"]} <= {"all-gather", "all-reduce", "reduce-scatter"}
