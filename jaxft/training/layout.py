@@ -136,7 +136,7 @@ def context_of(batch: Mapping[str, Any]) -> AbstractContextManager:
     """Within, what is traced knows the devices that the examples of a batch lie on; see `jaxft.models.per_image`."""
     for array in batch.values():
         sharding = getattr(array, "sharding", None)
-        if isinstance(sharding, NamedSharding):
+        if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
             return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
     return nullcontext()
 
