@@ -6,7 +6,7 @@ All of them have `loss(images, sizes, targets)`, `predict(images, sizes)` and `f
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import jax
 from flax import nnx
@@ -56,7 +56,7 @@ def dense_outputs(head: DenseHead | RPNHead, maps: Sequence[Array]) -> DenseOutp
     All levels share its weights. Where each device has its own images their gradients are summed over the levels before
     they are summed over the devices, unless a layer needs the statistics of the whole batch.
     """
-    norms = (module for _, module in modules(head) if isinstance(module, BatchNorm))
+    norms = (module for _, module in modules(cast(nnx.Module, head)) if isinstance(module, BatchNorm))
     if any(not (norm.use_running_average or norm.running_only) for norm in norms):
         return head(maps)
     return per_image(head, tuple(maps))

@@ -132,7 +132,8 @@ class FCOSHead(nnx.Module):
         distances, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)
         levels = self.points(outputs.map_sizes, pad_shape)
         points = jnp.concatenate(levels).astype(distances.dtype)
-        strides, ranges = (of_level(values, levels, points.dtype) for values in (self.strides, self.regress_ranges))
+        strides = of_level(self.strides, levels, points.dtype)
+        ranges = of_level(self.regress_ranges, levels, points.dtype)
 
         def assign(truth: Array, valid: Array) -> tuple[Array, Array]:
             return fcos_assign(
