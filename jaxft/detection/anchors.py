@@ -1,7 +1,11 @@
-"""Anchors and points of a feature map, in pixels of the image; constants of a compiled program, hence NumPy."""
+"""Anchors and points of a feature map, in pixels of the image.
+
+A map has up to a million anchors: a compiled program has those of one cell as a constant, and makes the others itself.
+"""
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -50,22 +54,27 @@ def base_anchors(
     return np.round(anchors) if round_ else anchors
 
 
-def grid_anchors(base: np.ndarray, map_size: tuple[int, int], stride: Stride) -> np.ndarray:
+def grid_anchors(base: np.ndarray, map_size: tuple[int, int], stride: Stride) -> Array:
     """`base` `[A, 4]` at every cell of a map: `[h * w * A, 4]` float32, ordered by row, column, anchor.
 
     `stride` is one number or (height, width): torchvision's is image // map, which may differ between the two.
     """
-    (rows, columns), (down, across) = map_size, _stride(stride)
-    y, x = np.meshgrid(np.arange(rows) * down, np.arange(columns) * across, indexing="ij")
-    shifts = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
-    return (shifts + base[None].astype(np.float32)).reshape(-1, 4)
+    down, across = _stride(stride)
+    y = jax.lax.broadcasted_iota(jnp.int32, (*map_size, 1), 0) * down
+    x = jax.lax.broadcasted_iota(jnp.int32, (*map_size, 1), 1) * across
+    # Whole numbers up to here, and one float32 sum a corner: no compiler can round otherwise than NumPy does.
+    shifts = jnp.stack([x, y, x, y], -1).astype(jnp.float32)
+    return (shifts + base.astype(np.float32)[None, None]).reshape(-1, 4)
 
 
-def grid_points(map_size: tuple[int, int], stride: Stride, offset: float = 0.5) -> np.ndarray:
+def grid_points(map_size: tuple[int, int], stride: Stride, offset: float = 0.5) -> Array:
     """x, y of every cell `[h * w, 2]` float32, ordered by row and column: (index + offset) * stride."""
-    (rows, columns), (down, across) = map_size, _stride(stride)
-    y, x = np.meshgrid((np.arange(rows) + offset) * down, (np.arange(columns) + offset) * across, indexing="ij")
-    return np.stack([x, y], -1).reshape(-1, 2).astype(np.float32)
+    y, x = (
+        jnp.asarray((np.arange(length) + offset) * step, jnp.float32)
+        for length, step in zip(map_size, _stride(stride), strict=True)
+    )
+    grid = [jnp.broadcast_to(x[None], map_size), jnp.broadcast_to(y[:, None], map_size)]
+    return jnp.stack(grid, -1).reshape(-1, 2)
 
 
 def valid_flags(

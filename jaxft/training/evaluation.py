@@ -63,7 +63,8 @@ class Predictor:
         model = nnx.clone(template)
         model.eval()
         self._layout, self._batch_size, self._workers = layout, batch_size, workers
-        self._step = Compiled(predict_step(model, task.predict, precision), compiling=compiling)
+        step = predict_step(model, task.predict, precision, layout.gathered)
+        self._step = Compiled(step, compiling=compiling)
 
     def __call__(
         self, arrays: Arrays, dataset: Dataset, indices: Sequence[int] | None = None

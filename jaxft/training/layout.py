@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -60,6 +61,18 @@ class Layout:
             for path, array in arrays.items()
         }
 
+    def gathered(self, arrays: Mapping[str, jax.Array]) -> ArrayDict:
+        """Leaves of the state as a traced model uses them: whole on every device.
+
+        So the weights of one layer after another travel to the examples and not the other way round; and gradients come
+        back in the parts that the devices hold.
+        """
+        own = {path: self.sharding(array.shape) for path, array in arrays.items()}
+        return {
+            path: array if own[path] == self.copied else _whole(array, self.copied, own[path])
+            for path, array in arrays.items()
+        }
+
     def batch(self, batch: Mapping[str, np.ndarray]) -> ArrayDict:
         """This process's examples of a batch as part of arrays whose examples lie on all devices of all processes."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
@@ -83,6 +96,22 @@ class Layout:
         )
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _whole(array: jax.Array, copied: NamedSharding, own: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(array, copied)
+
+
+def _whole_forward(array: jax.Array, copied: NamedSharding, own: NamedSharding) -> tuple[jax.Array, None]:
+    return _whole(array, copied, own), None
+
+
+def _whole_backward(copied: NamedSharding, own: NamedSharding, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, own),)
+
+
+_whole.defvjp(_whole_forward, _whole_backward)
+
+
 def device_layout(batch_size: int, parts: int = 1, *, fsdp: bool = False) -> Layout:
     """The layout of all devices for batches of a size.
 
@@ -101,6 +130,15 @@ def device_layout(batch_size: int, parts: int = 1, *, fsdp: bool = False) -> Lay
 def one_device() -> Layout:
     """The layout of the first device alone."""
     return Layout(Mesh(np.array(jax.devices()[:1]), (AXIS,)))
+
+
+def context_of(batch: Mapping[str, Any]) -> AbstractContextManager:
+    """Within, what is traced knows the devices that the examples of a batch lie on; see `jaxft.models.per_image`."""
+    for array in batch.values():
+        sharding = getattr(array, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
+            return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
+    return nullcontext()
 
 
 def first_says(value: bool) -> bool:

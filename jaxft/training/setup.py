@@ -151,7 +151,15 @@ class Setup:
         template, config = nnx.clone(self.model), self.config
         set_modes(template, stage.groups, stage.batch_norm)
         parts, precision = config.optimizer.accumulate, config.precision
-        return train_step(template, self.loss, stage.groups.trained, stage.chain, parts=parts, precision=precision)
+        return train_step(
+            template,
+            self.loss,
+            stage.groups.trained,
+            stage.chain,
+            parts=parts,
+            precision=precision,
+            gathered=self.layout.gathered,
+        )
 
     def progress(self, step: int) -> str:
         """Where a run goes on, in a sentence."""

@@ -19,7 +19,7 @@ from jaxft.models.layers.onednn import compiler_options, for_onednn
 from jaxft.models.paths import filled, values, walk
 from jaxft.precision import dtype_of, precise
 from jaxft.training.ema import averaged
-from jaxft.training.layout import on_host
+from jaxft.training.layout import context_of, on_host
 from jaxft.training.optim import Numbers
 from jaxft.training.state import TrainState
 from jaxft.training.stopping import at_once, interruptible
@@ -27,6 +27,7 @@ from jaxft.training.stopping import at_once, interruptible
 Arrays = dict[str, Array]
 Batch = Mapping[str, Array]
 LossFunction = Callable[[Any, Batch], tuple[Array, Arrays]]
+Gathered = Callable[[Mapping[str, Array]], Arrays]
 Step = Callable[[TrainState, Batch, "StepInputs"], tuple[TrainState, Arrays]]
 
 
@@ -60,6 +61,7 @@ def train_step(
     *,
     parts: int = 1,
     precision: str = "float32",
+    gathered: Gathered = dict,
 ) -> Step:
     """A function (state, batch, inputs) -> (state, metrics of the batch), to be compiled.
 
@@ -71,11 +73,12 @@ def train_step(
         parts: in how many parts a batch goes through the model; the step is taken on their mean gradient.
         precision: see `jaxft.precision`; what is cast is said by `computing`, gradients come back in the parameters'
             own type, and are summed in it.
+        gathered: see `jaxft.training.layout.Layout.gathered`.
     """
     trained = sorted(trained)
 
     def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
-        model = computing(template, params | frozen | stats, dtype_of(precision))
+        model = computing(template, params | frozen | stats, dtype_of(precision), gathered)
         reseed(model, key)
         value, metrics = loss_function(model, batch)
         return value, (values(model, nnx.BatchStat), metrics)
@@ -141,24 +144,27 @@ class Changing(NamedTuple):
 
 
 def predict_step(
-    template: nnx.Module, predict: Callable[[Any, Batch], Arrays], precision: str = "float32"
+    template: nnx.Module,
+    predict: Callable[[Any, Batch], Arrays],
+    precision: str = "float32",
+    gathered: Gathered = dict,
 ) -> Callable[[Mapping[str, Array], Batch], Arrays]:
     """A function (model's arrays, batch) -> predictions, to be compiled. `template` is in evaluation mode."""
 
     def step(arrays: Mapping[str, Array], batch: Batch) -> Arrays:
-        return predict(computing(template, arrays, dtype_of(precision)), batch)
+        return predict(computing(template, arrays, dtype_of(precision), gathered), batch)
 
     return precise(step, precision)
 
 
-def computing(template: nnx.Module, arrays: Mapping[str, Array], dtype: str) -> nnx.Module:
+def computing(template: nnx.Module, arrays: Mapping[str, Array], dtype: str, gathered: Gathered = dict) -> nnx.Module:
     """A copy of `template` that holds `arrays` as its arithmetic wants them, in training as in evaluation.
 
     Parameters of two and more axes are cast to `dtype`; those of one axis, `Wide` ones, and whatever is no parameter
     (statistics, constants, tables of indices) stay as they are.
     """
     if dtype == "float32":
-        return filled(template, arrays)
+        return filled(template, gathered(arrays))
     narrow = {
         place.path: arrays[place.path].astype(dtype)
         for place in walk(template)
@@ -167,7 +173,7 @@ def computing(template: nnx.Module, arrays: Mapping[str, Array], dtype: str) -> 
         and arrays[place.path].ndim > 1
         and jnp.issubdtype(arrays[place.path].dtype, jnp.floating)
     }
-    return filled(template, {**arrays, **narrow})
+    return filled(template, gathered({**arrays, **narrow}))
 
 
 def reseed(model: nnx.Module, key: Array) -> None:
@@ -243,10 +249,12 @@ class Compiled:
 
     def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
         """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""
-        if not self._updates_state:
-            return jax.jit(self._function).lower(state, batch, *rest)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        return jax.jit(self._function, donate_argnums=0, out_shardings=(shardings, None)).lower(state, batch, *rest)
+        jitted = jax.jit(self._function)
+        if self._updates_state:
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+            jitted = jax.jit(self._function, donate_argnums=0, out_shardings=(shardings, None))
+        with context_of(batch):
+            return jitted.lower(state, batch, *rest)
 
 
 def _platform(state: Any) -> str:

@@ -1,5 +1,6 @@
 """Anchors and points against MMDetection's generators and torchvision's."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,6 +40,19 @@ def test_torchvisions_anchors() -> None:
     expected = theirs.grid_anchors([[7, 9], [4, 5]], [[torch.tensor(8), torch.tensor(8)], [torch.tensor(15)] * 2])
     for sizes, size, stride, grid in zip(((32,), (45, 57)), MAPS, (8, 15), expected, strict=True):
         np.testing.assert_array_equal(grid_anchors(base_anchors(1, sizes, RATIOS, round_=True), size, stride), grid)
+
+
+def test_a_program_makes_them_of_one_cell() -> None:
+    """The very numbers of NumPy, and no constant that grows with the map."""
+    base, (rows, columns), (down, across) = base_anchors(8, octave_scales(4, 3), RATIOS), (100, 168), (8, 16)
+    program = jax.jit(lambda: (grid_anchors(base, (rows, columns), (down, across)), grid_points((rows, columns), down)))
+    assert len(program.lower().as_text()) < 10_000
+    anchors, points = program()
+    y, x = np.meshgrid(np.arange(rows) * down, np.arange(columns) * across, indexing="ij")
+    shifts = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
+    np.testing.assert_array_equal(anchors, (shifts + base).reshape(-1, 4))
+    y, x = np.meshgrid((np.arange(rows) + 0.5) * down, (np.arange(columns) + 0.5) * down, indexing="ij")
+    np.testing.assert_array_equal(points, np.stack([x, y], -1).reshape(-1, 2).astype(np.float32))
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])

@@ -5,7 +5,8 @@ All of them have `loss(images, sizes, targets)`, `predict(images, sizes)` and `f
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Protocol, cast
 
 import jax
 from flax import nnx
@@ -14,6 +15,9 @@ from jax import Array
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth
 from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.types import Detections, Selection, Targets
+from jaxft.models.layers import BatchNorm
+from jaxft.models.paths import modules
+from jaxft.models.per_image import per_image
 
 Backbone = Callable[[Array], tuple[Array, ...]]
 Neck = Callable[[Sequence[Array]], tuple[Array, ...]]
@@ -46,6 +50,18 @@ class RoIHead(Protocol):
     def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections: ...
 
 
+def dense_outputs(head: DenseHead | RPNHead, maps: Sequence[Array]) -> DenseOutputs:
+    """What a head puts out for maps `[N, h, w, C]`, finest first.
+
+    All levels share its weights. Where each device has its own images their gradients are summed over the levels before
+    they are summed over the devices, unless a layer needs the statistics of the whole batch.
+    """
+    norms = (module for _, module in modules(cast(nnx.Module, head)) if isinstance(module, BatchNorm))
+    if any(not (norm.use_running_average or norm.running_only) for norm in norms):
+        return head(maps)
+    return per_image(head, tuple(maps))
+
+
 class SingleStage(nnx.Module):
     """RetinaNet, FCOS, ATSS, GFL, and an RPN alone. `torch_names` are those of `converters.rules.leaves`."""
 
@@ -61,13 +77,13 @@ class SingleStage(nnx.Module):
 
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
         """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimized."""
-        outputs = self.bbox_head(self.feature_maps(images))
+        outputs = dense_outputs(self.bbox_head, self.feature_maps(images))
         return self.bbox_head.loss(outputs, sizes, pad_shape_of(images), targets)
 
     def predict(self, images: Array, sizes: Array) -> Detections:
         """The objects found, in pixels of the padded image."""
-        outputs = self.bbox_head(self.feature_maps(images))
-        return self.bbox_head.predict(outputs, sizes, pad_shape_of(images))
+        outputs, pad_shape = dense_outputs(self.bbox_head, self.feature_maps(images)), pad_shape_of(images)
+        return per_image(partial(self.bbox_head.predict, pad_shape=pad_shape), outputs, sizes)
 
 
 class TwoStage(nnx.Module):
@@ -100,13 +116,15 @@ class TwoStage(nnx.Module):
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
         """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimized."""
         maps, pad_shape = self.feature_maps(images), pad_shape_of(images)
-        outputs = self.rpn_head(maps)
+        outputs = dense_outputs(self.rpn_head, maps)
         terms = self.rpn_head.loss(outputs, sizes, pad_shape, targets)
-        proposals = self.rpn_head.predict(jax.lax.stop_gradient(outputs), sizes, pad_shape, self.rpn_proposal)
+        propose = partial(self.rpn_head.predict, pad_shape=pad_shape, selection=self.rpn_proposal)
+        proposals = per_image(propose, jax.lax.stop_gradient(outputs), sizes)
         return terms | self.roi_head.loss(maps, proposals, sizes, targets)
 
     def predict(self, images: Array, sizes: Array) -> Detections:
         """The objects found, in pixels of the padded image, with masks where there is a mask head."""
         maps = self.feature_maps(images)
-        proposals = self.rpn_head.predict(self.rpn_head(maps), sizes, pad_shape_of(images))
+        propose = partial(self.rpn_head.predict, pad_shape=pad_shape_of(images))
+        proposals = per_image(propose, dense_outputs(self.rpn_head, maps), sizes)
         return self.roi_head.predict(maps, proposals, sizes)

@@ -9,7 +9,9 @@ from jax import Array
 from jaxft.detection import losses
 from jaxft.detection.assign import Assignment, atss_assign, max_iou_assign
 from jaxft.detection.coders import decode_deltas, encode_deltas
-from jaxft.models.detectors.types import ATSSAssigner, BoxLoss, ClassLoss, DeltaCoder, MaxIoUAssigner
+from jaxft.detection.sample import Sample, random_sample
+from jaxft.models.detectors.types import ATSSAssigner, BoxLoss, ClassLoss, DeltaCoder, MaxIoUAssigner, RandomSampler
+from jaxft.models.per_image import per_image
 
 EPS = 1.1920929e-07  # MMDetection adds float32's epsilon to every divisor of a loss
 
@@ -32,13 +34,23 @@ def assign(
 
 
 def priorities(key: Array, boxes: Array) -> Array:
-    """A random order of candidates `[..., 4]`: a uniform number each, the lowest of which are drawn."""
+    """A random order of candidates `[..., 4]`: a uniform number each, the lowest of which are drawn.
+
+    One key draws for all images of a batch, so that the numbers do not depend on the devices that the images lie on.
+    """
     return jax.random.uniform(key, boxes.shape[:-1])
+
+
+def drawn(sampler: RandomSampler, index: Array, priority: Array) -> Sample:
+    """The random choice of one image's candidates `[A]`, those with the lowest `priority` `[A]`."""
+    return random_sample(
+        index, priority, num=sampler.num, pos_fraction=sampler.pos_fraction, neg_pos_ub=sampler.neg_pos_ub
+    )
 
 
 def rows_of(table: Array, index: Array) -> Array:
     """`table` `[N, A, ...]` at `index` `[N, R]` of its second axis -> `[N, R, ...]`."""
-    return jax.vmap(lambda rows, chosen: rows[chosen])(table, index)
+    return per_image(jax.vmap(lambda rows, chosen: rows[chosen]), table, index)
 
 
 def encode(coder: DeltaCoder, boxes: Array, targets: Array) -> Array:

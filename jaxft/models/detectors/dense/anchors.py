@@ -65,9 +65,7 @@ def level_strides(
     return [(pad_shape[0] // height, pad_shape[1] // width) for height, width in map_sizes]
 
 
-def level_anchors(
-    generator: AnchorGenerator, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth
-) -> list[np.ndarray]:
+def level_anchors(generator: AnchorGenerator, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[Array]:
     """All anchors of each level `[h * w * A, 4]`, ordered by row, column, anchor."""
     strides = level_strides(generator, map_sizes, pad_shape)
     return [
@@ -84,7 +82,7 @@ def usable_anchors(
     allowed_border: float,
 ) -> Array:
     """Which anchors take part in the training of each photo: bool `[N, A]`."""
-    anchors = jnp.asarray(np.concatenate(level_anchors(generator, map_sizes, pad_shape)))
+    anchors = jnp.concatenate(level_anchors(generator, map_sizes, pad_shape))
     strides, count = level_strides(generator, map_sizes, pad_shape), anchors_per_cell(generator)
 
     def one(size: Array) -> Array:

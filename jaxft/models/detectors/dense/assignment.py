@@ -4,15 +4,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
-from jaxft.detection.sample import random_sample
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.dense.anchors import level_anchors, level_strides, usable_anchors
-from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth
+from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, of_level
 from jaxft.models.detectors.types import AnchorGenerator, DenseTrain, Targets
+from jaxft.models.per_image import per_image
 
 
 class Rows(NamedTuple):
@@ -37,24 +36,19 @@ def assigned_rows(
 ) -> Rows:
     """Anchors `[A, 4]` given to the objects of each image, all of them, or a random choice where there is a sampler."""
 
-    def assign(usable: Array, truth: Array, valid: Array, ignored: Array) -> Array:
-        assignment = objectives.assign(train.assigner, anchors, usable, truth, valid, ignored, level_sizes)
-        return assignment.index
+    sampler = train.sampler if stream is not None else None
 
-    boxes = targets.boxes.astype(anchors.dtype)
-    index = jax.vmap(assign)(usable, boxes, targets.valid, targets.ignored)
-    if train.sampler is None or stream is None:
-        return Rows(None, index >= 0, index == -1, jnp.maximum(index, 0))
-    sampler = train.sampler
-    priority = objectives.priorities(stream(), jnp.broadcast_to(anchors[None], (*index.shape, 4)))
+    def one(usable: Array, truth: Array, valid: Array, ignored: Array, priority: Array | None) -> Rows:
+        index = objectives.assign(train.assigner, anchors, usable, truth, valid, ignored, level_sizes).index
+        if sampler is None or priority is None:
+            return Rows(None, index >= 0, index == -1, jnp.maximum(index, 0))
+        sample = objectives.drawn(sampler, index, priority)
+        return Rows(sample.index, sample.positive, sample.negative, jnp.maximum(index[sample.index], 0))
 
-    def draw(index: Array, priority: Array) -> tuple[Array, Array, Array, Array]:
-        sample = random_sample(
-            index, priority, num=sampler.num, pos_fraction=sampler.pos_fraction, neg_pos_ub=sampler.neg_pos_ub
-        )
-        return sample.index, sample.positive, sample.negative, jnp.maximum(index[sample.index], 0)
-
-    return Rows(*jax.vmap(draw)(index, priority))
+    boxes, priority = targets.boxes.astype(anchors.dtype), None
+    if sampler is not None and stream is not None:
+        priority = objectives.priorities(stream(), jnp.broadcast_to(anchors[None], (*usable.shape, 4)))
+    return per_image(jax.vmap(one), usable, boxes, targets.valid, targets.ignored, priority)
 
 
 def dense_rows(
@@ -69,7 +63,8 @@ def dense_rows(
     levels = level_anchors(generator, outputs.map_sizes, pad_shape)
     counts = tuple(map(len, levels))
     wide = jnp.promote_types(outputs.boxes[0].dtype, jnp.float32)
-    anchors = jnp.asarray(np.concatenate(levels), wide)
-    strides = np.repeat([stride for stride, _ in level_strides(generator, outputs.map_sizes, pad_shape)], counts)
+    anchors = jnp.concatenate(levels).astype(wide)
+    steps = [stride for stride, _ in level_strides(generator, outputs.map_sizes, pad_shape)]
+    strides = of_level(steps, levels, wide)
     usable = usable_anchors(generator, outputs.map_sizes, pad_shape, sizes, train.allowed_border)
-    return anchors, jnp.asarray(strides, wide), assigned_rows(train, anchors, usable, counts, targets, None)
+    return anchors, strides, assigned_rows(train, anchors, usable, counts, targets, None)

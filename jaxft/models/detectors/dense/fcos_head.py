@@ -9,7 +9,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -21,10 +20,11 @@ from jaxft.models.detectors import objectives
 from jaxft.models.detectors.conv_module import bias_for, normal_001, stack, zeros
 from jaxft.models.detectors.dense.defaults import DISTANCES, FOCAL, GROUP_NORM
 from jaxft.models.detectors.dense.distances import boxes_around, center_ness, center_ness_term
-from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
+from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat, of_level
 from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined, own_places
 from jaxft.models.detectors.types import BoxLoss, ClassLoss, Detections, DistanceCoder, Norm, Selection, Targets
 from jaxft.models.layers import Conv, Scale
+from jaxft.models.per_image import per_image
 
 INFINITY = 1e8  # MMDetection's, in ranges of distances
 FAR = math.log(INFINITY)  # no edge is farther, and areas made of that are finite
@@ -115,7 +115,7 @@ class FCOSHead(nnx.Module):
             boxes.append(clamp(distances, 0.0, None) if self.norm_on_bbox else jnp.exp(clamp(distances, None, FAR)))
         return DenseOutputs(tuple(scores), tuple(boxes), tuple(centerness))
 
-    def points(self, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[np.ndarray]:
+    def points(self, map_sizes: Sequence[HeightWidth], pad_shape: HeightWidth) -> list[Array]:
         """The centers of the cells of each level, `[h * w, 2]` x, y."""
         steps = self.steps(map_sizes, pad_shape)
         return [grid_points(size, step, self.offset) for size, step in zip(map_sizes, steps, strict=True)]
@@ -131,9 +131,9 @@ class FCOSHead(nnx.Module):
         logits = flat(outputs.scores, class_channels(self.loss_cls, self.num_classes))
         distances, centerness = flat(outputs.boxes, 4), flat(outputs.centerness, 1)
         levels = self.points(outputs.map_sizes, pad_shape)
-        counts = [len(points) for points in levels]
-        points = jnp.asarray(np.concatenate(levels), distances.dtype)
-        strides, ranges = np.repeat(self.strides, counts), np.repeat(np.array(self.regress_ranges), counts, 0)
+        points = jnp.concatenate(levels).astype(distances.dtype)
+        strides = of_level(self.strides, levels, points.dtype)
+        ranges = of_level(self.regress_ranges, levels, points.dtype)
 
         def assign(truth: Array, valid: Array) -> tuple[Array, Array]:
             return fcos_assign(
@@ -148,7 +148,7 @@ class FCOSHead(nnx.Module):
                 torchvision=self.open_ranges,
             )
 
-        index, wanted = jax.vmap(assign)(targets.boxes, targets.valid)
+        index, wanted = per_image(jax.vmap(assign), targets.boxes, targets.valid)
         positive = index >= 0
         labels = jnp.where(positive, objectives.rows_of(targets.labels, jnp.maximum(index, 0)), self.num_classes)
         # A square of 1 around the cell stands where there is no object, so that nothing divides by zero.
@@ -183,6 +183,6 @@ class FCOSHead(nnx.Module):
             distances = objectives.rows_of(flat([outputs.boxes[level]], 4), place)
             if self.norm_on_bbox:
                 distances = distances * self.strides[level]
-            boxes = boxes_around(self.bbox_coder, jnp.asarray(points, distances.dtype)[place], distances, sizes)
+            boxes = boxes_around(self.bbox_coder, points.astype(distances.dtype)[place], distances, sizes)
             levels.append(Candidates(boxes, score, label, jnp.full_like(label, level), valid))
         return final_detections(joined(levels), self.test_cfg)

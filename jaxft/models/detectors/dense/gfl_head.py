@@ -136,7 +136,7 @@ class GFLHead(nnx.Module):
             score, place, label, valid = best_of_level(scores, own, self.test_cfg)
             edges = flat([outputs.boxes[level]], 4 * (self.reg_max + 1))
             distances = self.integral(objectives.rows_of(edges, place)) * strides[level][0]
-            points = centers(jnp.asarray(anchors, distances.dtype))[place]
+            points = centers(anchors.astype(distances.dtype))[place]
             boxes = boxes_around(self.bbox_coder, points, distances, sizes)
             levels.append(Candidates(boxes, score, label, jnp.full_like(label, level), valid))
         return final_detections(joined(levels), self.test_cfg)

@@ -1,7 +1,6 @@
 """The losses of heads with anchors."""
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -48,7 +47,7 @@ def anchor_losses(
     logits = flat(outputs.scores, class_channels(settings.loss_cls, settings.num_classes))
     codes = flat(outputs.boxes, 4)
     levels = level_anchors(generator, map_sizes, pad_shape)
-    anchors = jnp.asarray(np.concatenate(levels), codes.dtype)
+    anchors = jnp.concatenate(levels).astype(codes.dtype)
     usable = usable_anchors(generator, map_sizes, pad_shape, sizes, train.allowed_border)
     rows = assigned_rows(train, anchors, usable, tuple(map(len, levels)), targets, stream)
     boxes = jnp.broadcast_to(anchors[None], codes.shape)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxft.models.detectors.types import ClassLoss
@@ -34,3 +35,12 @@ def flat(maps: Sequence[Array], width: int) -> Array:
     rows = [x.reshape(x.shape[0], -1, width) for x in maps]
     joined = jnp.concatenate(rows, 1) if len(rows) > 1 else rows[0]
     return joined.astype(jnp.promote_types(joined.dtype, jnp.float32))
+
+
+def of_level(values: Sequence[float] | Sequence[tuple[float, ...]], levels: Sequence[Array], dtype: jnp.dtype) -> Array:
+    """`values`, one a level, for each row of all `levels`, one after another: `[K, ...]`."""
+    rows = [
+        jnp.broadcast_to(jnp.asarray(value, dtype), (len(level), *np.shape(value)))
+        for value, level in zip(values, levels, strict=True)
+    ]
+    return jnp.concatenate(rows)

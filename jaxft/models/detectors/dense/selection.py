@@ -13,10 +13,12 @@ from jax import Array
 
 from jaxft.detection.anchors import valid_flags
 from jaxft.detection.nms import nms
+from jaxft.detection.top_k import top_k
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.dense.anchors import AnchorSettings, anchors_per_cell, level_anchors, level_strides
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
 from jaxft.models.detectors.types import Detections, Selection
+from jaxft.models.per_image import per_image
 
 DIVISOR = 32  # what a photo alone is padded to multiples of, where the anchors do not say it
 
@@ -52,7 +54,7 @@ def best_of_level(scores: Array, own: Array, selection: Selection) -> tuple[Arra
     count = pairs.shape[1] if selection.nms_pre <= 0 else min(selection.nms_pre, pairs.shape[1])
     classes = scores.shape[-1]
     good = (pairs > selection.score_thr) & jnp.repeat(own, classes, 1)
-    best, index = jax.lax.top_k(jnp.where(good, pairs, -1), count)
+    best, index = top_k(jnp.where(good, pairs, -1), count)
     return jnp.maximum(best, 0), index // classes, (index % classes).astype(jnp.int32), best >= 0
 
 
@@ -73,7 +75,7 @@ def anchor_candidates(
             nearness = jax.nn.sigmoid(flat([outputs.centerness[level]], 1))[..., 0]
             score = score * objectives.rows_of(nearness, place)
         codes = objectives.rows_of(flat([box_map], 4), place)
-        boxes = objectives.decode(settings.bbox_coder, jnp.asarray(anchors, codes.dtype)[place], codes, sizes)
+        boxes = objectives.decode(settings.bbox_coder, anchors.astype(codes.dtype)[place], codes, sizes)
         levels.append(Candidates(boxes, score, label, jnp.full_like(label, level), valid))
     return joined(levels)
 
@@ -99,7 +101,7 @@ def suppressed(candidates: Candidates, groups: Array, selection: Selection) -> D
             there,
         )
 
-    return jax.vmap(one)(candidates.boxes, candidates.scores, candidates.labels, groups, valid)
+    return per_image(jax.vmap(one), candidates.boxes, candidates.scores, candidates.labels, groups, valid)
 
 
 def final_detections(candidates: Candidates, selection: Selection) -> Detections:

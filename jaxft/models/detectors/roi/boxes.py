@@ -9,12 +9,13 @@ from jaxft.models.detectors.dense.selection import Candidates, final_detections
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.regions import Regions
 from jaxft.models.detectors.types import Detections, RoITrain, Selection, Targets
+from jaxft.models.per_image import per_image
 
 
 def of_label(rows: Array, labels: Array) -> Array:
     """The row `labels` `[R]` of `rows` `[R, classes, ...]`; the only one where they share one."""
     chosen = jnp.minimum(labels, rows.shape[1] - 1)
-    return jax.vmap(lambda row, label: row[label])(rows, chosen)
+    return per_image(jax.vmap(lambda row, label: row[label]), rows, chosen)
 
 
 def box_terms(

@@ -13,6 +13,7 @@ from jaxft.models.detectors.roi.boxes import of_label
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.regions import Regions, extract
 from jaxft.models.detectors.types import Detections, RoIExtractor, RoITrain, Targets
+from jaxft.models.per_image import per_image
 
 
 def mask_terms(
@@ -49,7 +50,8 @@ def mask_loss(
             masks, boxes, truth, train.mask_size, aligned=not train.soft_masks, binary=not train.soft_masks
         )
 
-    wanted = jax.vmap(one)(targets.masks, regions.boxes, regions.truth).reshape(logits.shape).astype(logits.dtype)
+    wanted = per_image(jax.vmap(one), targets.masks, regions.boxes, regions.truth)
+    wanted = wanted.reshape(logits.shape).astype(logits.dtype)
     logits = objectives.of_weight(positive[:, None], logits, 0)
     loss = objectives.scaled(head.loss_weight, losses.binary_cross_entropy(logits, wanted).mean((1, 2)))
     return {"loss_mask": jnp.where(positive, loss, 0).sum() / jnp.maximum(positive.sum(), 1).astype(loss.dtype)}

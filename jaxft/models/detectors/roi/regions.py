@@ -14,9 +14,9 @@ from jax import Array
 
 from jaxft.detection.assign import prepend_truth
 from jaxft.detection.roi_align import assign_levels, assign_levels_canonical, roi_align
-from jaxft.detection.sample import random_sample
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.types import Detections, RoIExtractor, RoITrain, Targets
+from jaxft.models.per_image import per_image
 
 
 class Regions(NamedTuple):
@@ -49,22 +49,22 @@ def sampled(
     """A random choice of the proposals, and of the objects' own boxes where the sampler says so."""
     sampler, truth = train.sampler, targets.boxes.astype(proposals.boxes.dtype)
 
-    def assign(boxes: Array, usable: Array, truth: Array, valid: Array, ignored: Array) -> Array:
-        assignment = objectives.assign(train.assigner, boxes, usable, truth, valid, ignored)
-        return (prepend_truth(assignment, valid) if sampler.add_gt_as_proposals else assignment).index
-
-    index = jax.vmap(assign)(proposals.boxes, proposals.valid, truth, targets.valid, targets.ignored)
     own = truth.shape[1] if sampler.add_gt_as_proposals else 0
     boxes = jnp.concatenate([truth, proposals.boxes], 1) if own else proposals.boxes
     boxes = jax.lax.stop_gradient(boxes)
 
-    def draw(index: Array, priority: Array) -> tuple[Array, Array, Array, Array]:
-        sample = random_sample(
-            index, priority, num=sampler.num, pos_fraction=sampler.pos_fraction, neg_pos_ub=sampler.neg_pos_ub
-        )
+    def draw(
+        boxes: Array, usable: Array, truth: Array, valid: Array, ignored: Array, priority: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        assignment = objectives.assign(train.assigner, boxes, usable, truth, valid, ignored)
+        index = (prepend_truth(assignment, valid) if own else assignment).index
+        sample = objectives.drawn(sampler, index, priority)
         return sample.index, sample.positive, sample.negative, jnp.maximum(index[sample.index], 0)
 
-    place, positive, negative, chosen = jax.vmap(draw)(index, objectives.priorities(stream(), boxes))
+    priority = objectives.priorities(stream(), boxes)
+    place, positive, negative, chosen = per_image(
+        jax.vmap(draw), proposals.boxes, proposals.valid, truth, targets.valid, targets.ignored, priority
+    )
     labels = jnp.where(positive, objectives.rows_of(targets.labels, chosen), num_classes)
     # Rows of padding get a box of some size, so that nothing divides by zero.
     somewhere = jnp.asarray([0, 0, 1, 1], boxes.dtype).reshape(1, 1, 4)
@@ -74,18 +74,22 @@ def sampled(
 
 def extract(extractor: RoIExtractor, maps: Sequence[Array], boxes: Array, used: Array) -> Array:
     """What the maps show in boxes `[N, R, 4]` -> `[N * R, size, size, C]`; zeros where not `used` `[N, R]`."""
-    levels, (n, count) = len(extractor.featmap_strides), used.shape
-    boxes = boxes.reshape(-1, 4)
-    level = assign_levels(boxes, levels, extractor.finest_scale)
-    if extractor.canonical_levels:
-        level = assign_levels_canonical(boxes, levels, round(math.log2(extractor.featmap_strides[0])))
-    return roi_align(
-        maps[:levels],
-        boxes,
-        jnp.repeat(jnp.arange(n, dtype=jnp.int32), count),
-        jnp.where(used.reshape(-1), level, -1),
-        extractor.featmap_strides,
-        extractor.output_size,
-        extractor.sampling_ratio,
-        extractor.aligned,
-    )
+    levels = len(extractor.featmap_strides)
+
+    def read(maps: Sequence[Array], boxes: Array, used: Array) -> Array:
+        (n, count), boxes = used.shape, boxes.reshape(-1, 4)
+        level = assign_levels(boxes, levels, extractor.finest_scale)
+        if extractor.canonical_levels:
+            level = assign_levels_canonical(boxes, levels, round(math.log2(extractor.featmap_strides[0])))
+        return roi_align(
+            maps,
+            boxes,
+            jnp.repeat(jnp.arange(n, dtype=jnp.int32), count),
+            jnp.where(used.reshape(-1), level, -1),
+            extractor.featmap_strides,
+            extractor.output_size,
+            extractor.sampling_ratio,
+            extractor.aligned,
+        )
+
+    return per_image(read, maps[:levels], boxes, used)

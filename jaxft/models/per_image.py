@@ -1,0 +1,37 @@
+"""Work that is done on each image by itself, and so on the device that has it."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+from jax.sharding import PartitionSpec
+
+Result = TypeVar("Result")
+
+
+def per_image(function: Callable[..., Result], *arrays: object) -> Result:
+    """`function(*arrays)`, by each device for its own images.
+
+    Sorting, gathers, loops until something is found: left to itself XLA brings what they read to every device, feature
+    maps and scores of all images. Here nothing travels but what `function` takes from outside of its arguments, such as
+    weights, which every device has whole, and whose gradients are summed over the devices once.
+
+    Args:
+        function: treats each image by itself, however many it is given.
+        arrays: trees of arrays with the images along their first axis.
+
+    Returns:
+        what the function returns: a tree of arrays with the images, or as many rows of each, along their first axis.
+
+    The devices are those of the mesh in whose context this is traced (`jax.sharding.use_abstract_mesh`); the images lie
+    over all its axes. Where there is one device, or they have no equal parts of the images, this is a mere call.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = mesh.auto_axes  # none without a mesh, and none inside of another call of this
+    images = len(jax.tree.leaves(arrays)[0])
+    devices = math.prod(mesh.shape[axis] for axis in axes)
+    if devices == 1 or images % devices:
+        return function(*arrays)
+    spec = PartitionSpec(axes)
+    return jax.shard_map(function, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)(*arrays)
