@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,7 +73,7 @@ def main() -> None:
         dataset.check()
         predictor, arrays = run_predictor(run, task)
         keep = range(len(dataset)) if options.output is not None else ()
-        with doing("evaluating") as counted:
+        with closing(predictor), doing("evaluating") as counted:
             metrics, predictions = evaluate(predictor, task, arrays, dataset, keep, counted, undefined=True)
         if options.output is not None:
             write(task, dataset, predictions, options.output)

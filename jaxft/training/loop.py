@@ -6,7 +6,7 @@ compiled step, again and again; in between a line of metrics, a checkpoint, an e
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +170,7 @@ class Loop:
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
-        with batches:
+        with batches, closing(self.predictor):
             self.end_if_judged()
             evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
             self.evaluated_step = step if evaluated else 0
@@ -198,7 +198,7 @@ class Loop:
         compiled = Compiled(
             setup.training_step(stage),
             updates_state=True,
-            budget=len(np.unique(setup.train.buckets)),
+            budget=setup.shapes,
             compiling=lambda number: self.reporter.doing(
                 f"compiling the training step of phase {stage.index + 1}, program {number}"
             ),
