@@ -47,14 +47,14 @@ class ImageFolder:
                 f"{self.root} has the classes {', '.join(self.classes)}, but {', '.join(classes)} were expected; "
                 "every split needs one sub-folder for each class, under the same names."
             )
-        files = [_find_images(self.root / name) for name in self.classes]
+        files = [_find_images(self.root, name) for name in self.classes]
         empty = [name for name, found in zip(self.classes, files, strict=True) if not found]
         if empty:
             raise UserError(
                 f"No images were found in {self.root} for: {', '.join(empty)}; add files ({' '.join(SUFFIXES)}) "
                 "or remove the sub-folder."
             )
-        self._files: Sequence[str] = tuple(os.path.relpath(path, self.root) for found in files for path in found)
+        self._files: Sequence[str] = tuple(path for found in files for path in found)
         self._labels = np.repeat(np.arange(len(files)), [len(found) for found in files])
         self._check_how, self._checked = check_how, False
 
@@ -93,11 +93,11 @@ def _find_classes(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def _find_images(folder: Path) -> list[str]:
+def _find_images(root: Path, folder: str) -> list[str]:
+    """The images in a folder below `root`, relative to `root`."""
+    found: list[str] = []
     # os.walk and this sort give torchvision's order, which follows links and sorts by folder, then by file name.
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in sorted(os.walk(folder, followlinks=True))
-        for name in sorted(names)
-        if name.lower().endswith(SUFFIXES)
-    ]
+    for parent, _, names in sorted(os.walk(root / folder, followlinks=True)):
+        below = os.path.relpath(parent, root)
+        found += [os.path.join(below, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)]
+    return found
