@@ -1,6 +1,7 @@
 """What jaxft is from Python, besides what `jaxft/__init__.py` lists from elsewhere: models, and finished runs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,7 +162,8 @@ def evaluate(
         raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {trained.classes}.")
     dataset.check()
     predictor, arrays = run_predictor(trained, task)
-    return evaluated(predictor, task, arrays, dataset)[0]
+    with closing(predictor):
+        return evaluated(predictor, task, arrays, dataset)[0]
 
 
 def predict(
@@ -194,7 +196,8 @@ def predict(
     else:
         dataset = photos
     predictor, arrays = run_predictor(trained, task)
-    return task.entries(dataset, dict(sorted(predictor(arrays, dataset))))
+    with closing(predictor):
+        return task.entries(dataset, dict(sorted(predictor(arrays, dataset))))
 
 
 def _opened(run: str | Path | Trained, checkpoint: Which | None, model: nnx.Module | None) -> Trained:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ def main() -> None:
         dataset.check()
         predictor, arrays = run_predictor(run, task)
         keep = None if options.output is None else partial(write, task, dataset, folder=options.output)
-        with doing("evaluating") as counted:
+        with closing(predictor), doing("evaluating") as counted:
             metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted, write=keep, undefined=True)
         said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}

@@ -1,6 +1,7 @@
 """What a model says of photos: `python -m jaxft.predict --run DIR FILES... --output DIR`."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,7 +94,7 @@ def main() -> None:
         dataset = task.photos(files, run.classes)
         predictor, arrays = run_predictor(run, task)
         predictions: dict[int, Any] = {}
-        with doing("predicting") as counted:
+        with closing(predictor), doing("predicting") as counted:
             for index, prediction in predictor(arrays, dataset):
                 predictions[index] = prediction
                 counted(len(predictions), len(files))

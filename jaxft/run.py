@@ -76,7 +76,7 @@ class RunDirectory:
         self.refuse_existing()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _write(self.examples_file, gzip.compress(json.dumps(examples).encode()))
+            _write(self.examples_file, gzip.compress(json.dumps(examples).encode(), compresslevel=1))
             _write(self.classes_file, (json.dumps(classes, ensure_ascii=False, indent=2) + "\n").encode())
             if own:
                 _write(self.own_file, (json.dumps(dict(own), indent=2) + "\n").encode())

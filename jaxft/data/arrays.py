@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.data.dataset import Arrays
+from jaxft.data.shared import Packed
 from jaxft.errors import UserError
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -39,6 +40,12 @@ class ArrayDataset:
         self.classes = tuple(map(str, classes))
         if len(examples) == 0:
             raise UserError("An ArrayDataset wants at least one example; yours has none.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_lines"}
+        if isinstance(self.examples, list | tuple):  # which worker processes share, packed
+            state["examples"] = Packed(_arrays(example, index) for index, example in enumerate(self.examples))
+        return state
 
     @property
     def buckets(self) -> np.ndarray:

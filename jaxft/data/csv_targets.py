@@ -15,11 +15,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxft.data.problems import check_photos, refuse
+from jaxft.data.shared import Packed
 from jaxft.data.source import Example
 from jaxft.errors import UserError
 from jaxft.fields import Check
@@ -42,8 +43,12 @@ class TargetSource:
     check_how: Check = "full"
 
     def __init__(self, photos: Path, classes: tuple[str, ...], files: Sequence[str], targets: np.ndarray) -> None:
-        self.photos, self.classes, self.files, self.targets = photos, classes, tuple(files), targets
+        self.photos, self.classes, self.targets = photos, classes, targets
+        self.files: Sequence[str] = tuple(files)
         self._checked = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"files": Packed(self.files)}  # which worker processes share
 
     def __len__(self) -> int:
         return len(self.files)

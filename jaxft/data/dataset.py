@@ -15,7 +15,8 @@ Arrays = dict[str, np.ndarray | np.generic]
 
 
 class Dataset(Protocol):
-    """A split of examples. It must be picklable, because worker processes get a copy."""
+    """A split of examples. It must be picklable, because worker processes get a copy; they share its NumPy arrays, so
+    what is long should be one (see `jaxft.data.shared`)."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,9 +1,14 @@
 """A folder of images, one sub-folder a class."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jaxft.data.problems import check_photos
+from jaxft.data.shared import Packed
 from jaxft.data.source import Example
 from jaxft.errors import UserError
 from jaxft.fields import Check
@@ -42,23 +47,26 @@ class ImageFolder:
                 f"{self.root} has the classes {', '.join(self.classes)}, but {', '.join(classes)} were expected; "
                 "every split needs one sub-folder for each class, under the same names."
             )
-        files = [_find_images(self.root / name) for name in self.classes]
+        files = [_find_images(self.root, name) for name in self.classes]
         empty = [name for name, found in zip(self.classes, files, strict=True) if not found]
         if empty:
             raise UserError(
                 f"No images were found in {self.root} for: {', '.join(empty)}; add files ({' '.join(SUFFIXES)}) "
                 "or remove the sub-folder."
             )
-        self._files = tuple(os.path.relpath(path, self.root) for found in files for path in found)
-        self._labels = tuple(label for label, found in enumerate(files) for _ in found)
+        self._files: Sequence[str] = tuple(path for found in files for path in found)
+        self._labels = np.repeat(np.arange(len(files)), [len(found) for found in files])
         self._check_how, self._checked = check_how, False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": Packed(self._files)}  # which worker processes share
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Example:
         name = self._files[index]
-        return Example(self.root / name, self._labels[index], name)
+        return Example(self.root / name, int(self._labels[index]), name)
 
     def check(self) -> None:
         """Look at every file, so that a bad one is found before training; see `jaxft.data.photo_check.stored_sizes`.
@@ -85,11 +93,11 @@ def _find_classes(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def _find_images(folder: Path) -> list[str]:
+def _find_images(root: Path, folder: str) -> list[str]:
+    """The images in a folder below `root`, relative to `root`."""
+    found: list[str] = []
     # os.walk and this sort give torchvision's order, which follows links and sorts by folder, then by file name.
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in sorted(os.walk(folder, followlinks=True))
-        for name in sorted(names)
-        if name.lower().endswith(SUFFIXES)
-    ]
+    for parent, _, names in sorted(os.walk(root / folder, followlinks=True)):
+        below = os.path.relpath(parent, root)
+        found += [os.path.join(below, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)]
+    return found

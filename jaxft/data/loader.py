@@ -1,54 +1,107 @@
 """Batches for training and evaluation, prepared ahead of time by threads or worker processes (Grain)."""
 
 import functools
+import itertools
 import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from multiprocessing import parent_process
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grain
 import numpy as np
 from absl import flags
 
 from jaxft.data.dataset import Arrays, Dataset
+from jaxft.data.shared import Shared
 from jaxft.errors import UserError
 
 Batch = dict[str, np.ndarray]
 _MAX_THREADS = 16
+_ORDERS = 4  # epochs whose order is kept: rows come from two at a time around the turn of one, of short ones from more
+_ordering = threading.Lock()
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over batches whose workers are at work from the start; close it, or use it in a `with` statement."""
+    """An endless iterator over batches whose workers are at work from the start; close it, or use it in a `with`
+    statement.
+
+    What ends begins again with the same workers, but only when the first batch is asked for: nobody works ahead of an
+    end.
+    """
 
     def __init__(self, examples: "_TrainExamples | _EvalExamples", start_step: int, workers: int) -> None:
-        dataset = grain.MapDataset.source(examples).batch(examples.rows)[start_step:]
+        shared = Shared(examples) if workers else None
+        source = examples if shared is None else _ForWorkers(examples, shared)
+        dataset = grain.MapDataset.source(source).batch(examples.rows)[start_step:]
         if workers and not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads an absl flag, which only absl's own `main` parses
         threads = 0 if workers else min(os.cpu_count() or 1, _MAX_THREADS)
         reads = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        self._shared_memory = workers > 0
-        iterator = iter(dataset.to_iter_dataset(reads).mp_prefetch(processes, worker_init_fn=_follow_parent))
+        follow = functools.partial(_follow_parent, None if shared is None else shared.file)
+        read = dataset.to_iter_dataset(reads).mp_prefetch(processes, worker_init_fn=follow)
+        iterator = iter(grain.experimental.RepeatIterDataset(read))
         iterator.start_prefetch()
+        self._copies = workers > 0
         # Closing also forgets the iterator, because Grain's destructors fail when the interpreter is half gone.
         self._running = [iterator]
-        self._finalizer = weakref.finalize(self, _close, self._running)  # at the latest when the program ends
+        self._finalizer = weakref.finalize(self, _close, self._running, shared)  # at the latest when the program ends
 
     def __next__(self) -> Batch:
         if not self._running:
             raise StopIteration
         batch = next(self._running[0])
         # A copy gives the workers their shared memory back at once, and no array needs the loader to stay open.
-        return {key: np.array(value) for key, value in batch.items()} if self._shared_memory else batch
+        return {key: np.array(value) for key, value in batch.items()} if self._copies else batch
 
     def close(self) -> None:
         """Stop the threads or worker processes; a second call does nothing."""
         self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Passes(Iterable[Batch]):
+    """The batches of an evaluation, as often as they are iterated over, by the same workers, which start with the first
+    pass; close it, or use it in a `with` statement. One pass at a time.
+
+    Attributes:
+        shapes: how many shapes the batches have.
+    """
+
+    def __init__(self, examples: "_EvalExamples", shapes: int, workers: int) -> None:
+        self.shapes = shapes
+        self._examples, self._workers = examples, workers
+        self._batches: Batches | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One pass. One that is left before its end takes its workers with it."""
+        self._batches = self._batches or Batches(self._examples, 0, self._workers)
+        ended = False
+        try:
+            yield from itertools.islice(self._batches, len(self._examples) // self._examples.rows)
+            ended = True
+        finally:
+            if not ended:
+                self.close()
+
+    def close(self) -> None:
+        """Stop the threads or worker processes; a further pass starts others."""
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = None
 
     def __enter__(self) -> Self:
         return self
@@ -98,46 +151,45 @@ def train_batches(
         raise UserError(
             f"The batch size is {batch_size}, but there are only {len(dataset)} training examples; lower it."
         )
-    examples = _TrainExamples(dataset, dataset.buckets, seed, shuffle, batch_size, host, hosts)
-    return Batches(examples, start_step, workers)
+    buckets = dataset.buckets
+    epoch = steps_per_epoch(buckets, batch_size) * batch_size
+    return Batches(_TrainExamples(dataset, buckets, epoch, seed, shuffle, batch_size, host, hosts), start_step, workers)
 
 
 def eval_batches(
     dataset: Dataset,
     *,
     batch_size: int,
-    indices: Sequence[int] | None = None,
     workers: int = 0,
     host: int = 0,
     hosts: int = 1,
-) -> Batches:
-    """All examples once, bucket by bucket, each in order; the last batch of a bucket is filled up and masked.
+) -> Passes:
+    """All examples once, bucket by bucket, each in order; the last batch of a bucket is filled up and masked. The same
+    again whenever the result is iterated over anew.
 
     Args:
         dataset: the examples.
         batch_size: examples in a batch, over all hosts.
-        indices: the positions of the examples to take; all where it is None.
         workers: number of worker processes; 0 uses threads of this process.
         host: which of the hosts this is.
         hosts: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-        An iterator over the examples' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and
+        Passes over the examples' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and
         `"index"` int32 `[B]`. For an example the mask is 1 and the index its position; for filling they are 0 and -1.
 
     Raises:
         UserError: the batch size is not a multiple of the hosts, or there are no examples.
     """
     _check_batch_size(batch_size, hosts)
-    chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, np.int64)
-    if chosen.size == 0:
+    if len(dataset) == 0:
         raise UserError("There are no examples to evaluate; check the folder or the split.")
-    buckets = dataset.buckets[chosen]
-    members = [chosen[buckets == bucket] for bucket in np.unique(buckets)]
+    buckets = dataset.buckets
+    members = [np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)]
     places = [np.pad(found, (0, -len(found) % batch_size), constant_values=-1) for found in members]
-    kinds = [np.full(len(place), dataset.buckets[found[0]]) for place, found in zip(places, members, strict=True)]
+    kinds = [np.full(len(place), buckets[found[0]]) for place, found in zip(places, members, strict=True)]
     examples = _EvalExamples(dataset, np.concatenate(places), np.concatenate(kinds), batch_size, host, hosts)
-    return Batches(examples, 0, workers)
+    return Passes(examples, len(members), workers)
 
 
 def steps_per_epoch(buckets: np.ndarray, batch_size: int) -> int:
@@ -182,15 +234,18 @@ def occurrences(order: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _TrainExamples:
-    """All rows of one host's training batches, one after the other, as a source for Grain."""
+    """All rows of one host's training batches, one after the other, as a source for Grain; `epoch` is how many rows an
+    epoch has on all hosts together."""
 
     dataset: Dataset
     buckets: np.ndarray
+    epoch: int
     seed: int
     shuffle: bool
     batch_size: int
     host: int
     hosts: int
+    orders: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -201,12 +256,24 @@ class _TrainExamples:
 
     def __getitem__(self, row: int) -> Arrays:
         position = _global_position(row, self.rows, self.host, self.hosts)
-        epoch, place = divmod(position, _epoch_length(self))
-        order, before = _order(self, epoch)
+        epoch, place = divmod(position, self.epoch)
+        order, before = self._order(epoch)
         index, again = int(order[place]), int(before[place])
         return self.dataset.training(
             index, np.random.default_rng([self.seed, epoch, index, *([again] if again else [])])
         )
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which example stands where in an epoch, and how often it has stood before; one thread finds out for all."""
+        with _ordering:
+            found = self.orders.pop(epoch, None)
+            if found is None:
+                order = epoch_order(self.buckets, self.batch_size, self.seed, epoch, shuffle=self.shuffle)
+                found = order, occurrences(order)
+            self.orders[epoch] = found
+            while len(self.orders) > _ORDERS:
+                del self.orders[next(iter(self.orders))]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,42 +302,51 @@ class _EvalExamples:
         return self.dataset.padding(int(self.buckets[position])) | {"mask": np.float32(0), "index": np.int32(-1)}
 
 
-@functools.lru_cache(maxsize=4)
-def _epoch_length(examples: _TrainExamples) -> int:
-    return steps_per_epoch(examples.buckets, examples.batch_size) * examples.batch_size
-
-
-@functools.lru_cache(maxsize=4)  # rows come from two epochs at a time around the turn of an epoch
-def _order(examples: _TrainExamples, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which example stands where, and how often it has stood before in the epoch."""
-    order = epoch_order(examples.buckets, examples.batch_size, examples.seed, epoch, shuffle=examples.shuffle)
-    return order, occurrences(order)
-
-
 def _global_position(row: int, rows: int, host: int, hosts: int) -> int:
     """Where the `row`-th example of a host stands among those of all hosts, `rows` a host and batch."""
     step, place = divmod(row, rows)
     return (step * hosts + host) * rows + place
 
 
-def _follow_parent(worker: int, workers: int) -> None:
+@dataclass(frozen=True, eq=False)
+class _ForWorkers:
+    """Examples as a source for Grain that worker processes unpickle with what all of them share."""
+
+    examples: _TrainExamples | _EvalExamples
+    shared: Shared
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"examples": self.shared}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, row: int) -> Arrays:
+        return self.examples[row]
+
+
+def _follow_parent(shared: Path | None, worker: int, workers: int) -> None:
     """In a worker process: leave Ctrl-C and SIGTERM, which a whole group of processes may get, to the parent, which
     closes us in order, and end when it is killed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_exit_after_parent, daemon=True).start()
+    threading.Thread(target=_exit_after_parent, args=(shared,), daemon=True).start()
 
 
-def _exit_after_parent() -> None:
+def _exit_after_parent(shared: Path | None) -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
+    if shared is not None:
+        shared.unlink(missing_ok=True)
     os._exit(1)
 
 
-def _close(running: list[grain.DatasetIterator]) -> None:
+def _close(running: list[grain.DatasetIterator], shared: Shared | None) -> None:
     while running:
         running.pop().close()
+    if shared is not None:
+        shared.close()
 
 
 def _check_batch_size(batch_size: int, hosts: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Example(NamedTuple):
 
 
 class Source(Protocol):
-    """A finite, indexable set of examples. It must be picklable, because worker processes get a copy."""
+    """A finite, indexable set of examples. It must be picklable, as a `jaxft.data.dataset.Dataset` must."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,11 +50,14 @@ class Subset:
     def classes(self) -> tuple[str, ...]:
         return self.source.classes
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"indices": np.asarray(self.indices, np.int64)}  # which worker processes share
+
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
-        return self.source[self.indices[index]]
+        return self.source[int(self.indices[index])]
 
     def check(self) -> None:
         self.source.check()

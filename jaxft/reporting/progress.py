@@ -98,19 +98,23 @@ class Reporter:
         self._step = step
         self._show()
 
-    def train(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs training metrics (means since the last call) with the speed since then."""
+    def speed(self) -> dict[str, float]:
+        """The speed since the last call, and the share of the time that training has waited for data."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        speed = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
-        self._write(step, "train", {**metrics, **speed})
+        found = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
+        self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
+        return found
+
+    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs the metrics of the training steps up to `step`, `speed` among them."""
+        self._write(step, "train", metrics)
         self._figures = (
             f"loss {metrics['loss']:.4f}  rate {metrics['learning_rate']:.2g}  "
-            f"{speed['images_per_second']:.1f} images/s  {speed['data_wait']:.0%} waiting for data"
+            f"{metrics['images_per_second']:.1f} images/s  {metrics['data_wait']:.0%} waiting for data"
         )
         self._show()
         if not self._screen.console.is_terminal:
             self._screen.say(f"epoch {self._epoch(step)}  step {step}/{self._total}  {self._figures}")
-        self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
 
     def evaluation(self, step: int, metrics: Mapping[str, float], best: bool, remark: str = "") -> None:
         """Logs the metrics of an evaluation and prints them, and a remark, as lines that stay."""

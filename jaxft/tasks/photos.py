@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jaxft.data.shared import Packed
 from jaxft.data.source import Example
 
 
@@ -16,6 +18,9 @@ class Photos:
     files: Sequence[Path]
     classes: tuple[str, ...]
     label: int | np.ndarray
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"files": Packed(self.files)}  # which worker processes share
 
     def __len__(self) -> int:
         return len(self.files)

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import jax
@@ -13,7 +13,7 @@ from jax import Array
 from jaxft.activity import Counted, doing, ignored
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
-from jaxft.data.loader import eval_batches
+from jaxft.data.loader import Passes, eval_batches
 from jaxft.models.paths import values
 from jaxft.tasks.task import Prediction, Task
 from jaxft.training.finished import Trained
@@ -42,6 +42,8 @@ def validation_dataset(task: Task, config: Config, classes: tuple[str, ...]) -> 
 class Predictor:
     """Predicts whole datasets with one compiled program for each of their shapes.
 
+    What reads a dataset is kept for the next time, until another one comes or `close`.
+
     Args:
         template: the model; its arrays do not matter, and it may be abstract.
         batch_size, workers: as of `jaxft.data.loader.eval_batches`.
@@ -65,28 +67,38 @@ class Predictor:
         self._layout, self._batch_size, self._workers = layout, batch_size, workers
         step = predict_step(model, task.predict, precision, layout.gathered)
         self._step = Compiled(step, compiling=compiling)
+        self._reading: tuple[Dataset, Passes] | None = None
 
-    def __call__(
-        self, arrays: Arrays, dataset: Dataset, indices: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, Prediction]]:
+    def __call__(self, arrays: Arrays, dataset: Dataset) -> Iterator[tuple[int, Prediction]]:
         """The position of each example and what the model says of it, on every process; in no certain order."""
-        self._step.expect(len(np.unique(dataset.buckets)))
-        batches = eval_batches(
-            dataset,
-            batch_size=self._batch_size,
-            indices=indices,
-            workers=self._workers,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-        )
-        with batches:
-            for batch in batches:
-                needed = {name: array for name, array in batch.items() if name not in ("mask", "index")}
-                part = self._step(arrays, self._layout.batch(needed)) | self._layout.batch({"index": batch["index"]})
-                found = {name: fetch(array) for name, array in part.items()}
-                for row, index in enumerate(found.pop("index").tolist()):
-                    if index >= 0:
-                        yield index, {name: array[row] for name, array in found.items()}
+        passes = self._passes_over(dataset)
+        self._step.expect(passes.shapes)
+        for batch in passes:
+            needed = {name: array for name, array in batch.items() if name not in ("mask", "index")}
+            part = self._step(arrays, self._layout.batch(needed)) | self._layout.batch({"index": batch["index"]})
+            found = {name: fetch(array) for name, array in part.items()}
+            for row, index in enumerate(found.pop("index").tolist()):
+                if index >= 0:
+                    yield index, {name: array[row] for name, array in found.items()}
+
+    def close(self) -> None:
+        """Stop what reads, such as worker processes."""
+        if self._reading is not None:
+            self._reading[1].close()
+        self._reading = None
+
+    def _passes_over(self, dataset: Dataset) -> Passes:
+        if self._reading is None or self._reading[0] is not dataset:
+            self.close()
+            passes = eval_batches(
+                dataset,
+                batch_size=self._batch_size,
+                workers=self._workers,
+                host=jax.process_index(),
+                hosts=jax.process_count(),
+            )
+            self._reading = dataset, passes
+        return self._reading[1]
 
 
 def evaluate(

@@ -6,11 +6,13 @@ compiled step, again and again; in between a line of metrics, a checkpoint, an e
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -127,6 +129,20 @@ def fit(
     return Fitted(run.path, setup, state, judge.best, loop.complete, stop.number)
 
 
+class Line(NamedTuple):
+    """Of metrics, to be written once they are computed: those of some steps, and what the host knows of them.
+
+    Attributes:
+        step: the last one.
+        all_finite: as of the state after it.
+    """
+
+    step: int
+    metrics: Sequence[Mapping[str, Array]]
+    settled: Mapping[str, float]
+    all_finite: Array
+
+
 @dataclass
 class Loop:
     """What the steps of a run share; `run` and what it calls stand in the order in which they are called."""
@@ -143,6 +159,7 @@ class Loop:
     evaluated_step: int = 0  # the step of the last evaluation
     asked_to_stop: bool = False
     ended: bool = False  # early, because the evaluations get no better
+    held: Line | None = None  # of metrics, to be written
 
     def __post_init__(self) -> None:
         setup, data = self.setup, self.setup.config.data
@@ -170,7 +187,7 @@ class Loop:
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
-        with batches:
+        with batches, closing(self.predictor):
             self.end_if_judged()
             evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
             self.evaluated_step = step if evaluated else 0
@@ -198,12 +215,13 @@ class Loop:
         compiled = Compiled(
             setup.training_step(stage),
             updates_state=True,
-            budget=len(np.unique(setup.train.buckets)),
+            budget=setup.shapes,
             compiling=lambda number: self.reporter.doing(
                 f"compiling the training step of phase {stage.index + 1}, program {number}"
             ),
         )
         pending: list[Mapping[str, Array]] = []
+        before: Mapping[str, Array] | None = None
         while step < stage.last and not self.stopping(step):
             began = time.perf_counter()
             batch = next(batches)
@@ -213,14 +231,16 @@ class Loop:
                 state, metrics = compiled(state, setup.layout.batch(batch), inputs)
             except Interrupted:
                 break
+            jax.block_until_ready(before)  # no more than one step is queued: on a CPU each holds its own temporaries
+            before = metrics
             pending.append(metrics)
-            if len(pending) > 1:  # no more than one step is queued: on a CPU each holds its own temporaries
-                jax.block_until_ready(pending[-2])
             step += 1
             evaluates = setup.evaluates_after(step)
             pauses = evaluates or step % setup.steps_per_epoch == 0 or step == setup.total_steps
             self.reporter.advance(step, config.data.batch_size, waited)
             self.call_back(stage, Event("step", step, step // setup.steps_per_epoch, metrics, state))
+            if pauses:
+                jax.block_until_ready(metrics)  # its time belongs to the steps before the pause
             if pauses or self.stopping(step) or step % config.log_every == 0:
                 self.log(stage, state, step, pending, compiled.compilations)
                 pending = []
@@ -249,17 +269,29 @@ class Loop:
     def log(
         self, stage: Stage, state: TrainState, step: int, pending: Sequence[Mapping[str, Array]], compilations: int
     ) -> None:
-        """Writes the mean metrics since the last call; ends a run whose numbers are not finite any more."""
-        fetched = jax.device_get(pending)
-        if not bool(state.all_finite):
-            self.save(stage, state)
+        """Holds a line of the mean metrics since the last call, and writes the line before: to fetch the numbers of a
+        step that is not done would keep the device waiting for the next one."""
+        self.write(stage, state)
+        settled = {"learning_rate": stage.highest_rate(step - 1), "compilations": compilations}
+        finite = jnp.copy(state.all_finite.addressable_data(0))  # the next step takes the state's own memory
+        self.held = Line(step, pending, settled | self.reporter.speed(), finite)
+
+    def write(self, stage: Stage, state: TrainState) -> None:
+        """Writes the line that is held; ends a run whose numbers were not finite any more."""
+        line, self.held = self.held, None
+        if line is None:
+            return
+        fetched = jax.device_get(line.metrics)
+        if not bool(line.all_finite):
+            self.save(stage, state)  # no step since has changed it
             raise self.checkpoints.not_finite(int(state.step), self.run_directory)
         means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-        settled = {"learning_rate": stage.highest_rate(step - 1), "compilations": compilations}
-        self.reporter.train(step, means | settled)
+        self.reporter.train(line.step, {**means, **line.settled})
 
     def save(self, stage: Stage, state: TrainState) -> None:
-        """Saves what is needed to go on from here, unless it is saved already."""
+        """Saves what is needed to go on from here, unless it is saved already; all metrics of the steps before are
+        written first."""
+        self.write(stage, state)
         with self.reporter.doing("saving"):
             self.checkpoints.save(state, {"phase": stage.index})
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -104,6 +105,11 @@ class Setup:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the model's outputs."""
         return self.train.classes
+
+    @cached_property
+    def shapes(self) -> int:
+        """How many shapes the training batches have."""
+        return len(np.unique(self.train.buckets))
 
     @property
     def total_steps(self) -> int:

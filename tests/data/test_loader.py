@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -23,7 +25,7 @@ AUGMENT, CROP = Augment(size=8), CenterCrop(size=8, resize=8)
 
 
 class Numbered:
-    """A source in which the pixels, the label and the position agree."""
+    """A source in which the pixels, the label and the position agree, up to 255."""
 
     classes = ("even", "odd")
 
@@ -34,7 +36,7 @@ class Numbered:
         return self.size
 
     def __getitem__(self, index: int) -> Example:
-        return Example(np.full((1, 1, 3), index, np.uint8), index % 2, str(index))
+        return Example(np.full((1, 1, 3), index % 256, np.uint8), index % 2, str(index))
 
 
 class Dot:
@@ -127,6 +129,64 @@ def test_worker_processes_give_the_same_batches(tmp_path: Path) -> None:
     assert not workers_of(psutil.Process())
 
 
+@pytest.mark.parametrize(("size", "workers"), [(13, 2), (7, 3)])
+def test_passes_are_read_by_the_same_workers(tmp_path: Path, size: int, workers: int) -> None:
+    source = ImageFolder(photo_folder(tmp_path, {"cat": size - 1, "dog": 1}))
+    dataset = ImageDataset(source, AUGMENT, CROP)
+    expected, family = list(eval_batches(dataset, batch_size=4)), []
+    with eval_batches(dataset, batch_size=4, workers=workers) as passes:
+        for _ in range(3):
+            assert_equal(list(passes), expected)
+            family.append(workers_of(psutil.Process()))
+        assert family[0] == family[1] == family[2]
+        assert len(family[0]) == workers
+    assert not workers_of(psutil.Process())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pass_that_is_left_takes_its_workers_with_it_and_the_next_is_whole(tmp_path: Path, workers: int) -> None:
+    dataset = ImageDataset(ImageFolder(photo_folder(tmp_path, {"cat": 6, "dog": 6})), AUGMENT, CROP)
+    with eval_batches(dataset, batch_size=4, workers=workers) as passes:
+        next(iter(passes))
+        assert not workers_of(psutil.Process())
+        assert [batch["index"].tolist() for batch in passes] == np.arange(12).reshape(3, 4).tolist()
+
+
+def test_no_step_looks_at_the_whole_dataset() -> None:
+    looked: list[str] = []
+
+    class Many(ImageDataset):
+        @property
+        def buckets(self) -> np.ndarray:
+            looked.append("buckets")
+            return super().buckets
+
+    def counted(name: str) -> Any:
+        real = getattr(np, name)
+
+        def function(*arguments: Any, **options: Any) -> Any:
+            looked.append(name)
+            return real(*arguments, **options)
+
+        return mock.patch.object(np, name, function)
+
+    with (
+        counted("unique"),
+        counted("argsort"),
+        counted("flatnonzero"),
+        train_batches(Many(Numbered(4000), noise, CROP), batch_size=2, seed=0) as batches,
+    ):
+        for _ in range(20):
+            next(batches)
+        before = list(looked)
+        for _ in range(500):
+            next(batches)
+        assert looked == before
+        for _ in range(1800):  # into the second epoch, whose order is found once, however many threads want it
+            next(batches)
+    assert looked.count("unique") <= before.count("unique") + 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 4))
 def test_every_example_is_evaluated_exactly_once(size: int, rows: int, hosts: int) -> None:
@@ -198,7 +258,8 @@ def start(tmp_path: Path, seconds: float) -> subprocess.Popen[str]:
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     root = photo_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
     command = [sys.executable, "-W", "error", str(tmp_path / "script.py"), str(root), str(seconds)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path / "temporary")}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
@@ -217,6 +278,7 @@ def test_workers_end_with_the_program(tmp_path: Path, how: signal.Signals) -> No
     process = start(tmp_path, 60)
     family = workers_of(psutil.Process(process.pid))
     assert len(family) == 2
+    assert list((tmp_path / "temporary").glob("jaxft-*"))  # what the workers share
     for worker in family:
         worker.send_signal(signal.SIGTERM)  # as the parent's group gets it, which may want to save first
     assert len(psutil.wait_procs(family, timeout=1)[1]) == 2
@@ -232,6 +294,7 @@ def test_workers_end_with_the_program(tmp_path: Path, how: signal.Signals) -> No
         raise
     assert errors.count("Traceback") == (how == signal.SIGINT)
     assert not psutil.wait_procs(family, timeout=60)[1]
+    assert not list((tmp_path / "temporary").glob("jaxft-*"))
 
 
 def test_importing_the_data_side_does_not_import_torch_or_flax() -> None:

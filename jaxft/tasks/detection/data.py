@@ -49,7 +49,7 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
     for source, purpose in ((kept, "train on"), (validation, "evaluate")):
         if source is not None and not any(len(example.objects.labels) for example in source.examples):
             raise UserError(f"{source.where} has no object to find in the {len(source)} photos to {purpose}.")
-    # Every worker process holds the source, and the entries take more memory than all else.
+    # Training reads no entries, which take more memory than all else.
     learned = replace(kept, examples=tuple(example._replace(truth=()) for example in kept.examples))
     trained = training_dataset(learned, fields)
     return trained, None if validation is None else evaluation_dataset(validation, fields)

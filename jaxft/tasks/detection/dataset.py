@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +68,17 @@ class ObjectDataset:
                 scene = run(self.steps, _scene(example, self.settings.masks), rng)
             if scene is not None:
                 return scene
-            index = int(rng.choice(np.flatnonzero(self.buckets == self.buckets[index])))
+            index = int(rng.choice(self._of_bucket[int(self.buckets[index])]))
         raise UserError(
             f"{self.source.where}: {TRIES} photos in a row were left without objects by a transform that wants some; "
             "set its allow_negative_crop, or unset its keep_empty, or leave photos without objects out "
             "(--task.no-keep-empty)."
         )
+
+    @cached_property
+    def _of_bucket(self) -> dict[int, np.ndarray]:
+        """The positions of the photos of each bucket."""
+        return {int(bucket): np.flatnonzero(self.buckets == bucket) for bucket in np.unique(self.buckets)}
 
     def evaluation(self, index: int) -> Arrays:
         example, pads = self.source[index], [isinstance(step, Pad) for step in self.steps]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxft.data.photo import ImageData, Photo
 from jaxft.data.photo_check import Stored, stored_sizes
 from jaxft.data.problems import refuse
+from jaxft.data.shared import Packed
 from jaxft.data.source import random_part
 from jaxft.errors import UserError
 from jaxft.fields import Check
@@ -97,13 +98,16 @@ class ObjectSource:
 
     where: str
     classes: tuple[str, ...]
-    examples: tuple[Annotated, ...]
+    examples: Sequence[Annotated]
     outside: int = 0
     flat: int = 0
     category_ids: tuple[int, ...] = ()
     no_area: int = 0
     set_aside: int = 0
     check_how: Check = "full"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"examples": Packed(self.examples)}  # which worker processes share
 
     def __len__(self) -> int:
         return len(self.examples)
