@@ -64,6 +64,13 @@ class Predictor:
         self._layout, self._batch_size, self._workers = layout, batch_size, workers
         self._step = Compiled(predict_step(model, task.predict, precision), compiling=compiling)
 
+    def prepare(self, arrays: Arrays, dataset: Dataset) -> None:
+        """Begins to compile the programs of a dataset while something else goes on; `arrays` may be abstract."""
+        buckets = np.unique(dataset.buckets).tolist()
+        self._step.expect(len(buckets))
+        for bucket in buckets:
+            self._step.prepare(arrays, self._layout.abstract_batch(dataset.padding(bucket), self._batch_size))
+
     def __call__(
         self, arrays: Arrays, dataset: Dataset, indices: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Prediction]]:

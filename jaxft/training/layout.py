@@ -103,6 +103,11 @@ def one_device() -> Layout:
     return Layout(Mesh(np.array(jax.devices()[:1]), (AXIS,)))
 
 
+def abstract(tree: Any) -> Any:
+    """The shapes, types and shardings of a tree of arrays; their memory may be given away meanwhile."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
+
+
 def first_says(value: bool) -> bool:
     """What process 0 says, on every process."""
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
