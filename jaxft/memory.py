@@ -65,7 +65,7 @@ def peak(devices: Iterable[Any] = ()) -> str:
     held = {"this process": _resident()}
     for device in devices:
         held[f"{device.platform} {device.id}"] = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
-    return ", ".join(f"{size / 1e9:.1f} GB by {name}" for name, size in held.items() if size)
+    return ", ".join(f"{size / 1e9:.1f} GB by {name}" for name, size in held.items() if size) or "not known here"
 
 
 def _resident() -> int:

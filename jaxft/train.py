@@ -2,10 +2,14 @@
 
 import sys
 
+from jaxft.memory import keep_memory, peak
+
+if __name__ == "__main__":
+    keep_memory()  # before what would be imported twice
+
 from jaxft.checks import check_places
 from jaxft.cli import interrupted, parse, run_command, start
 from jaxft.errors import UserError
-from jaxft.memory import peak
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 
