@@ -4,6 +4,8 @@ import difflib
 import importlib
 import sys
 
+from jaxft.memory import keep_memory
+
 COMMANDS = {
     "train": "fine-tune a model, or go on with a run",
     "evaluate": "metrics of a run's model on a split",
@@ -14,6 +16,7 @@ COMMANDS = {
     "verify": "PyTorch's model and ours on the same weights and images",
     "mmdet-coverage": "which MMDetection configurations can be built",
 }
+MEMORY = "With JAXFT_MALLOC=0 in the environment, commands leave the C library's handling of memory as it is."
 
 
 def usage() -> str:
@@ -21,7 +24,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {said}" for name, said in COMMANDS.items()]
     return "\n".join(
-        ["usage: jaxft COMMAND ...", "", *lines, "", "jaxft COMMAND --help shows the options of a command."]
+        ["usage: jaxft COMMAND ...", "", *lines, "", "jaxft COMMAND --help shows the options of a command.", MEMORY]
     )
 
 
@@ -36,6 +39,7 @@ def main() -> None:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         print(f"error: jaxft has no command {name!r}{hint}\n" if name else "", usage(), sep="", file=sys.stderr)
         sys.exit(2)
+    keep_memory()
     from jaxft.cli import run_command
 
     sys.argv = [f"jaxft {name}", *rest]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import errno
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from jaxft.activity import interrupted_while
 from jaxft.config import Config, load
 from jaxft.config_file import find, run_name
 from jaxft.errors import UserError
+from jaxft.memory import keep_memory
 from jaxft.run import RunDirectory
 from jaxft.training.stopping import Interrupted, leave
 
@@ -38,6 +40,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
 
     A `UserError` or a full disk is printed and becomes 2; Ctrl-C and SIGTERM are printed and become 130 and 143.
     """
+    keep_memory()
     # XLA's alarms ("Very slow compile?") are about XLA, and the display says what takes long. Before JAX is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -108,6 +111,8 @@ def start(*, distributed: bool = False) -> None:
 
     from jaxft.download import cache_folder
 
+    # Tracing makes many small objects that live on; looking through all of them again and again takes its time.
+    gc.set_threshold(100_000, 50, 100)
     if distributed:
         from jaxft.processes import join_processes
 
@@ -115,7 +120,7 @@ def start(*, distributed: bool = False) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from jaxft.memory import keep_memory
+
+if __name__ == "__main__":
+    keep_memory()  # before what would be imported twice
+
 import tyro
 
 from jaxft.activity import doing

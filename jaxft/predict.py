@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxft.memory import keep_memory
+
+if __name__ == "__main__":
+    keep_memory()  # before what would be imported twice
+
 import tyro
 
 from jaxft.activity import doing

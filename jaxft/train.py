@@ -2,6 +2,11 @@
 
 import sys
 
+from jaxft.memory import keep_memory, peak
+
+if __name__ == "__main__":
+    keep_memory()  # before what would be imported twice
+
 from jaxft.checks import check_places
 from jaxft.cli import interrupted, parse, run_command, start
 from jaxft.errors import UserError
@@ -36,6 +41,7 @@ def main() -> int:
         fitted = fit(config, workdir, resume=options.resume, console=console)
     except KeyboardInterrupt as interrupt:
         return interrupted(interrupt, f"go on with {resume}" if run.has_checkpoint() else "nothing is kept")
+    console.print(f"Peak memory: {peak(jax.local_devices())}.", highlight=False)
     if fitted.complete:
         best = "" if fitted.best is None else f": best validation {fitted.setup.best_metric.name} {fitted.best:.4f}"
         console.print(

@@ -19,6 +19,9 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault(
+    "JAXFT_MALLOC", "0"
+)  # what a test starts need not start again; tests/test_memory.py looks at that
 
 import jax
 

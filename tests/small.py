@@ -97,6 +97,7 @@ def call(main: Callable[[], int | None], *arguments: object) -> Result:
     argv = ["command", *map(str, arguments)]
     with (
         mock.patch.object(sys, "argv", argv),
+        mock.patch("jaxft.cli.leave", sys.exit),  # which does not end the tests, too, where something compiles
         mock.patch.dict(os.environ, {"COLUMNS": "250"}),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

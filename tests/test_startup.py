@@ -16,6 +16,8 @@ from jaxft.config import Config, Data
 from jaxft.run import RunDirectory
 from tests.small import ROOT, environment
 
+pytest_plugins = ("tests.runs",)
+
 HEAVY = (
     "jax",
     "flax",
@@ -181,3 +183,31 @@ def test_a_command_is_the_same_under_each_of_its_names() -> None:
     for command in __main__.COMMANDS:
         assert find_spec(f"jaxft.{command.replace('-', '_')}") is not None
     assert told("jaxft.train", "--help")[2].startswith("usage: python -m jaxft.train ")
+
+
+# The compile cache
+
+COMMAND = """
+import importlib
+import tests.small
+from jaxft.cli import run_command
+run_command(importlib.import_module("jaxft.{}").main)
+"""
+
+
+def test_what_training_compiled_is_found_by_evaluation_and_prediction(
+    config_file: Path, photos: Path, tmp_path: Path
+) -> None:
+    settings = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    run = tmp_path / "run"
+
+    def execute(command: str, *arguments: object) -> set[str]:
+        """The programs of a step in the cache after a command."""
+        line = [sys.executable, "-c", COMMAND.format(command), *map(str, arguments)]
+        subprocess.run(line, cwd=ROOT, env=environment(**settings), capture_output=True, timeout=300, check=True)
+        return {path.name for path in (tmp_path / "cache").glob("jit_step-*-cache")}
+
+    trained = execute("train", "--config", config_file, "--workdir", run, "--phases.0.epochs", 1)
+    assert len(trained) == 2  # of training, and of evaluation
+    assert execute("evaluate", "--run", run) == trained
+    assert execute("predict", "--run", run, photos / "test") == trained

@@ -69,6 +69,13 @@ class Predictor:
         self._step = Compiled(step, compiling=compiling)
         self._reading: tuple[Dataset, Passes] | None = None
 
+    def prepare(self, arrays: Arrays, dataset: Dataset) -> None:
+        """Begins to compile the programs of a dataset while something else goes on; `arrays` may be abstract."""
+        buckets = np.unique(dataset.buckets).tolist()
+        self._step.expect(len(buckets))
+        for bucket in buckets:
+            self._step.prepare(arrays, self._layout.abstract_batch(dataset.padding(bucket), self._batch_size))
+
     def __call__(self, arrays: Arrays, dataset: Dataset) -> Iterator[tuple[int, Prediction]]:
         """The position of each example and what the model says of it, on every process; in no certain order."""
         passes = self._passes_over(dataset)

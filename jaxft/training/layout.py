@@ -133,12 +133,17 @@ def one_device() -> Layout:
 
 
 def context_of(batch: Mapping[str, Any]) -> AbstractContextManager:
-    """Within, what is traced knows the devices that the examples of a batch lie on; see `jaxft.models.per_image`."""
+    """Within, what is traced knows the devices that the examples of a batch lie on; see `jaxft.models.layers.per_image`."""
     for array in batch.values():
         sharding = getattr(array, "sharding", None)
         if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
             return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
     return nullcontext()
+
+
+def abstract(tree: Any) -> Any:
+    """The shapes, types and shardings of a tree of arrays; their memory may be given away meanwhile."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
 
 
 def first_says(value: bool) -> bool:

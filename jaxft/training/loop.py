@@ -6,7 +6,7 @@ compiled step, again and again; in between a line of metrics, a checkpoint, an e
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from jaxft.training.ema import ema_momentum
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.judge import Judge
-from jaxft.training.layout import first_says
+from jaxft.training.layout import abstract, first_says
 from jaxft.training.resuming import check_config, check_examples, check_own, removed_if_unfinished
 from jaxft.training.setup import Loss, Own, Setup, set_up
 from jaxft.training.stages import Stage
@@ -158,6 +158,7 @@ class Loop:
     complete: bool = False
     evaluated_step: int = 0  # the step of the last evaluation
     asked_to_stop: bool = False
+    prepared: bool = False  # whether the evaluation is compiled, or about to be
     ended: bool = False  # early, because the evaluations get no better
     held: Line | None = None  # of metrics, to be written
 
@@ -250,9 +251,18 @@ class Loop:
                 self.evaluate(stage, state, step)
             elif pauses and setup.validation is None:
                 self.reporter.draw()
+            self.prepare_evaluation(state)
         if step and self.stopping(step):
             self.save(stage, state)
         return state
+
+    def prepare_evaluation(self, state: TrainState) -> None:
+        """Lets the evaluation be compiled while the first epoch runs."""
+        if self.setup.validation is None or self.prepared:
+            return
+        self.prepared = True
+        with suppress(Interrupted):  # which the loop sees, too
+            self.predictor.prepare(abstract(state.evaluated), self.setup.validation)
 
     def call_back(self, stage: Stage, event: Event) -> None:
         """Tells the callbacks; where one raises, the state is saved first."""

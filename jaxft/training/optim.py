@@ -11,7 +11,7 @@ from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import matches, modules
-from jaxft.training.schedules import phase_steps, schedule
+from jaxft.training.schedules import Rates, phase_steps, schedule
 
 FROZEN = "frozen"
 Numbers = dict[str, Any]
@@ -24,7 +24,7 @@ class ParameterGroup:
     """The parameters that one rule covers, or the part of them that does not decay."""
 
     label: str
-    lr: optax.Schedule
+    lr: Rates
     weight_decay: float
     frozen: bool
     batch_norm: str = "inherit"

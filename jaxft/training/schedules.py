@@ -1,20 +1,25 @@
-"""How the learning rate moves over a phase: optax schedules with PyTorch's meaning of every number."""
+"""How the learning rate moves over a phase, with PyTorch's meaning of every number.
 
-import jax
+On the host and in float64, as PyTorch computes it: a schedule of JAX's operations would compile each of them.
+"""
+
+import math
+from collections.abc import Callable, Collection
+from functools import partial
+
 import numpy as np
-import optax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from jaxft import config
 from jaxft.errors import UserError
 from jaxft.fields import differences
-from jaxft.training.layout import on_host
 from jaxft.training.scheduled import scheduled
 
+Rates = Callable[[ArrayLike], np.ndarray]
+"""The learning rate at steps of a phase, counted from 0; float64."""
 
-def schedule(
-    settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int, parts: int = 1
-) -> optax.Schedule:
+
+def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int, parts: int = 1) -> Rates:
     """The learning rate at each step of a phase of `steps` steps, counted from 0.
 
     The warm-up is PyTorch's `LinearLR(start_factor=warmup_factor, total_iters=warmup)` or `ConstantLR(factor=
@@ -45,21 +50,42 @@ def schedule(
     if settings.decay == "onecycle":
         if warmup:
             raise UserError("The decay 'onecycle' warms up by itself; set its warmup to 0.")
-        return optax.cosine_onecycle_schedule(steps, rate, pct_start=settings.peak)
+        return partial(_one_cycle, rate=rate, steps=steps, peak=settings.peak)
     if settings.decay == "multistep":
-        milestones = {round(milestone * unit): settings.gamma for milestone in settings.milestones}
-        decay = optax.piecewise_constant_schedule(rate, milestones)
+        milestones = {round(milestone * unit) for milestone in settings.milestones}
+        decay: Rates = partial(_stairs, rate=rate, milestones=milestones, gamma=settings.gamma)
     else:
         final = settings.final if settings.decay == "cosine" else 1.0
-        cosine = optax.cosine_decay_schedule(rate, steps - warmup, alpha=final)
-        decay = optax.join_schedules([optax.constant_schedule(rate), cosine], [warmup])
+        decay = partial(_cosine, high=rate, low=rate * final, begin=warmup, end=steps)
     if not warmup:
         return decay
-    if settings.warmup_shape == "constant":
-        ramp = optax.join_schedules([optax.constant_schedule(settings.warmup_factor), lambda _: 1.0], [warmup])
-    else:
-        ramp = optax.linear_schedule(settings.warmup_factor, 1.0, warmup)
-    return lambda step: ramp(step) * decay(step)
+    factor, constant = settings.warmup_factor, settings.warmup_shape == "constant"
+    return lambda step: _warmed_up(step, factor, warmup, constant=constant) * decay(step)
+
+
+def _cosine(step: ArrayLike, high: float, low: float, begin: int, end: int) -> np.ndarray:
+    """Half a wave from `high` at step `begin` to `low` at step `end`; constant before and after."""
+    done = (np.clip(step, begin, end) - begin) / (end - begin)
+    return low + (high - low) * (1 + np.cos(math.pi * done)) / 2
+
+
+def _stairs(step: ArrayLike, rate: float, milestones: Collection[int], gamma: float) -> np.ndarray:
+    """A rate that is multiplied by `gamma` at each milestone."""
+    return (rate * np.cumprod([1.0, *[gamma] * len(milestones)]))[np.searchsorted(sorted(milestones), step, "right")]
+
+
+def _warmed_up(step: ArrayLike, factor: float, steps: int, *, constant: bool) -> np.ndarray:
+    """From `factor` to 1.0 at step `steps`, in a line or at once."""
+    done = np.clip(step, 0, steps) / steps
+    return np.where(done < 1, factor if constant else factor + (1 - factor) * done, 1.0)
+
+
+def _one_cycle(step: ArrayLike, rate: float, steps: int, peak: float) -> np.ndarray:
+    """A cosine from 1/25 of a rate up to it, and one down to 1/250,000: Smith and Topin's one cycle with the numbers
+    that optax gives it."""
+    top = int(peak * steps)
+    falling = _cosine(step, rate, rate / 25 / 1e4, top, steps)
+    return np.where(np.asarray(step) < top, _cosine(step, rate / 25, rate, 0, max(top, 1)), falling)
 
 
 def phase_steps(phase: config.Phase, steps_per_epoch: int) -> int:
@@ -67,7 +93,7 @@ def phase_steps(phase: config.Phase, steps_per_epoch: int) -> int:
     return phase.epochs * steps_per_epoch if phase.steps is None else phase.steps
 
 
-def _looked_up(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int, parts: int) -> optax.Schedule:
+def _looked_up(settings: config.Schedule, rate: float, steps: int, steps_per_epoch: int, parts: int) -> Rates:
     """A table of the rates that MMEngine's schedulers give."""
     alone = config.Schedule(schedulers=settings.schedulers, micro_batches=settings.micro_batches)
     if mixed := differences(settings, alone):
@@ -89,7 +115,6 @@ def warmup_steps(settings: config.Schedule, steps_per_epoch: int) -> int:
     return round(settings.warmup * (steps_per_epoch if unit == "epoch" else 1))
 
 
-def tabulated(schedule: optax.Schedule, steps: int) -> np.ndarray:
-    """The values of a schedule at steps 0 to `steps` - 1, float64 `[steps]`, computed on the host as PyTorch does."""
-    with on_host(), jax.enable_x64(True):
-        return np.broadcast_to(np.asarray(schedule(np.arange(steps)), np.float64), (steps,))
+def tabulated(rates: Rates, steps: int) -> np.ndarray:
+    """The rates at steps 0 to `steps` - 1, float64 `[steps]`."""
+    return rates(np.arange(steps))

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxft.models.streams import QUICK
 from jaxft.training.layout import Layout
 from jaxft.training.stages import Stage
 
@@ -95,7 +94,9 @@ def initial_state(
         all_finite=scalars["all_finite"],
         params=params,
         stats=stats,
-        ema=jax.jit(partial(jax.tree.map, jnp.copy), compiler_options=QUICK)(averaged) if ema else None,
+        ema={path: jax.device_put(leaf, leaf.sharding, may_alias=False) for path, leaf in averaged.items()}
+        if ema
+        else None,
         opt_state=_made(stage, params, layout, {}),
     )
 
@@ -126,17 +127,13 @@ def _leaf_key(path: tuple[Any, ...], stage: Stage) -> tuple[str, str, str]:
 
 
 def _made(stage: Stage, params: Mapping[str, Any], layout: Layout, kept: Mapping[str, Array]) -> optax.OptState:
-    """An optimizer's state of the leaves in `kept`, by their place in it, and fresh ones made where they belong."""
+    """An optimizer's state of the leaves in `kept`, by their place in it, and fresh ones made where they belong.
+
+    All that the optimizers of `jaxft.training.optim` keep begins at zero, so that no program is compiled for it.
+    """
     shapes = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in params.items()}
-    init = partial(_optimizer_init, stage, shapes)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(jax.eval_shape(init))
-    places = [jax.tree_util.keystr(path) for path, _ in leaves]
-    missing = [index for index, place in enumerate(places) if place not in kept]
-
-    def draw() -> list[Array]:
-        made = jax.tree.leaves(init())
-        return [made[index] for index in missing]
-
-    shardings = [layout.sharding(leaves[index][1].shape) for index in missing]
-    fresh = iter(jax.jit(draw, out_shardings=shardings, compiler_options=QUICK)() if missing else ())
-    return jax.tree.unflatten(structure, [kept[place] if place in kept else next(fresh) for place in places])
+    leaves, structure = jax.tree_util.tree_flatten_with_path(jax.eval_shape(partial(_optimizer_init, stage, shapes)))
+    places = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+    zeros = {place: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for place, leaf in places}
+    fresh = layout.place({place: zero for place, zero in zeros.items() if place not in kept})
+    return jax.tree.unflatten(structure, [kept[place] if place in kept else fresh[place] for place, _ in places])

@@ -4,7 +4,7 @@ import dataclasses
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ from jaxft.training.ema import averaged
 from jaxft.training.layout import context_of, on_host
 from jaxft.training.optim import Numbers
 from jaxft.training.state import TrainState
-from jaxft.training.stopping import at_once, interruptible
+from jaxft.training.stopping import Work, at_once
 
 Arrays = dict[str, Array]
 Batch = Mapping[str, Array]
@@ -47,8 +47,12 @@ class StepInputs:
     ema_momentum: float = 0.0
 
 
+@cache
 def key_data(seed: int) -> np.ndarray:
-    """The data of a random key on the host, where every process has it."""
+    """The data of a random key on the host, where every process has it.
+
+    Computed once: a second time it would wait for whatever the host's device is drawing by then.
+    """
     with on_host():
         return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
@@ -188,6 +192,10 @@ class RecompilationError(RuntimeError):
     """A step met a batch of another shape than it was compiled for."""
 
 
+def _shapes(batch: Mapping[str, Any]) -> tuple:
+    return tuple((name, batch[name].shape, str(batch[name].dtype)) for name in sorted(batch))
+
+
 class Compiled:
     """A function of (state, batch, ...) that is compiled once for each shape of batch, at most `budget` times.
 
@@ -206,8 +214,10 @@ class Compiled:
         budget: int = 1,
         compiling: Callable[[int], AbstractContextManager] = lambda _: nullcontext(),
     ) -> None:
-        self._function, self._updates_state, self._budget, self._compiling = for_onednn(function), updates_state, budget, compiling
+        self._function, self._updates_state = for_onednn(function), updates_state
+        self._budget, self._compiling = budget, compiling
         self._programs: dict[tuple, Callable] = {}
+        self._begun: dict[tuple, Work[Callable]] = {}
 
     @property
     def compilations(self) -> int:
@@ -224,11 +234,12 @@ class Compiled:
         Raises:
             RecompilationError: the batch has a shape that the budget does not cover; the message names the array.
         """
-        shapes = tuple((name, batch[name].shape, str(batch[name].dtype)) for name in sorted(batch))
+        shapes = _shapes(batch)
         if shapes not in self._programs:
             self._refuse_beyond_budget(shapes)
             with self._compiling(self.compilations + 1):
-                self._programs[shapes] = self._compiled(state, batch, *rest)
+                begun = self._begun.pop(shapes, None) or self._begin(False, state, batch, *rest)
+                self._programs[shapes] = begun.result()
         return self._programs[shapes](state, batch, *rest)
 
     def _refuse_beyond_budget(self, shapes: tuple) -> None:
@@ -241,11 +252,20 @@ class Compiled:
             "Pad the data to fixed shapes."
         )
 
-    def _compiled(self, state: Any, batch: Batch, *rest: Any) -> Callable:
+    def prepare(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> None:
+        """Begins to compile for a shape of batch while something else goes on; what fails, fails when it is called.
+
+        Arrays may be abstract, with shardings.
+        """
+        shapes = _shapes(batch)
+        if shapes not in self._programs and shapes not in self._begun:
+            self._begun[shapes] = self._begin(True, state, batch, *rest)
+
+    def _begin(self, patient: bool, state: Any, batch: Mapping[str, Any], *rest: Any) -> Work[Callable]:
         with at_once():
             lowered = self.lowered(state, batch, *rest)
         options = compiler_options(_platform(state))
-        return interruptible(partial(lowered.compile, compiler_options=options))
+        return Work(partial(lowered.compile, compiler_options=options), patient=patient)
 
     def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
         """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM during a run: the first asks it to end in order, the second ends it at once."""
 
+import atexit
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 _POLL = 0.1  # seconds between two looks for a signal while something compiles
+_PATIENT = 10  # the `nice` of a thread that makes way for others
 
 
 class Interrupted(Exception):
@@ -96,25 +98,63 @@ def at_once() -> Iterator[None]:
         stop.raises = False
 
 
-class _Work(Generic[T]):
-    """What a thread does, and what came of it."""
+class Work(Generic[T]):
+    """What takes long outside Python, such as compiling, begun in a thread of its own.
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self.ended = False
-        self.value: T | None = None
-        self.error: BaseException | None = None
+    The thread is a daemon: one that nobody waits for any more ends with the process (see `leave`).
 
-    def __call__(self) -> None:
+    Args:
+        patient: whether it makes way for what else computes, where the system knows such threads.
+    """
+
+    def __init__(self, work: Callable[[], T], *, patient: bool = False) -> None:
+        self._work, self._patient = work, patient
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._do, daemon=True)
+        _begun.append(self)
+        atexit.unregister(_wait_for_all)
+        atexit.register(_wait_for_all)  # again, to come before what JAX has registered since
+        self._thread.start()
+
+    def _do(self) -> None:
+        if self._patient and sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PATIENT)
         try:
-            self.value = self._work()
+            self._value = self._work()
         except BaseException as error:
-            self.error = error
+            self._error = error
         finally:
-            self.ended = True
+            _begun.remove(self)
+
+    def wait(self) -> None:
+        """Waits for its end, whatever comes of it."""
+        self._thread.join()
+
+    def result(self) -> T:
+        """Waits for what came of it; an error that ended it is raised here.
+
+        Raises:
+            Interrupted: a signal was received; the work goes on.
+            KeyboardInterrupt: Ctrl-C, where nothing receives signals; the same.
+        """
+        stop = _current
+        while self._thread.is_alive():
+            self._thread.join(_POLL)
+            if stop and stop.interrupts and self._thread.is_alive():
+                raise Interrupted
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
 
 
-_begun: list[_Work] = []  # what `interruptible` waits for, or no longer waits for
+_begun: list[Work] = []  # what has not ended
+
+
+def _wait_for_all() -> None:
+    """At the end of a process: Python would take its libraries down beneath what runs, and crash or hang."""
+    for work in list(_begun):
+        work.wait()
 
 
 def interruptible(work: Callable[[], T]) -> T:
@@ -124,29 +164,13 @@ def interruptible(work: Callable[[], T]) -> T:
         Interrupted: a signal was received; the work goes on in a thread that ends with the process (see `leave`).
         KeyboardInterrupt: Ctrl-C, where nothing receives signals; the same.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return work()
-    stop, begun = _current, _Work(work)
-    _begun.append(begun)
-    thread = threading.Thread(target=begun, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_POLL)
-        if stop and stop.interrupts and thread.is_alive():
-            raise Interrupted
-    _begun.remove(begun)
-    if begun.error is not None:
-        raise begun.error
-    return begun.value  # type: ignore[return-value]
+    return work() if threading.current_thread() is not threading.main_thread() else Work(work).result()
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process, even where a compilation that nobody waits for is under way.
-
-    Python would take its libraries down beneath it, and the process crash or hang.
-    """
+    """Ends the process at once, even where a compilation that nobody waits for is under way."""
     exec("")  # Python 3.11 ends by SIGINT, whatever the code, where Ctrl-C came within an `exec`, until the next one
-    if any(not work.ended for work in _begun):
+    if _begun:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import jax
 import pytest
 from rich.console import Console
 
@@ -18,8 +19,6 @@ from jaxft.data.cores import on_all_cores
 from jaxft.download import fetch
 from jaxft.reporting import screen
 from jaxft.reporting.screen import Screen
-from jaxft.training.step import Compiled
-from jaxft.training.stopping import interruptible
 from tests.small import call
 from tests.web import served
 
@@ -198,13 +197,13 @@ def test_a_run_says_what_it_is_doing_from_its_first_line_on(config_file: Path, t
 
 
 def test_a_run_without_a_terminal_prints_while_it_compiles(quick: None, config_file: Path, tmp_path: Path) -> None:
-    real = Compiled._compiled
+    real = jax.stages.Lowered.compile
 
-    def slow(step: Compiled, *arguments: Any) -> Callable:
-        interruptible(lambda: time.sleep(0.5))
-        return real(step, *arguments)
+    def slow(lowered: jax.stages.Lowered, *arguments: Any, **settings: Any) -> Callable:
+        time.sleep(0.5)
+        return real(lowered, *arguments, **settings)
 
-    with mock.patch.object(Compiled, "_compiled", slow):
+    with mock.patch.object(jax.stages.Lowered, "compile", slow):
         result = call(train.main, "--config", config_file, "--workdir", tmp_path / "run")
     assert result.code == 0, result
     assert "still compiling the training step of phase 1, program 1 (" in result.out

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.errors import UserError
-from jaxft.training.layout import AXIS, Layout, device_layout, one_device
+from jaxft.training.layout import AXIS, Layout, abstract, device_layout, one_device
 from jaxft.training.state import TrainState
 from jaxft.training.step import Compiled, RecompilationError, StepInputs, key_data
 from tests.training.test_step import ROWS, assert_close, batch, prepared, small, step_function
@@ -40,6 +41,25 @@ def test_the_budget_allows_so_many_shapes() -> None:
     assert float(compiled(zero, {"x": jnp.ones(3)})) == 3
     with pytest.raises(RecompilationError, match=r"x \(5,\)"):
         compiled(zero, {"x": jnp.ones(5)})
+
+
+def test_what_was_prepared_is_not_compiled_again() -> None:
+    """From shapes alone, while the arrays may be given away."""
+    layout, traced = device_layout(ROWS), list[str]()
+
+    def function(state: dict[str, Array], batch: dict[str, Array]) -> Array:
+        traced.append("")
+        return state["w"] * batch["x"].sum()
+
+    compiled = Compiled(function, budget=2)
+    state = layout.place({"w": np.full((), 2, np.float32)})
+    compiled.prepare(abstract(state), layout.abstract_batch({"x": np.zeros(3, np.float32)}, ROWS))
+    compiled.prepare(abstract(state), layout.abstract_batch({"x": np.zeros(3, np.float32)}, ROWS))
+    assert (len(traced), compiled.compilations) == (1, 0)
+    assert float(compiled(state, layout.batch({"x": np.ones((ROWS, 3), np.float32)}))) == 2 * 3 * ROWS
+    assert (len(traced), compiled.compilations) == (1, 1)
+    assert float(compiled(state, layout.batch({"x": np.ones((ROWS, 4), np.float32)}))) == 2 * 4 * ROWS
+    assert (len(traced), compiled.compilations) == (2, 2)
 
 
 def laid_out(layout: Layout, steps: int = 3) -> tuple[TrainState, list[float]]:

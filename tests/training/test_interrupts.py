@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from jaxft import export, train
 from jaxft.data.photo import Photo
 from jaxft.tasks.classification.task import Accuracy
+from jaxft.training.evaluation import Predictor
 from jaxft.training.loop import Loop
 from jaxft.training.step import Compiled
 from tests.small import ROOT, Result, assert_equal_runs, call, environment, final, interrupted, lines
@@ -108,10 +110,11 @@ def test_a_resumed_run_that_ends_before_its_first_step_stays(half: Path) -> None
 # Later
 
 
-@pytest.mark.parametrize("place", ["lowered", "add"])
+@pytest.mark.parametrize(("place", "stopped"), [("lowered", 1), ("add", 3)])
 def test_a_signal_during_an_evaluation_ends_it_and_it_is_made_up(
-    config_file: Path, small_run: Path, tmp_path: Path, place: str
+    config_file: Path, small_run: Path, tmp_path: Path, place: str, stopped: int
 ) -> None:
+    """It is traced after the first step, to be compiled while the epoch goes on."""
     run = tmp_path / "run"
 
     def lowered(step: Compiled, *arguments: Any) -> Any:
@@ -124,7 +127,7 @@ def test_a_signal_during_an_evaluation_ends_it_and_it_is_made_up(
     with mock.patch.object(kind, place, changed):
         result = call(train.main, "--config", config_file, "--workdir", run)
     assert (result.code, result.err) == (143, "")
-    assert "Stopped after step 3; all is saved." in result.out
+    assert f"Stopped after step {stopped}; all is saved." in result.out
     assert [line["step"] for line in lines(run) if line["split"] == "validation"] == []
     assert call(train.main, "--workdir", run, "--resume").code == 0
     assert_equal_runs(run, small_run)
@@ -178,6 +181,75 @@ def test_an_export_that_is_stopped_leaves_no_file(small_run: Path, tmp_path: Pat
         result = call(export.main, "--run", small_run, "--format", "stablehlo", "--output", tmp_path / "x.stablehlo")
     assert result.code == 130
     assert list(tmp_path.iterdir()) == []
+
+
+# An evaluation that is compiled while the first epoch runs
+
+
+def compiling_the_evaluation(work: Callable[[], Any]) -> Any:
+    """Within, `work` comes before the compilation of a prediction, in the thread of it."""
+    real = Compiled.lowered
+
+    def lowered(step: Compiled, *arguments: Any) -> Any:
+        found = real(step, *arguments)
+        return found if step._updates_state else mock.Mock(compile=lambda: work() or found.compile())
+
+    return mock.patch.object(Compiled, "lowered", lowered)
+
+
+def test_an_evaluation_is_compiled_beside_the_training_and_says_the_same(
+    config_file: Path, small_run: Path, tmp_path: Path
+) -> None:
+    threads: list[threading.Thread] = []
+    with compiling_the_evaluation(lambda: threads.append(threading.current_thread())):
+        result = call(train.main, "--config", config_file, "--workdir", tmp_path / "beside")
+    assert result.code == 0, result
+    assert len(threads) == 1
+    with mock.patch.object(Predictor, "prepare"):
+        assert call(train.main, "--config", config_file, "--workdir", tmp_path / "alone").code == 0
+    found, wanted = (
+        [line for line in lines(tmp_path / name) if line["split"] == "validation"] for name in ("beside", "alone")
+    )
+    assert found == wanted
+    assert_equal_runs(tmp_path / "beside", small_run)
+
+
+def test_an_error_of_its_compilation_is_raised_by_the_evaluation(config_file: Path, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("no room for the prediction")
+
+    with compiling_the_evaluation(fail), pytest.raises(RuntimeError, match="no room for the prediction"):
+        call(train.main, "--config", config_file, "--workdir", tmp_path / "run")
+    assert final(tmp_path / "run")[0] == 3
+
+
+FOR_EVER = """
+import sys, time
+import tests.small
+from jaxft import train
+from jaxft.cli import run_command
+from tests.training.test_interrupts import compiling_the_evaluation
+
+sys.argv[0] = "jaxft train"
+with compiling_the_evaluation(lambda: time.sleep(600)):
+    run_command(train.main)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_does_not_wait_for_the_evaluation(config_file: Path, tmp_path: Path, number: int, code: int) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", FOR_EVER, "--config", str(config_file), "--workdir", str(run)]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        end = time.monotonic() + 120
+        while not (run / "checkpoints" / "last" / "3").is_dir() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, ""), out
+    assert "Stopped after step 3; all is saved." in out
 
 
 # Real processes, whose compilation goes on in a thread that nobody waits for

@@ -161,6 +161,20 @@ def test_frozen_parameters_have_no_optimizer_state() -> None:
     assert not shapes & frozen
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_an_optimizer_begins_as_optax_begins_it(name: Any) -> None:
+    optimizer = Optimizer(name=name, momentum=0.9, weight_decay=0.1, clip_norm=1.0)
+    state, stage = prepared(small(), optimizer=optimizer, ema=True)
+    wanted = stage.chain(stage.numbers(0)).init(state.params)
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(wanted)
+    for found, leaf in zip(jax.tree.leaves(state.opt_state), jax.tree.leaves(wanted), strict=True):
+        assert found.dtype == leaf.dtype
+        np.testing.assert_array_equal(found, leaf)
+    assert_same(state.ema or {}, state.params)
+    places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.params, state.ema, state.opt_state))]
+    assert len(set(places)) == len(places)  # no memory of another leaf, since the step is given all of it
+
+
 def test_batch_norm_running_trains_scales_and_keeps_statistics() -> None:
     model = small()
     before = values(model)

@@ -11,7 +11,7 @@ from jaxft.detection.assign import Assignment, atss_assign, max_iou_assign
 from jaxft.detection.coders import decode_deltas, encode_deltas
 from jaxft.detection.sample import Sample, random_sample
 from jaxft.models.detectors.types import ATSSAssigner, BoxLoss, ClassLoss, DeltaCoder, MaxIoUAssigner, RandomSampler
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 EPS = 1.1920929e-07  # MMDetection adds float32's epsilon to every divisor of a loss
 

@@ -11,7 +11,7 @@ from jaxft.models.detectors import objectives
 from jaxft.models.detectors.dense.anchors import level_anchors, level_strides, usable_anchors
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, of_level
 from jaxft.models.detectors.types import AnchorGenerator, DenseTrain, Targets
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 
 class Rows(NamedTuple):

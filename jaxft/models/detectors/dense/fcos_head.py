@@ -24,7 +24,7 @@ from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, clas
 from jaxft.models.detectors.dense.selection import Candidates, best_of_level, final_detections, joined, own_places
 from jaxft.models.detectors.types import BoxLoss, ClassLoss, Detections, DistanceCoder, Norm, Selection, Targets
 from jaxft.models.layers import Conv, Scale
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 INFINITY = 1e8  # MMDetection's, in ranges of distances
 FAR = math.log(INFINITY)  # no edge is farther, and areas made of that are finite

@@ -18,7 +18,7 @@ from jaxft.models.detectors import objectives
 from jaxft.models.detectors.dense.anchors import AnchorSettings, anchors_per_cell, level_anchors, level_strides
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat
 from jaxft.models.detectors.types import Detections, Selection
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 DIVISOR = 32  # what a photo alone is padded to multiples of, where the anchors do not say it
 

@@ -9,7 +9,7 @@ from jaxft.models.detectors.dense.selection import Candidates, final_detections
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.regions import Regions
 from jaxft.models.detectors.types import Detections, RoITrain, Selection, Targets
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 
 def of_label(rows: Array, labels: Array) -> Array:

@@ -13,7 +13,7 @@ from jaxft.models.detectors.roi.boxes import of_label
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.regions import Regions, extract
 from jaxft.models.detectors.types import Detections, RoIExtractor, RoITrain, Targets
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 
 def mask_terms(

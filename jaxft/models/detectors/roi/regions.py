@@ -16,7 +16,7 @@ from jaxft.detection.assign import prepend_truth
 from jaxft.detection.roi_align import assign_levels, assign_levels_canonical, roi_align
 from jaxft.models.detectors import objectives
 from jaxft.models.detectors.types import Detections, RoIExtractor, RoITrain, Targets
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 
 class Regions(NamedTuple):

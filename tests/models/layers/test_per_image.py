@@ -7,7 +7,7 @@ import pytest
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxft.models.per_image import per_image
+from jaxft.models.layers.per_image import per_image
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
 WEIGHTS = np.arange(9, dtype=np.float32).reshape(3, 3) / 9
