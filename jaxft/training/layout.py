@@ -133,7 +133,7 @@ def one_device() -> Layout:
 
 
 def context_of(batch: Mapping[str, Any]) -> AbstractContextManager:
-    """Within, what is traced knows the devices that the examples of a batch lie on; see `jaxft.models.layers.per_image`."""
+    """Within, what is traced knows the devices that the examples of a batch lie on; see `layers/per_image.py`."""
     for array in batch.values():
         sharding = getattr(array, "sharding", None)
         if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:

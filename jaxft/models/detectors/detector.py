@@ -16,8 +16,8 @@ from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth
 from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.types import Detections, Selection, Targets
 from jaxft.models.layers import BatchNorm
-from jaxft.models.paths import modules
 from jaxft.models.layers.per_image import per_image
+from jaxft.models.paths import modules
 
 Backbone = Callable[[Array], tuple[Array, ...]]
 Neck = Callable[[Sequence[Array]], tuple[Array, ...]]

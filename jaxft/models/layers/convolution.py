@@ -1,5 +1,6 @@
 """The one convolution of the project, in the form that is fastest on the platform it runs on."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -20,6 +21,7 @@ from jaxft.models.layers.convolution_forms import (
 )
 from jaxft.models.layers.convolution_onednn import onednn_form
 from jaxft.models.layers.onednn import traced_for
+from jaxft.models.layers.per_image import per_image, sum_over_images
 from jaxft.models.layers.windows import Padding, Pair, Shape, Window
 
 
@@ -43,10 +45,18 @@ def conv(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: Array, kernel: Array, window: Window, dtype: jnp.dtype) -> Array:
-    def cpu(x: Array, kernel: Array) -> Array:
+    def cpu(x: Array) -> Array:
         return _cpu_form(x.shape, kernel.shape, window).forward(window, wide(x), wide(kernel)).astype(dtype)
 
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=partial(lax_forward, window, dtype=dtype))
+    def default(x: Array) -> Array:
+        return lax_forward(window, x, kernel, dtype)
+
+    each = per_image if window.groups > 1 else _all  # else XLA brings all images to every device (openxla/xla#47945)
+    return each(lambda x: lax.platform_dependent(x, cpu=cpu, default=default), x)
+
+
+def _all(function: Callable[..., Array], *arrays: Array) -> Array:
+    return function(*arrays)
 
 
 def _conv_fwd(x: Array, kernel: Array, window: Window, dtype: jnp.dtype) -> tuple[Array, tuple[Array, Array]]:
@@ -54,16 +64,25 @@ def _conv_fwd(x: Array, kernel: Array, window: Window, dtype: jnp.dtype) -> tupl
 
 
 def _conv_bwd(window: Window, _: jnp.dtype, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    dy = dy.astype(saved[0].dtype)  # wide outputs have gradients like all others
+    (x, kernel), dy = saved, dy.astype(saved[0].dtype)  # wide outputs have gradients like all others
 
-    def gradients(form: Form, x: Array, kernel: Array, dy: Array) -> tuple[Array, Array]:
-        return form.input_gradient(window, x, kernel, dy), form.kernel_gradient(window, x, kernel, dy)
+    def input_gradient(x: Array, dy: Array) -> Array:
+        def cpu(x: Array, dy: Array) -> Array:
+            form = _cpu_form(x.shape, kernel.shape, window)
+            return form.input_gradient(window, wide(x), wide(kernel), wide(dy)).astype(x.dtype)
 
-    def cpu(x: Array, kernel: Array, dy: Array) -> tuple[Array, Array]:
-        dx, dw = gradients(_cpu_form(x.shape, kernel.shape, window), wide(x), wide(kernel), wide(dy))
-        return dx.astype(x.dtype), dw.astype(kernel.dtype)
+        return lax.platform_dependent(x, dy, cpu=cpu, default=lambda x, dy: LAX.input_gradient(window, x, kernel, dy))
 
-    return lax.platform_dependent(*saved, dy, cpu=cpu, default=partial(gradients, LAX))
+    def kernel_gradient(x: Array, dy: Array) -> Array:
+        def cpu(x: Array, dy: Array) -> Array:
+            form = _cpu_form(x.shape, kernel.shape, window)
+            return form.kernel_gradient(window, wide(x), wide(kernel), wide(dy)).astype(kernel.dtype)
+
+        return lax.platform_dependent(x, dy, cpu=cpu, default=lambda x, dy: LAX.kernel_gradient(window, x, kernel, dy))
+
+    each = per_image if window.groups > 1 else _all
+    summed = sum_over_images if window.groups > 1 or traced_for() else _all  # oneDNN's form takes some at a time
+    return each(input_gradient, x, dy), summed(kernel_gradient, x, dy)
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)

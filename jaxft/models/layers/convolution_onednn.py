@@ -104,7 +104,7 @@ def _swapped(window: Window, x: Array, dy: Array) -> Array:
 
 
 def _swapped_groups(window: Window, x: Array, dy: Array) -> Array:
-    n, height, width, channels = x.shape
+    n, height, width, _channels = x.shape
     by_group = x.reshape(n, height, width, window.groups, -1).transpose(4, 1, 2, 3, 0)
     y = lax_forward(window, by_group.reshape(-1, height, width, window.groups * n), dy.transpose(1, 2, 0, 3))
     return y.transpose(1, 2, 0, 3)
@@ -116,14 +116,13 @@ def _pointwise_kernel_gradient(window: Window, x: Array, kernel: Array, dy: Arra
 
 
 def _depthwise_kernel_gradient(window: Window, x: Array, kernel: Array, dy: Array) -> Array:
-    """Every channel of every image by itself."""
+    """One image after another, so that nothing is moved in memory: `x` convolved with `dy`, channel by channel."""
     x, window = _exactly(window, x, kernel.shape, dy)
-    (n, height, width, channels), (rows, columns) = x.shape, dy.shape[1:3]
-    x = x.transpose(1, 2, 0, 3).reshape(1, height, width, -1)
-    dy = dy.transpose(1, 2, 0, 3).reshape(rows, columns, 1, -1)
-    # Without the barrier XLA makes the sum part of the convolution, and then does not give it to oneDNN.
-    y = lax.optimization_barrier(lax_forward(window._replace(groups=n * channels), x, dy))[0]
-    return y.reshape(*y.shape[:2], n, channels).sum(2)[:, :, None]
+
+    def plus(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + lax_forward(window, image[0][None], image[1][:, :, None])[0][:, :, None], None
+
+    return lax.scan(plus, jnp.zeros(kernel.shape, x.dtype), (x, dy))[0]
 
 
 DENSE = Form(lax_forward, _input_gradient, _kernel_gradient)

@@ -1,8 +1,8 @@
 """oneDNN in XLA's programs for CPUs: what a program is compiled with to have it, and what is traced for it.
 
-The kernels of oneDNN (https://github.com/uxlfoundation/oneDNN) are PyTorch's own. jaxlib's wheels for Linux hold them from 0.12 on,
-but turned off, and take them for convolutions of forward shape only. So a program that has them is traced otherwise, too;
-which is why both belong to the program and not to the process.
+The kernels of oneDNN (https://github.com/uxlfoundation/oneDNN) are those that PyTorch has. jaxlib's wheels for Linux
+hold them from 0.12 on, but turned off, and take them for convolutions of forward shape only. A program that is to have
+them is traced otherwise, too, which is why both belong to the program and not to the process.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Work that is done on each image by itself, and so on the device that has it."""
+"""Work that is done on each image by itself, or on some, and so on the device that has them."""
 
 import math
 from collections.abc import Callable
@@ -27,11 +27,34 @@ def per_image(function: Callable[..., Result], *arrays: object) -> Result:
     The devices are those of the mesh in whose context this is traced (`jax.sharding.use_abstract_mesh`); the images lie
     over all its axes. Where there is one device, or they have no equal parts of the images, this is a mere call.
     """
+    return _by_devices(function, arrays, sums=False)
+
+
+def sum_over_images(function: Callable[..., Result], *arrays: object) -> Result:
+    """`function(*arrays)`, the sum of what each device makes of its own images; see `per_image`.
+
+    Args:
+        function: adds something up over the images that it is given.
+    """
+    return _by_devices(function, arrays, sums=True)
+
+
+def _by_devices(function: Callable[..., Result], arrays: tuple[object, ...], *, sums: bool) -> Result:
     mesh = jax.sharding.get_abstract_mesh()
     axes = mesh.auto_axes  # none without a mesh, and none inside of another call of this
     images = len(jax.tree.leaves(arrays)[0])
     devices = math.prod(mesh.shape[axis] for axis in axes)
     if devices == 1 or images % devices:
         return function(*arrays)
-    spec = PartitionSpec(axes)
-    return jax.shard_map(function, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False)(*arrays)
+
+    def summed(*own: object) -> Result:
+        return jax.lax.psum(function(*own), axes)
+
+    split, whole = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(
+        summed if sums else function,
+        in_specs=split,
+        out_specs=whole if sums else split,
+        axis_names=set(axes),
+        check_vma=False,
+    )(*arrays)
