@@ -17,12 +17,9 @@ from statistics import median
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from jaxft.memory import SWITCH, TUNABLES, VARIABLE
+
 Torch = Literal["eager", "compile", "best"]
-# What the commands set, of which glibc reads all before a program begins: memory that a step gives back is kept for the
-# next, in one arena, in large pages.
-TUNABLES = (
-    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000:glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
-)
 PAUSE = 0.5  # threads of a program that has just run go on spinning for a while
 
 
@@ -44,7 +41,7 @@ class Program:
 
 def ours(function: str, /, **options: Any) -> Program:
     """A program of jaxft, with the settings of its commands."""
-    defaults = {"GLIBC_TUNABLES": TUNABLES, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    defaults = {"TF_CPP_MIN_LOG_LEVEL": "3"} | ({} if os.environ.get(SWITCH) == "0" else {VARIABLE: TUNABLES})
     return Program(function, options, {name: os.environ.get(name, value) for name, value in defaults.items()})
 
 
@@ -55,9 +52,7 @@ def theirs(function: str, torch: Torch = "eager", /, **options: Any) -> dict[str
     """
     kinds = {"eager": (False,), "compile": (True,), "best": (False, True)}[torch]
     return {
-        "compiled" if compiled else "eager": Program(
-            function, {**options, "compiled": compiled}, {"GLIBC_TUNABLES": None}
-        )
+        "compiled" if compiled else "eager": Program(function, {**options, "compiled": compiled}, {VARIABLE: None})
         for compiled in kinds
     }
 

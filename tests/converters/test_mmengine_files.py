@@ -96,7 +96,7 @@ class Attack:
     [
         (lambda path: Attack(os.system, f"touch {path}"), rf"{os.system.__module__}\.system"),
         (lambda path: Attack(getattr, Attack(__import__, "os"), "system"), r"__import__"),
-        (lambda path: Attack(Path.touch, path), r"pathlib\.Path"),
+        (lambda path: Attack(Path.touch, path), r"pathlib\.(_local\.)?Path"),
         (lambda path: Attack(getattr, np.load, "__call__"), r"numpy\.load"),
         (lambda path: Attack(eval, f"open({str(path)!r}, 'w')"), "eval"),
     ],
