@@ -108,7 +108,7 @@ def _hat(positions: np.ndarray, cells: int) -> np.ndarray:
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`a @ b` in parts so small that BLAS takes no threads of its own: they would wait for cores that others keep busy."""
+    """`a @ b` in parts so small that BLAS takes no threads of its own, which would wait for cores that are busy."""
     rows, result = max(PRODUCT // max(b.size, 1), 1), np.empty((len(a), b.shape[1]), np.float32)
     for start in range(0, len(a), rows):
         np.matmul(a[start : start + rows], b, out=result[start : start + rows])
