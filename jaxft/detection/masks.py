@@ -13,6 +13,7 @@ from jaxft.detection.roi_cells import axis_weights
 
 # Of `mask_targets` on accelerators: the bitmaps of all would fill the memory. A CPU is faster with one after the other.
 ROIS_AT_ONCE = 16
+PRODUCT = 2**18  # multiplications up to which OpenBLAS stays in the thread that asks
 
 
 def unpack_bits(packed: Array) -> Array:
@@ -106,6 +107,14 @@ def _hat(positions: np.ndarray, cells: int) -> np.ndarray:
     return np.maximum(1 - np.abs(positions[:, None] - np.arange(cells, dtype=np.float32)[None]), 0)
 
 
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a @ b` in parts so small that BLAS takes no threads of its own, which would wait for cores that are busy."""
+    rows, result = max(PRODUCT // max(b.size, 1), 1), np.empty((len(a), b.shape[1]), np.float32)
+    for start in range(0, len(a), rows):
+        np.matmul(a[start : start + rows], b, out=result[start : start + rows])
+    return result
+
+
 def _place_mmdet(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray]:
     """The mask sampled at every pixel of its box and one more around: first row, first column, values."""
     weights, starts = [], []
@@ -117,7 +126,7 @@ def _place_mmdet(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> 
         where = (pixels - low) / side * cells - 0.5 if side else np.full_like(pixels, cells / 2 - 0.5)
         weights.append(_hat(where.astype(np.float32), cells))
         starts.append(start)
-    return starts[0], starts[1], weights[0] @ mask @ weights[1].T
+    return starts[0], starts[1], _product(_product(weights[0], mask), weights[1].T)
 
 
 def _place_torchvision(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray]:
@@ -135,4 +144,4 @@ def _place_torchvision(mask: np.ndarray, box: np.ndarray, height: int, width: in
         ) * np.float32(cells / side) - np.float32(0.5)
         weights.append(_hat(np.clip(where, 0, cells - 1), cells))
         starts.append(start)
-    return starts[0], starts[1], weights[0] @ padded @ weights[1].T
+    return starts[0], starts[1], _product(_product(weights[0], padded), weights[1].T)
