@@ -118,9 +118,9 @@ def compilation(name: str, batch: int) -> dict[str, float]:
 
     found: dict[str, float] = dict.fromkeys(PARTS.values(), 0.0)
 
-    def hear(event: str, seconds: float, **_: object) -> None:
+    def hear(event: str, duration_secs: float, **_: str | int) -> None:
         if part := PARTS.get(event):
-            found[part] = max(found[part], seconds)  # of functions within each other the outermost
+            found[part] = max(found[part], duration_secs)  # of functions within each other the outermost
 
     jax.monitoring.register_event_duration_secs_listener(hear)
     try:
