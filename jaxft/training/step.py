@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.layers import Wide
-from jaxft.models.layers.onednn import compiler_options, for_onednn
+from jaxft.models.layers.onednn import compiled, for_onednn
 from jaxft.models.paths import filled, values, walk
 from jaxft.precision import dtype_of, precise
 from jaxft.training.ema import averaged
@@ -264,8 +264,7 @@ class Compiled:
     def _begin(self, patient: bool, state: Any, batch: Mapping[str, Any], *rest: Any) -> Work[Callable]:
         with at_once():
             lowered = self.lowered(state, batch, *rest)
-        options = compiler_options(_platform(state))
-        return Work(partial(lowered.compile, compiler_options=options), patient=patient)
+        return Work(partial(compiled, lowered, _platform(state)), patient=patient)
 
     def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
         """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""

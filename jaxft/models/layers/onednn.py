@@ -5,6 +5,8 @@ hold them from 0.12 on, but turned off, and take them for convolutions of forwar
 them is traced otherwise, too, which is why both belong to the program and not to the process.
 """
 
+import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,10 +18,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 P, R = ParamSpec("P"), TypeVar("R")
-Options = dict[str, bool | str]
 
 # YNNPACK keeps the reductions, where it is fast, and leaves convolutions and products to oneDNN.
-_OPTIONS: Options = {
+_OPTIONS: dict[str, bool | str] = {
     "xla_cpu_experimental_onednn_custom_call": True,
     "xla_cpu_use_onednn": False,
     "xla_cpu_use_xnnpack": False,
@@ -28,9 +29,42 @@ _OPTIONS: Options = {
 _traced: ContextVar[bool] = ContextVar("traced for oneDNN", default=False)
 
 
-def compiler_options(platform: str) -> Options:
-    """What `jax.jit` or `.compile` is given as `compiler_options` for `platform`; nothing where there is no oneDNN."""
-    return dict(_OPTIONS) if platform == "cpu" and available() else {}
+def compiled(lowered: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
+    """Compiles what was traced by `for_onednn`, for `platform`."""
+    if platform != "cpu" or not available():
+        return lowered.compile()
+    return _compiled(lowered)
+
+
+def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    with _kept_nowhere:
+        return lowered.compile(compiler_options=dict(_OPTIONS))
+
+
+class _KeptNowhere:
+    """Within, no thread writes a program to the compilation cache: jaxlib 0.12 takes a call of oneDNN for one of
+    another kind there, and reads what is not its memory."""
+
+    _SETTING = "jax_persistent_cache_min_compile_time_secs"
+
+    def __init__(self) -> None:
+        self._lock, self._entered, self._before = threading.Lock(), 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._entered:
+                self._before = getattr(jax.config, self._SETTING)
+                jax.config.update(self._SETTING, math.inf)
+            self._entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._entered -= 1
+            if not self._entered:
+                jax.config.update(self._SETTING, self._before)
+
+
+_kept_nowhere = _KeptNowhere()
 
 
 @cache
@@ -43,19 +77,19 @@ def available() -> bool:
     with jax.default_device(jax.local_devices(backend="cpu")[0]), jax.enable_x64(False):
         lowered = jax.jit(convolution).lower(jax.ShapeDtypeStruct((4, 8, 8, 16), jnp.float32))
     try:
-        return "__onednn$convolution" in (lowered.compile(compiler_options=dict(_OPTIONS)).as_text() or "")
+        return "__onednn$convolution" in (_compiled(lowered).as_text() or "")
     except jax.errors.JaxRuntimeError:  # an option has another name, or none, in this jaxlib
         return False
 
 
 def traced_for() -> bool:
-    """Whether the program that is traced now will be compiled with `compiler_options`."""
+    """Whether the program that is traced now is to have oneDNN."""
     return _traced.get()
 
 
 def for_onednn(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, traced in the forms that are fast with `compiler_options`; for platforms other than CPUs, and where
-    there is no oneDNN, it stays as it is."""
+    """`function`, traced in the forms that are fast in a program that `compiled` compiles. On platforms other than CPUs,
+    and where there is no oneDNN, it stays as it is."""
 
     @wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> R:

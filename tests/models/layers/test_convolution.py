@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxft.models.layers.convolution import conv
-from jaxft.models.layers.onednn import available, compiler_options, for_onednn
+from jaxft.models.layers.onednn import available, compiled, for_onednn
 from jaxft.models.layers.pooling import max_pool
 
 torch = pytest.importorskip("torch")
@@ -75,14 +75,26 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.skipif(not available(), reason="no oneDNN"))])
-def compiled(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Any]]:
-    """`jax.jit` as anybody calls it, and as a step of ours is compiled."""
-    if not request.param:
-        return jax.jit
-    return lambda function, **options: jax.jit(
-        for_onednn(function), compiler_options=compiler_options("cpu"), **options
-    )
+class Way(NamedTuple):
+    """How a function is compiled: as anybody's, or as a step of ours."""
+
+    trace: Callable[[Callable[..., Any]], Callable[..., Any]]
+    compile: Callable[[jax.stages.Lowered, str], Any]
+
+    def program(self, function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+        return self.compile(jax.jit(self.trace(function), **options).lower(*arrays), "cpu")
+
+
+ANYBODY, OURS = Way(lambda function: function, lambda lowered, _: lowered.compile()), Way(for_onednn, compiled)
+
+
+@pytest.fixture(
+    params=[ANYBODY, pytest.param(OURS, marks=pytest.mark.skipif(not available(), reason="no oneDNN"))],
+    ids=["anybody", "ours"],
+)
+def way(request: pytest.FixtureRequest) -> Way:
+    found: Way = request.param
+    return found
 
 
 @pytest.fixture
@@ -114,9 +126,9 @@ def assert_close(ours: Any, theirs: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_jax_in_float64(case: Case, float64: None, compiled: Any) -> None:
+def test_equals_jax_in_float64(case: Case, float64: None, way: Way) -> None:
     arrays = case.arrays(np.float64)
-    ours = compiled(partial(with_gradients, partial(conv, **case.options)))(*arrays)
+    ours = way.program(partial(with_gradients, partial(conv, **case.options)), *arrays)(*arrays)
     theirs = jax.jit(partial(with_gradients, partial(plain, **case.options)))(*arrays)
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.dtype == np.float64
@@ -124,9 +136,9 @@ def test_equals_jax_in_float64(case: Case, float64: None, compiled: Any) -> None
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_pytorch_in_float32(case: Case, compiled: Any) -> None:
+def test_equals_pytorch_in_float32(case: Case, way: Way) -> None:
     x, kernel = case.arrays(np.float32)
-    ours = compiled(partial(with_gradients, partial(conv, **case.options)))(x, kernel)
+    ours = way.program(partial(with_gradients, partial(conv, **case.options)), x, kernel)(x, kernel)
     theirs_x = torch.from_numpy(x.transpose(0, 3, 1, 2)).requires_grad_()
     theirs_kernel = torch.from_numpy(kernel.transpose(3, 2, 0, 1)).requires_grad_()
     edge = case.options["padding"][0][0]
@@ -139,22 +151,23 @@ def test_equals_pytorch_in_float32(case: Case, compiled: Any) -> None:
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[8], CASES[14]], ids=str)
-def test_bfloat16_is_accumulated_in_float32(case: Case, compiled: Any) -> None:
+def test_bfloat16_is_accumulated_in_float32(case: Case, way: Way) -> None:
     x, kernel = (jnp.asarray(array, jnp.bfloat16) for array in case.arrays(np.float32))
-    ours = compiled(partial(with_gradients, partial(conv, **case.options)))(x, kernel)
+    ours = way.program(partial(with_gradients, partial(conv, **case.options)), x, kernel)(x, kernel)
     assert all(array.dtype == jnp.bfloat16 for array in ours)
     wide = plain(x.astype(jnp.float32), kernel.astype(jnp.float32), **case.options)
     assert_close(ours[0], wide, 2**-8)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_batch_over_two_devices_stays_there(case: Case, compiled: Any) -> None:
+def test_a_batch_over_two_devices_stays_there(case: Case, way: Way) -> None:
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     x, kernel = case.arrays(np.float32)
-    step = compiled(partial(with_gradients, partial(conv, **case.options)), out_shardings=[split, split, whole])
+    arrays = jax.device_put(x, split), jax.device_put(kernel, whole)
+    function = partial(with_gradients, partial(conv, **case.options))
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        program = step.lower(jax.device_put(x, split), jax.device_put(kernel, whole)).compile()
+        program = way.program(function, *arrays, out_shardings=[split, split, whole])
     collectives = Counter(re.findall(r" (all-\w+|collective-\w+|reduce-scatter)\(", program.as_text()))
     assert collectives == {"all-reduce": 1}
 

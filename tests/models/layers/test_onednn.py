@@ -1,24 +1,45 @@
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import Array
+from jax._src import compilation_cache
 
 from jaxft.models.layers.attention import attend
 from jaxft.models.layers.convolution import conv
-from jaxft.models.layers.onednn import available, compiler_options, for_onednn
+from jaxft.models.layers.onednn import available, compiled, for_onednn
 
 needed = pytest.mark.skipif(not available(), reason="this jaxlib has no oneDNN")
 
 
-def text(function: object, *arrays: Array) -> str:
-    options = compiler_options("cpu")
-    return jax.jit(for_onednn(function)).lower(*arrays).compile(compiler_options=options).as_text()
+def text(function: Callable[..., Any], *arrays: Array) -> str:
+    found = compiled(jax.jit(for_onednn(function)).lower(*arrays), "cpu").as_text()
+    assert found is not None
+    return found
 
 
-def test_only_programs_for_cpus_have_options() -> None:
-    assert compiler_options("gpu") == compiler_options("tpu") == {}
-    assert bool(compiler_options("cpu")) == available()
+def convolution(x: Array, kernel: Array) -> Array:
+    return conv(x, kernel, padding=((1, 1), (1, 1)), groups=16 // kernel.shape[2])
+
+
+@needed
+def test_a_program_is_not_written_to_the_cache() -> None:
+    x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0.0)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            written: list[str] = []
+            patch.setattr(compilation_cache, "put_executable_and_time", lambda *args: written.append(args[1]))
+            compiled(jax.jit(for_onednn(convolution)).lower(x, kernel), "cpu")
+            assert (written, getattr(jax.config, name)) == ([], 0.0)
+            jax.jit(lambda x: 7 * x + 3).lower(x).compile()
+            assert len(written) == 1
+    finally:
+        jax.config.update(name, before)
 
 
 @needed
@@ -50,13 +71,9 @@ def test_a_bias_of_attention_is_no_part_of_the_product() -> None:
 
 
 def test_a_program_of_anybody_else_stays_as_it_was() -> None:
-    x, kernel = np.ones((2, 8, 8, 16), np.float32), np.ones((3, 3, 1, 16), np.float32)
-
-    def function(x: Array, kernel: Array) -> Array:
-        return conv(x, kernel, padding=((1, 1), (1, 1)), groups=16)
-
-    before = jax.jit(function).lower(x, kernel).as_text()
-    jax.jit(for_onednn(lambda x: function(x, kernel))).lower(x)
-    assert jax.jit(lambda x, kernel: function(x, kernel)).lower(x, kernel).as_text().count("convolution") == (
-        before.count("convolution")
+    x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 1, 16))
+    before = jax.jit(convolution).lower(x, kernel).as_text()
+    jax.jit(for_onednn(convolution)).lower(x, kernel)
+    assert jax.jit(lambda x, kernel: convolution(x, kernel)).lower(x, kernel).as_text().count("\n") == before.count(
+        "\n"
     )
