@@ -25,7 +25,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.steps import OPTIMIZER
+from benchmarks.our_steps import OPTIMIZER
 from benchmarks.zoo import SIZES
 from converters.verify import CLASSIFICATION as TASK
 from jaxft import config

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # YNNPACK keeps the reductions, where it is fast, and leaves convolutions and products to oneDNN.
 _OPTIONS: dict[str, bool | str] = {
@@ -88,7 +89,7 @@ def traced_for() -> bool:
 
 
 def for_onednn(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, traced in the forms that are fast in a program that `compiled` compiles. On platforms other than CPUs,
+    """`function`, traced in the forms that are fast in programs that `compiled` compiles. On platforms other than CPUs,
     and where there is no oneDNN, it stays as it is."""
 
     @wraps(function)

@@ -166,7 +166,7 @@ def draw_crop(height: int, width: int, step: RandomCrop, rng: np.random.Generato
 def _(step: MinIoURandomCrop, scene: Scene, rng: np.random.Generator) -> Scene:
     height, width = scene.size
     while True:
-        least = rng.choice([1.0, *step.min_ious, 0.0])
+        least = float(rng.choice([1.0, *step.min_ious, 0.0]))
         if least == 1:
             return scene
         for _ in range(50):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from rich.table import Table
@@ -116,7 +117,7 @@ class MultilabelTask:
     def _losses(self, logits: Array, labels: Array) -> Array:
         """The mean binary cross-entropy over the labels of each example, `[N]`; finite for any finite logits."""
         check_outputs(logits, labels)
-        weight = np.array([self.fields.positive_weight or (1.0,) * logits.shape[-1]], logits.dtype)
+        weight = jnp.array([self.fields.positive_weight or (1.0,) * logits.shape[-1]], logits.dtype)
         labels = labels.astype(logits.dtype)
         has, has_not = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
         return -(weight * labels * has + (1 - labels) * has_not).mean(-1)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxft.models.detectors.types import ClassLoss
@@ -40,7 +39,7 @@ def flat(maps: Sequence[Array], width: int) -> Array:
 def of_level(values: Sequence[float] | Sequence[tuple[float, ...]], levels: Sequence[Array], dtype: jnp.dtype) -> Array:
     """`values`, one a level, for each row of all `levels`, one after another: `[K, ...]`."""
     rows = [
-        jnp.broadcast_to(jnp.asarray(value, dtype), (len(level), *np.shape(value)))
-        for value, level in zip(values, levels, strict=True)
+        jnp.broadcast_to(value, (len(level), *value.shape))
+        for value, level in zip((jnp.asarray(value, dtype) for value in values), levels, strict=True)
     ]
     return jnp.concatenate(rows)
