@@ -30,7 +30,7 @@ from jaxft.training.layout import one_device
 from jaxft.training.optim import Numbers, set_modes
 from jaxft.training.stages import lay_out
 from jaxft.training.state import TrainState, initial_state
-from jaxft.training.step import StepInputs, key_data, train_step
+from jaxft.training.step import Compiled, StepInputs, key_data, train_step
 
 if TYPE_CHECKING:
     import torch
@@ -165,8 +165,8 @@ def evaluate_both(theirs: "torch.nn.Module", ours: Any, images: np.ndarray) -> t
 
     ours.eval()
     theirs.eval()
-    run = jax.jit(precise(forward, "float32"), compiler_options=QUICK)
-    our_stages, our_logits = run(values(ours), jnp.asarray(images))
+    run = Compiled(lambda arrays, batch: precise(forward, "float32")(arrays, batch["image"]), options=QUICK)
+    our_stages, our_logits = run(values(ours), {"image": jnp.asarray(images)})
     seen: dict[str, torch.Tensor] = {}
     hooks = [
         theirs.get_submodule(stage).register_forward_hook(
@@ -210,7 +210,8 @@ def training(ours: nnx.Module, task: ClassificationTask, heads: Sequence[str], d
     state = dataclasses.replace(state, opt_state=chain(inputs.numbers).init(parameters))
     # The old state's memory goes to the new one: the largest models fill the memory of a laptop.
     step = train_step(ours, task.loss, stage.groups.trained, chain, precision=dtype)
-    return partial(jax.jit(step, donate_argnums=0, compiler_options=QUICK), inputs=inputs), state
+    compiled = Compiled(step, updates_state=True, options=QUICK)
+    return lambda state, batch: compiled(state, batch, inputs), state
 
 
 def recorder() -> optax.GradientTransformation:

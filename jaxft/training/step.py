@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.layers import Wide
-from jaxft.models.layers.onednn import compiled, for_onednn
+from jaxft.models.layers.onednn import Option, compiled, for_onednn
 from jaxft.models.paths import filled, values, walk
 from jaxft.precision import dtype_of, precise
 from jaxft.training.ema import averaged
@@ -204,6 +205,7 @@ class Compiled:
             whose memory it is given.
         budget: how many shapes of batch are expected.
         compiling: is told the number of the program before each compilation, to be entered while it lasts.
+        options: of XLA's, as of `jax.jit`.
     """
 
     def __init__(
@@ -213,7 +215,9 @@ class Compiled:
         updates_state: bool = False,
         budget: int = 1,
         compiling: Callable[[int], AbstractContextManager] = lambda _: nullcontext(),
+        options: Mapping[str, Option] = MappingProxyType({}),
     ) -> None:
+        self._options = options
         self._function, self._updates_state = for_onednn(function), updates_state
         self._budget, self._compiling = budget, compiling
         self._programs: dict[tuple, Callable] = {}
@@ -264,7 +268,7 @@ class Compiled:
     def _begin(self, patient: bool, state: Any, batch: Mapping[str, Any], *rest: Any) -> Work[Callable]:
         with at_once():
             lowered = self.lowered(state, batch, *rest)
-        return Work(partial(compiled, lowered, _platform(state)), patient=patient)
+        return Work(partial(compiled, lowered, _platform(state), self._options), patient=patient)
 
     def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
         """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""

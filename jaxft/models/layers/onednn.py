@@ -7,10 +7,11 @@ them is traced otherwise, too, which is why both belong to the program and not t
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, wraps
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -19,9 +20,10 @@ from jax import Array, lax
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Option = bool | int | float | str
 
 # YNNPACK keeps the reductions, where it is fast, and leaves convolutions and products to oneDNN.
-_OPTIONS: dict[str, bool | str] = {
+_OPTIONS: dict[str, Option] = {
     "xla_cpu_experimental_onednn_custom_call": True,
     "xla_cpu_use_onednn": False,
     "xla_cpu_use_xnnpack": False,
@@ -30,16 +32,18 @@ _OPTIONS: dict[str, bool | str] = {
 _traced: ContextVar[bool] = ContextVar("traced for oneDNN", default=False)
 
 
-def compiled(lowered: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
-    """Compiles what was traced by `for_onednn`, for `platform`."""
+def compiled(
+    lowered: jax.stages.Lowered, platform: str, options: Mapping[str, Option] = MappingProxyType({})
+) -> jax.stages.Compiled:
+    """Compiles what was traced by `for_onednn`, for `platform`; with further `options`, as of `jax.jit`."""
     if platform != "cpu" or not available():
-        return lowered.compile()
-    return _compiled(lowered)
+        return lowered.compile(compiler_options=dict(options))
+    return _compiled(lowered, options)
 
 
-def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def _compiled(lowered: jax.stages.Lowered, options: Mapping[str, Option]) -> jax.stages.Compiled:
     with _kept_nowhere:
-        return lowered.compile(compiler_options=dict(_OPTIONS))
+        return lowered.compile(compiler_options={**_OPTIONS, **options})
 
 
 class _KeptNowhere:
@@ -78,7 +82,7 @@ def available() -> bool:
     with jax.default_device(jax.local_devices(backend="cpu")[0]), jax.enable_x64(False):
         lowered = jax.jit(convolution).lower(jax.ShapeDtypeStruct((4, 8, 8, 16), jnp.float32))
     try:
-        return "__onednn$convolution" in (_compiled(lowered).as_text() or "")
+        return "__onednn$convolution" in (_compiled(lowered, {}).as_text() or "")
     except jax.errors.JaxRuntimeError:  # an option has another name, or none, in this jaxlib
         return False
 
