@@ -41,3 +41,14 @@ def queries(batch: int, tokens: int, heads: int, width: int) -> list[np.ndarray]
     """Queries, keys and values, each `[batch, tokens, heads, width]` float32."""
     random = np.random.default_rng(4)
     return [random.standard_normal((batch, tokens, heads, width), np.float32) for _ in range(3)]
+
+
+def convolution(shape: list[int], batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images `[N, H, W, C]`, a kernel `[kh, kw, C / groups, K]`, and a gradient of the output; float32."""
+    size, channels, features, kernel, stride, groups = shape
+    random, out = np.random.default_rng(5), -(-size // stride)
+    return (
+        random.standard_normal((batch, size, size, channels), np.float32),
+        random.standard_normal((kernel, kernel, channels // groups, features), np.float32),
+        random.standard_normal((batch, out, out, features), np.float32),
+    )

@@ -126,7 +126,7 @@ def compilation(name: str, batch: int) -> dict[str, float]:
     try:
         inputs = StepInputs(key_data(0), stage.numbers(0))
         lowered = step.lowered(state, layout.abstract_batch(example, batch), inputs)
-        lowered.compile()
+        step.compiler(state, layout.abstract_batch(example, batch), inputs)()
     finally:
         jax.monitoring.unregister_event_duration_listener(hear)
     return {**found, "instructions": lowered.as_text().count(" = ")}

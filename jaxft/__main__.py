@@ -16,7 +16,10 @@ COMMANDS = {
     "verify": "PyTorch's model and ours on the same weights and images",
     "mmdet-coverage": "which MMDetection configurations can be built",
 }
-MEMORY = "With JAXFT_MALLOC=0 in the environment, commands leave the C library's handling of memory as it is."
+VARIABLES = (
+    "With JAXFT_MALLOC=0 in the environment, commands leave the C library's handling of memory as it is;",
+    "with JAXFT_ONEDNN=0 programs for CPUs are slower, without oneDNN, but kept in the compile cache.",
+)
 
 
 def usage() -> str:
@@ -24,7 +27,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {said}" for name, said in COMMANDS.items()]
     return "\n".join(
-        ["usage: jaxft COMMAND ...", "", *lines, "", "jaxft COMMAND --help shows the options of a command.", MEMORY]
+        ["usage: jaxft COMMAND ...", "", *lines, "", "jaxft COMMAND --help shows the options of a command.", *VARIABLES]
     )
 
 

@@ -140,7 +140,7 @@ class Options:
     """With --dry-run: a row a parameter."""
     compile: bool = False
     """With --dry-run: compile the training step of each phase, and print seconds and bytes. The run that follows finds
-    the programs in the cache."""
+    the programs in the cache, but for those with oneDNN (CPUs, from jaxlib 0.12 on), which cannot be kept."""
     distributed: bool = False
     """This is one of several processes of one run; JAX finds the others on a pod, or by JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID."""

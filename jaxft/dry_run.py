@@ -216,9 +216,9 @@ def compiled(setup: Setup, stage: Stage) -> Iterator[str]:
             example = setup.train.training(first, np.random.default_rng(0))
             batch = setup.layout.abstract_batch(example, setup.config.data.batch_size)
             began = time.perf_counter()
-            lowered = step.lowered(setup.abstract_state(stage), batch, inputs)
+            compiler = step.compiler(setup.abstract_state(stage), batch, inputs)
             traced = time.perf_counter()
-            memory = interruptible(lowered.compile).memory_analysis()
+            memory = interruptible(compiler).memory_analysis()
         seconds = f"traced in {traced - began:.1f} s, compiled in {time.perf_counter() - traced:.1f} s"
         temporaries = f", {written(memory.temp_size_in_bytes)} of temporaries a device" if memory is not None else ""
         yield f"{what}: {seconds}{temporaries}"

@@ -267,8 +267,11 @@ class Compiled:
 
     def _begin(self, patient: bool, state: Any, batch: Mapping[str, Any], *rest: Any) -> Work[Callable]:
         with at_once():
-            lowered = self.lowered(state, batch, *rest)
-        return Work(partial(compiled, lowered, _platform(state), self._options), patient=patient)
+            return Work(self.compiler(state, batch, *rest), patient=patient)
+
+    def compiler(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> Callable[[], jax.stages.Compiled]:
+        """Traces the function for a shape of batch; what is returned compiles it. Arrays may be abstract."""
+        return partial(compiled, self.lowered(state, batch, *rest), _platform(state), self._options)
 
     def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
         """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""

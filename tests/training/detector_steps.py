@@ -88,7 +88,7 @@ class Detector:
         state = initial_state(stage, params, stats, layout, ema=False)
         function = train_step(self.model, self.task.loss, stage.groups.trained, stage.chain, gathered=layout.gathered)
         arguments = state, layout.batch(batch(self.masks)), StepInputs(key_data(0), stage.numbers(0))
-        program = Compiled(function, updates_state=True).lowered(*arguments).compile()
+        program = Compiled(function, updates_state=True).compiler(*arguments)()
         after, metrics = program(*arguments)
         gradients = {path: self.arrays[path] - np.asarray(array) for path, array in after.params.items()}
         statistics = {path: np.asarray(array) for path, array in after.stats.items()}
@@ -100,7 +100,7 @@ class Detector:
         model.eval()
         images = {name: array for name, array in batch(False).items() if name in ("image", "size")}
         arguments = layout.place(self.arrays), layout.batch(images)
-        program = Compiled(predict_step(model, self.task.predict)).lowered(*arguments).compile()
+        program = Compiled(predict_step(model, self.task.predict)).compiler(*arguments)()
         return {name: np.asarray(value) for name, value in program(*arguments).items()}, program.as_text()
 
 

@@ -192,7 +192,7 @@ def compiling_the_evaluation(work: Callable[[], Any]) -> Any:
 
     def lowered(step: Compiled, *arguments: Any) -> Any:
         found = real(step, *arguments)
-        return found if step._updates_state else mock.Mock(compile=lambda: work() or found.compile())
+        return found if step._updates_state else mock.Mock(compile=lambda **options: work() or found.compile(**options))
 
     return mock.patch.object(Compiled, "lowered", lowered)
 

@@ -6,6 +6,7 @@ them is traced otherwise, too, which is why both belong to the program and not t
 """
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+SWITCH = "JAXFT_ONEDNN"  # 0 leaves oneDNN off
 P = ParamSpec("P")
 R = TypeVar("R")
 Option = bool | int | float | str
@@ -74,7 +76,9 @@ _kept_nowhere = _KeptNowhere()
 
 @cache
 def available() -> bool:
-    """Whether jaxlib runs convolutions by oneDNN: a small one is compiled to see it."""
+    """Whether jaxlib runs convolutions by oneDNN: a small one is compiled to see it. No with JAXFT_ONEDNN=0."""
+    if os.environ.get(SWITCH) == "0":
+        return False
 
     def convolution(x: Array) -> Array:
         return lax.conv_general_dilated(x, x[:1], (1, 1), "SAME", dimension_numbers=("NHWC", "OHWI", "NHWC"))
