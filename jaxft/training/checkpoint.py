@@ -185,7 +185,9 @@ class Checkpoints:
                     self._refuse_other_model(which, step, arguments)
                     with mute_unless_done(), quiet():
                         return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
-                except (ValueError, KeyError, OSError) as error:
+                except UserError:
+                    raise
+                except Exception as error:  # which is all that Orbax says of an array that it cannot read
                     reason = str(error).splitlines()[0][:200]
             if self._read_only:
                 self._managers[which] = self._manager(which)

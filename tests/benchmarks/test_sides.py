@@ -73,7 +73,8 @@ def test_once_raises_what_went_wrong() -> None:
 
 
 def test_only_our_process_has_our_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    for name in ("GLIBC_TUNABLES", "JAXFT_MALLOC"):
+        monkeypatch.delenv(name, raising=False)
     mine = measured(ours(f"{HERE}:variable", name="GLIBC_TUNABLES"))
     assert "mmap_max" in mine.values[0]
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=3")  # a person's own choice is ours, too

@@ -83,7 +83,7 @@ def test_images_on_their_devices(form: str) -> None:
     def best(boxes: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
         return module._nms(FORMS[form], 0.3, 20, boxes, scores, jnp.zeros(40, jnp.int32), jnp.ones(40, bool))
 
-    images, mesh = jax.sharding.PartitionSpec("images"), jax.make_mesh((2,), ("images",))
+    images, mesh = jax.sharding.PartitionSpec("images"), jax.sharding.Mesh(np.array(jax.devices()[:2]), ("images",))
     spread = jax.shard_map(jax.vmap(best), mesh=mesh, in_specs=images, out_specs=images)
     for ours, wanted in zip(jax.jit(spread)(boxes, scores), jax.jit(jax.vmap(best))(boxes, scores), strict=True):
         np.testing.assert_array_equal(ours, wanted)

@@ -254,7 +254,7 @@ def test_a_changed_number_compiles_nothing(config_file: Path, tmp_path: Path) ->
     """Of two runs that differ in rates, decay, momentum, schedule, average, epochs and seed the second finds all
     programs."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    cache["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "JAXFT_ONEDNN": "0"}
     common = ("--config", config_file, "--ema.decay", 0.9)
     assert execute("tests.small", *common, "--workdir", tmp_path / "one", **cache).code == 0
     programs = {path.name for path in (tmp_path / "cache").glob("*-cache")}
@@ -272,7 +272,7 @@ def test_a_changed_number_compiles_nothing(config_file: Path, tmp_path: Path) ->
 def test_a_changed_number_is_no_constant_of_the_step(config_file: Path, tmp_path: Path) -> None:
     """A control of the test above: another optimizer does compile."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    cache["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "JAXFT_ONEDNN": "0"}
     assert execute("tests.small", "--config", config_file, "--workdir", tmp_path / "one", **cache).code == 0
     programs = {path.name for path in (tmp_path / "cache").glob("*-cache")}
     other = ("--optimizer.name", "adam", "--optimizer.momentum", 0)

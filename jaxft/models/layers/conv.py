@@ -26,6 +26,9 @@ class Conv(nnx.Module):
         init: draws the kernel `[kh, kw, inputs/groups, outputs]` from a key; PyTorch's default where it is None.
         bias_init: draws the bias `[outputs]`, likewise.
 
+    Raises:
+        ValueError: it would have no channels.
+
     Where `standardized` is set afterwards, each output's kernel is used less its mean and divided by its deviation
     (weight standardization; Qiao et al. 2019, https://arxiv.org/abs/1903.10520).
     """
@@ -46,6 +49,8 @@ class Conv(nnx.Module):
         bias_init: Init | None = None,
         rngs: nnx.Rngs,
     ) -> None:
+        if min(inputs, outputs) < 1:
+            raise ValueError(f"a convolution has {inputs} input channels and {outputs} output channels, not 1 at least")
         self.size, self.stride, self.dilation, self.groups = pair(size), pair(stride), pair(dilation), groups
         self.padding = padding if isinstance(padding, str) else pair(padding)
         self.standardized, self.wide = False, wide
