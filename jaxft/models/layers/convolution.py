@@ -46,7 +46,7 @@ def conv(
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: Array, kernel: Array, window: Window, dtype: jnp.dtype) -> Array:
     def cpu(x: Array) -> Array:
-        return _cpu_form(x.shape, kernel.shape, window).forward(window, wide(x), wide(kernel)).astype(dtype)
+        return _cpu_form(x, kernel, window).forward(window, wide(x), wide(kernel)).astype(dtype)
 
     def default(x: Array) -> Array:
         return lax_forward(window, x, kernel, dtype)
@@ -68,14 +68,14 @@ def _conv_bwd(window: Window, _: jnp.dtype, saved: tuple[Array, Array], dy: Arra
 
     def input_gradient(x: Array, dy: Array) -> Array:
         def cpu(x: Array, dy: Array) -> Array:
-            form = _cpu_form(x.shape, kernel.shape, window)
+            form = _cpu_form(x, kernel, window)
             return form.input_gradient(window, wide(x), wide(kernel), wide(dy)).astype(x.dtype)
 
         return lax.platform_dependent(x, dy, cpu=cpu, default=lambda x, dy: LAX.input_gradient(window, x, kernel, dy))
 
     def kernel_gradient(x: Array, dy: Array) -> Array:
         def cpu(x: Array, dy: Array) -> Array:
-            form = _cpu_form(x.shape, kernel.shape, window)
+            form = _cpu_form(x, kernel, window)
             return form.kernel_gradient(window, wide(x), wide(kernel), wide(dy)).astype(kernel.dtype)
 
         return lax.platform_dependent(x, dy, cpu=cpu, default=lambda x, dy: LAX.kernel_gradient(window, x, kernel, dy))
@@ -89,10 +89,15 @@ _conv.defvjp(_conv_fwd, _conv_bwd)
 _FEW_PIXELS = 160
 
 
-def _cpu_form(x: Shape, kernel: Shape, window: Window) -> Form:
-    """The fastest form on a CPU for these shapes."""
-    if traced_for():
-        return onednn_form(x, kernel, window)
+def _cpu_form(x: Array, kernel: Array, window: Window) -> Form:
+    """The fastest form on a CPU for these arrays; oneDNN knows no numbers wider than float32."""
+    if traced_for() and jnp.promote_types(x.dtype, jnp.float32) == jnp.float32:
+        return onednn_form(x.shape, kernel.shape, window)
+    return xla_form(x.shape, kernel.shape, window)
+
+
+def xla_form(x: Shape, kernel: Shape, window: Window) -> Form:
+    """The fastest form of XLA's own operations for these shapes."""
     if window.groups == 1 and kernel[:2] == (1, 1):
         return POINTWISE
     if window.groups == x[3] == kernel[3]:
@@ -116,7 +121,7 @@ def _grouped_forward(window: Window, x: Array, kernel: Array) -> Array:
     bundles = next((n for n in divisors if window.groups // n * kernel.shape[2] >= 64), 1)
     inner, dense = window._replace(groups=1), partial(_block_diagonal, groups=window.groups // bundles)
     channels, features = x.shape[3] // bundles, kernel.shape[3] // bundles
-    if _cpu_form((*x.shape[:3], channels), (*kernel.shape[:2], channels, features), inner) is not WINOGRAD:
+    if xla_form((*x.shape[:3], channels), (*kernel.shape[:2], channels, features), inner) is not WINOGRAD:
         parts = zip(jnp.split(x, bundles, 3), jnp.split(kernel, bundles, 3), strict=True)
         return jnp.concatenate([_conv(x, dense(kernel), inner, x.dtype) for x, kernel in parts], 3)
     # All bundles in one program: sixteen of Winograd's take ten seconds to compile.

@@ -13,7 +13,10 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxft.models.layers.convolution import conv
+from jaxft.models.layers import convolution
+from jaxft.models.layers.convolution import conv, xla_form
+from jaxft.models.layers.convolution_forms import Form
+from jaxft.models.layers.convolution_onednn import onednn_form
 from jaxft.models.layers.onednn import available, compiled, for_onednn
 from jaxft.models.layers.pooling import max_pool
 
@@ -126,9 +129,12 @@ def assert_close(ours: Any, theirs: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_jax_in_float64(case: Case, float64: None, way: Way) -> None:
+@pytest.mark.parametrize("chosen", [xla_form, onednn_form])
+def test_equals_jax_in_float64(case: Case, float64: None, chosen: Callable[..., Form]) -> None:
     arrays = case.arrays(np.float64)
-    ours = way.program(partial(with_gradients, partial(conv, **case.options)), *arrays)(*arrays)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "_cpu_form", lambda x, kernel, window: chosen(x.shape, kernel.shape, window))
+        ours = jax.jit(partial(with_gradients, partial(conv, **case.options)))(*arrays)
     theirs = jax.jit(partial(with_gradients, partial(plain, **case.options)))(*arrays)
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.dtype == np.float64
