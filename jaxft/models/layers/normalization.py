@@ -6,6 +6,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.layers.containers import Buffer
+from jaxft.models.layers.onednn import apart
 from jaxft.models.layers.shapes import along_channels
 
 
@@ -18,7 +19,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: Array) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = apart(x).astype(jnp.promote_types(x.dtype, jnp.float32))
         centered = wide - wide.mean(-1, keepdims=True)
         factor = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + self.eps)
         scale, bias = (along_channels(vector[...], x) for vector in (self.scale, self.bias))

@@ -120,8 +120,8 @@ def _tracing(value: bool) -> Iterator[None]:
 def apart(x: Array) -> Array:
     """`x`, which a program for oneDNN does not fuse with what is made of it.
 
-    A product of many matrices to which something broadcast is added becomes one call that oneDNN has no kernel for,
-    and takes ten times as long.
+    A product of many matrices to which something broadcast is added becomes one call that oneDNN has no kernel for, and
+    takes ten times as long. What is summed up becomes a part of the sum, which is YNNPACK's, and not oneDNN's.
     """
     if not traced_for():
         return x
