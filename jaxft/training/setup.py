@@ -15,7 +15,7 @@ from converters import Ledger
 from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
-from jaxft.data.loader import steps_per_epoch
+from jaxft.data.epoch_order import steps_per_epoch
 from jaxft.errors import UserError
 from jaxft.models.paths import values, walk
 from jaxft.run import Names

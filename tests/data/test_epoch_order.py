@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxft.data.loader import epoch_order, occurrences, steps_per_epoch
+from jaxft.data.epoch_order import epoch_order, occurrences, steps_per_epoch
 
 
 def test_a_bucket_that_is_smaller_than_a_batch_is_repeated() -> None:

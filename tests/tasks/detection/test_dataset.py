@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxft.config import Detection
-from jaxft.data.loader import Batch, epoch_order, eval_batches, steps_per_epoch, train_batches
+from jaxft.data.epoch_order import epoch_order, steps_per_epoch
+from jaxft.data.loader import Batch, eval_batches, train_batches
 from jaxft.errors import UserError
 from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.coco import read_coco
