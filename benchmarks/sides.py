@@ -108,6 +108,7 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=self._noise,
             env=environment,
+            bufsize=0,  # `select` does not see what Python has read ahead
         )
         return self
 

@@ -1,6 +1,6 @@
 """What a model says of photos: `python -m jaxft.predict --run DIR FILES... --output DIR`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +57,21 @@ def write(task: "Task", dataset: "Dataset", predictions: "Iterable[tuple[int, Pr
     Raises:
         UserError: it cannot be written.
     """
+    failed: list[OSError] = []
+
+    def made() -> "Iterator[tuple[int, Prediction]]":
+        try:
+            yield from predictions
+        except OSError as error:
+            failed.append(error)  # which says nothing of the folder
+            raise
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        task.write(dataset, predictions, folder)
+        task.write(dataset, made(), folder)
     except OSError as error:
+        if failed:
+            raise
         raise UserError(f"{folder} cannot be written ({error}); choose another --output.") from error
 
 
@@ -77,6 +88,8 @@ class Options:
     images.json explains; jaxft evaluate --output writes those of a split with the ids of its annotation file."""
     checkpoint: Literal["best", "last"] | None = None
     """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
+    distributed: bool = False
+    """This is one of several processes that share the work; see `jaxft train --help`."""
 
 
 def main() -> None:
@@ -88,14 +101,19 @@ def main() -> None:
     if options.output is not None:
         check_folder(options.output)
     RunDirectory(options.run).check()
-    start()
+    start(distributed=options.distributed)
+    import jax
+
+    from jaxft.processes import check_alike, fingerprint
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import run_predictor
     from jaxft.training.finished import open_run
 
-    with Screen(make_console()) as screen, doing("opening the run"):
+    first = jax.process_index() == 0
+    with Screen(make_console(quiet=not first)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = run.config.task.task(run.config.dtype)
+        check_alike({"photos": fingerprint(list(map(str, files)))})
         dataset = task.photos(files, run.classes)
         predictor, arrays = run_predictor(run, task)
         predictions: dict[int, Any] = {}
@@ -105,7 +123,7 @@ def main() -> None:
                 counted(len(predictions), len(files))
         predictions = dict(sorted(predictions.items()))
         screen.console.print(task.table(dataset, predictions))
-        if options.output is not None:
+        if options.output is not None and first:
             with doing(f"writing {options.output}"):
                 write(task, dataset, predictions.items(), options.output)
 

@@ -25,7 +25,8 @@ def schedule(settings: config.Schedule, rate: float, steps: int, steps_per_epoch
     The warm-up is PyTorch's `LinearLR(start_factor=warmup_factor, total_iters=warmup)` or `ConstantLR(factor=
     warmup_factor, total_iters=warmup)`, multiplied with the decay:
     `MultiStepLR` counted from the start of the phase; cosine from the end of the warm-up to the end of the phase; or
-    `optax.cosine_onecycle_schedule`, which has its own warm-up. MMEngine's schedulers stand alone; see `scheduled`.
+    one cycle as of `optax.cosine_onecycle_schedule`, which has its own warm-up. MMEngine's schedulers stand alone; see
+    `scheduled`.
 
     Args:
         parts: in how many parts a batch goes through the model; each is a step where the schedule counts micro-batches.

@@ -76,13 +76,18 @@ def _conv_bwd(window: Window, _: jnp.dtype, saved: tuple[Array, Array], dy: Arra
     def kernel_gradient(x: Array, dy: Array) -> Array:
         def cpu(x: Array, dy: Array) -> Array:
             form = _cpu_form(x, kernel, window)
-            return form.kernel_gradient(window, wide(x), wide(kernel), wide(dy)).astype(kernel.dtype)
+            return form.kernel_gradient(window, wide(x), wide(kernel), wide(dy)).astype(total)
 
-        return lax.platform_dependent(x, dy, cpu=cpu, default=lambda x, dy: LAX.kernel_gradient(window, x, kernel, dy))
+        def default(x: Array, dy: Array) -> Array:
+            return LAX.kernel_gradient(window, x, kernel, dy).astype(total)
+
+        return lax.platform_dependent(x, dy, cpu=cpu, default=default)
 
     each = per_image if window.groups > 1 else _all
     summed = sum_over_images if window.groups > 1 or traced_for() else _all  # oneDNN's form takes some at a time
-    return each(input_gradient, x, dy), summed(kernel_gradient, x, dy)
+    # What devices sum up is wide, and rounded once.
+    total = kernel.dtype if summed is _all else wide(kernel).dtype
+    return each(input_gradient, x, dy), summed(kernel_gradient, x, dy).astype(kernel.dtype)
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)

@@ -45,6 +45,8 @@ def _phase(window: Window, axis: int, a: int, size: int, kernel: int, outputs: i
     first = (a + before - met[-1] * dilation) // stride
     apart = dilation // gcd(stride, dilation)
     after = size + (len(met) - 1) * apart + first - outputs
+    if first >= outputs or after <= -outputs:  # what they meet lies outside of the output
+        return None
     step = stride // gcd(stride, dilation)
     return _Phase(slice(met[-1], met[0] - 1 if met[0] else None, -step), (-first, after), apart)
 
@@ -91,6 +93,10 @@ def _exactly(window: Window, x: Array, kernel: Shape, dy: Array) -> tuple[Array,
         return seen - x.shape[1 + axis] - window.padding[axis][0]
 
     bottom, right = beyond(0), beyond(1)
+    if -bottom >= x.shape[1] or -right >= x.shape[2]:  # where whole windows lie within the padding
+        x = pad(x, window.padding, 0)
+        window = window._replace(padding=((0, 0), (0, 0)))
+        bottom, right = beyond(0), beyond(1)
     x = pad(x, ((0, min(bottom, 0)), (0, min(right, 0))), 0)
     border = (window.padding[0][0], max(bottom, 0)), (window.padding[1][0], max(right, 0))
     return x, Window(window.dilation, border, window.strides, window.groups)

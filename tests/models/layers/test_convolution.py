@@ -75,6 +75,8 @@ CASES = [
     Case(13, 8, 16, 3, stride=3, dilation=2),
     Case(11, 8, 8, 3, stride=2, padding=0),  # the last row and column of the images are not seen
     Case(12, 8, 8, 3, stride=2, dilation=2, groups=8, padding=0),
+    Case(1, 3, 4, 3, stride=8, padding=4),  # windows that lie within the padding
+    Case(1, 3, 4, 2, stride=2, dilation=5, padding=3),
 ]
 
 

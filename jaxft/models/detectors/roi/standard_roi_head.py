@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
+from jaxft.models.detectors.roi.blocks import in_blocks
 from jaxft.models.detectors.roi.boxes import box_terms, selected
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.masks import mask_probabilities, mask_terms
@@ -22,6 +23,7 @@ from jaxft.models.detectors.types import (
     Selection,
     Targets,
 )
+from jaxft.models.layers.per_image import per_image
 
 ROI_TRAIN = RoITrain(MaxIoUAssigner(0.5, 0.5, 0.5, match_low_quality=False), RandomSampler(512, 0.25))
 ROI_TEST = Selection(max_per_img=100, iou_threshold=0.5, score_thr=0.05)
@@ -64,10 +66,15 @@ class StandardRoIHead(nnx.Module):
             terms |= mask_terms(self.mask_head, self.mask_roi_extractor, self.train_cfg, maps, regions, targets)
         return terms
 
+    def _looked_at(self, maps: tuple[Array, ...], boxes: Array, valid: Array) -> tuple[Array, ...]:
+        def look(boxes: Array, valid: Array) -> tuple[Array, ...]:
+            return self.bbox_head(extract(self.bbox_roi_extractor, maps, boxes, valid), valid.reshape(-1))
+
+        return in_blocks(look, boxes, valid)
+
     def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections:
         """The objects in the proposals, with masks where there is a mask head."""
-        features = extract(self.bbox_roi_extractor, maps, proposals.boxes, proposals.valid)
-        logits, codes = self.bbox_head(features, proposals.valid.reshape(-1))
+        logits, codes = per_image(self._looked_at, tuple(maps), proposals.boxes, proposals.valid)
         found = selected(self.bbox_head, self.test_cfg, proposals.boxes, proposals.valid, logits, codes, sizes)
         if self.mask_head is None:
             return found
