@@ -8,16 +8,19 @@ from jaxft.memory import keep_memory
 
 COMMANDS = {
     "train": "fine-tune a model, or go on with a run",
+    "plan": "what a run takes on a TPU slice that is not here: memory, time, traffic",
     "evaluate": "metrics of a run's model on a split",
     "predict": "what a run's model says of photos",
     "export": "a run's model as a PyTorch state dict, as safetensors, or as a StableHLO program",
     "inspect": "what is in a checkpoint, and where each tensor goes",
     "convert": "a checkpoint between PyTorch's names and axes and Flax's",
     "verify": "PyTorch's model and ours on the same weights and images",
+    "verify-resume": "steps of a run against the same ones stopped and resumed",
     "mmdet-coverage": "which MMDetection configurations can be built",
 }
 VARIABLES = (
     "With JAXFT_MALLOC=0 in the environment, commands leave the C library's handling of memory as it is;",
+    "with JAXFT_DISTRIBUTED=0 processes that were started together, such as by srun, do not join;",
     "with JAXFT_ONEDNN=0 programs for CPUs are slower, without oneDNN, but kept in the compile cache.",
 )
 

@@ -8,6 +8,7 @@
 Nothing is shown without a display, such as `jaxft.reporting.progress.Screen`.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,6 +29,21 @@ class Display(Protocol):
 
     def end(self) -> None:
         """The innermost activity ends."""
+
+
+_innermost: list[str] = []  # the activities that have begun and not ended, for whoever watches from another thread
+_sign = time.monotonic()  # when something was last begun, counted or ended
+
+
+def sign_of_life() -> None:
+    """Says that the program gets on."""
+    global _sign
+    _sign = time.monotonic()
+
+
+def last_sign() -> tuple[float, str]:
+    """How many seconds ago the program last got on, and what it is doing; for another thread."""
+    return time.monotonic() - _sign, (_innermost[-1:] or ["starting"])[0]
 
 
 _display: ContextVar[Display | None] = ContextVar("display", default=None)
@@ -52,15 +68,25 @@ def is_shown() -> bool:
 def doing(what: str) -> Iterator[Counted]:
     """Says what is done within, such as `compiling the training step`; it is noted on a KeyboardInterrupt, too."""
     display = _display.get()
+    sign_of_life()
+    _innermost.append(what)
     if display is not None:
         display.begin(what)
+
+    def count(done: int, total: int) -> None:
+        sign_of_life()
+        if display is not None:
+            display.count(done, total)
+
     try:
-        yield display.count if display is not None else ignored
+        yield count
     except KeyboardInterrupt as interrupt:
         if not interrupted_while(interrupt):
             interrupt.add_note(what)
         raise
     finally:
+        _innermost.remove(what)
+        sign_of_life()
         if display is not None:
             display.end()
 

@@ -18,7 +18,8 @@ import tyro
 from jaxft.activity import interrupted_while
 from jaxft.config import Config, load
 from jaxft.config_file import find, run_name
-from jaxft.errors import UserError
+from jaxft.errors import INTERNAL, MemoryExhaustedError, UserError
+from jaxft.failures import give_way, leave_others, tell
 from jaxft.memory import keep_memory
 from jaxft.run import RunDirectory
 from jaxft.training.stopping import Interrupted, leave
@@ -36,34 +37,63 @@ class Terminated(KeyboardInterrupt):
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command to its exit code.
+    """Runs a command to its exit code; the other processes of its run, if there are any, end with it where it fails.
 
-    A `UserError` or a full disk is printed and becomes 2; Ctrl-C and SIGTERM are printed and become 130 and 143.
+    A `UserError` or a full disk is printed and becomes 2, a device without memory 3, numbers that are not finite 4;
+    Ctrl-C and SIGTERM are printed and become 130 and 143.
     """
     keep_memory()
     # XLA's alarms ("Very slow compile?") are about XLA, and the display says what takes long. Before JAX is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _signals_interrupt():
+        with _signals_interrupt(), _errors_for_a_person():
             code = main() or 0
     except UserError as error:
+        tell(str(error), error.code)
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = error.code
+    except KeyboardInterrupt as interrupt:
+        code = interrupted(interrupt)
+    except Exception as error:
+        lost = give_way(error)
+        if lost is not None:
+            tell(str(lost), lost.code)
+            print(f"error: {lost}", file=sys.stderr)
+            leave_others(lost.code)
+        if not tell(f"{type(error).__name__}: {error}", INTERNAL):
+            raise
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = INTERNAL
+    leave_others(code)
+    leave(code)
+
+
+@contextmanager
+def _errors_for_a_person() -> Iterator[None]:
+    """Within, what a library says of a full disk or of a device without memory becomes a `UserError`."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(f"error: The disk cannot be written ({error}); free some space and go on.", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt as interrupt:
-        code = interrupted(interrupt)
-    leave(code)
+        raise UserError(f"The disk cannot be written ({error}); free some space and go on.") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MemoryExhaustedError(
+            f"A device has too little memory ({first}); lower --data.batch-size, raise --optimizer.accumulate, or take "
+            "--precision bfloat16."
+        ) from error
 
 
 def interrupted(interrupt: KeyboardInterrupt, kept: str = "nothing is kept") -> int:
     """Says in one line what Ctrl-C or SIGTERM ended and what is kept; the exit code."""
-    activity = interrupted_while(interrupt)
-    print(f"Stopped{f' while {activity}' if activity else ''}; {kept}.", file=sys.stderr)
-    return 128 + _number(interrupt)
+    activity, code = interrupted_while(interrupt), 128 + _number(interrupt)
+    sentence = f"Stopped{f' while {activity}' if activity else ''}; {kept}."
+    tell(sentence, code)
+    print(sentence, file=sys.stderr)
+    return code
 
 
 @contextmanager
@@ -100,9 +130,13 @@ def _number(interrupt: KeyboardInterrupt) -> int:
     return signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
 
 
-def start(*, distributed: bool = False) -> None:
+def start(*, distributed: bool = False, preemptible: bool = False) -> None:
     """Sets a process up before it computes: joins the other processes of the run, and keeps compiled programs on the
     disk, so that a second start does not wait for them. The environment's own settings of JAX's compilation cache win.
+
+    Args:
+        distributed: whether this is one of several processes, which the environment may say, too.
+        preemptible: of several processes, whether SIGTERM is a notice that all agree upon; see `jaxft.processes.join`.
 
     Raises:
         UserError: the other processes are not known or cannot be reached.
@@ -113,14 +147,24 @@ def start(*, distributed: bool = False) -> None:
 
     # Tracing makes many small objects that live on; looking through all of them again and again takes its time.
     gc.set_threshold(100_000, 50, 100)
-    if distributed:
-        from jaxft.processes import join_processes
+    if distributed or launched_as_several():
+        from jaxft.processes import join
 
-        join_processes()
+        join(preemptible=preemptible)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def launched_as_several() -> bool:
+    """Whether the environment says that this is one of several processes: JAX's own variables, a step of Slurm, Open
+    MPI, or a TPU slice with several hosts on Kubernetes. No with JAXFT_DISTRIBUTED=0."""
+    if os.environ.get("JAXFT_DISTRIBUTED") == "0":
+        return False
+    counts = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    several = any(os.environ.get(name, "").isdigit() and int(os.environ[name]) > 1 for name in counts)
+    return several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,8 +186,8 @@ class Options:
     """With --dry-run: compile the training step of each phase, and print seconds and bytes. The run that follows finds
     the programs in the cache, but for those with oneDNN (CPUs, from jaxlib 0.12 on), which cannot be kept."""
     distributed: bool = False
-    """This is one of several processes of one run; JAX finds the others on a pod, or by JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    """This is one of several processes of one run; JAX finds the others on a TPU pod, or by JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. Where these, Slurm, Open MPI or Kubernetes say so it need not be given."""
     passed_over: tyro.conf.Suppress[tuple[str, ...]] = ()
     """What of a configuration of MMDetection has no part in the run, in lines for a person."""
     settings: Annotated[Config, tyro.conf.arg(name="")]

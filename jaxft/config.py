@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Check, Option, differences, explain, field_names, replace
+from jaxft.hardware import Hardware
 from jaxft.parts import Part
 from jaxft.precision import Precision, dtype_of
 from jaxft.schedulers import Scheduler
@@ -267,6 +268,7 @@ class Config:
     phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
     ema: Ema = Ema()
     early_stopping: EarlyStopping = EarlyStopping()
+    hardware: Hardware = Hardware()
     precision: Precision = "float32"
     """How exactly the model computes. float32: as it says, on TPUs (six passes of bfloat16) and GPUs, too.
     tensorfloat32: matrix products and convolutions round what they multiply, to 11 significant bits on GPUs that can;
@@ -274,8 +276,6 @@ class Config:
     Parameters, optimizer state, sums, normalisation, softmax, losses and boxes are float32 in all three."""
     auto_scale_lr: bool = False
     """Multiply the learning rate by the examples of a step over optimizer.base_batch_size, for which it is meant."""
-    fsdp: bool = False
-    """Shard parameters and optimizer state over the devices instead of copying them to each."""
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
     """Decides the order of examples, augmentation, dropout and initial values."""
     log_every: int = pydantic.Field(default=10, ge=1)
@@ -328,7 +328,7 @@ def load(name: str | Path) -> Config:
 
 def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
-    run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping)
+    run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping, Hardware)
     kinds = (*run, Images, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]))
     return {kind.__name__: field_names(kind) for kind in kinds}
 

@@ -17,6 +17,7 @@ from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import walk
 from jaxft.precision import described
 from jaxft.reporting.screen import Screen
+from jaxft.reporting.written import written
 from jaxft.training.batch import resolved
 from jaxft.training.ema import ema_momentum
 from jaxft.training.optim import set_modes
@@ -222,12 +223,3 @@ def compiled(setup: Setup, stage: Stage) -> Iterator[str]:
         seconds = f"traced in {traced - began:.1f} s, compiled in {time.perf_counter() - traced:.1f} s"
         temporaries = f", {written(memory.temp_size_in_bytes)} of temporaries a device" if memory is not None else ""
         yield f"{what}: {seconds}{temporaries}"
-
-
-def written(count: float) -> str:
-    """Bytes as a person reads them: `46.8 MB`."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -42,6 +42,8 @@ class Options:
     annotation file) and pictures."""
     json: bool = False
     """Print one JSON object on standard output, and all else on standard error."""
+    distributed: bool = False
+    """This is one of several processes that share the work; see `jaxft train --help`."""
 
 
 def main() -> None:
@@ -59,12 +61,16 @@ def main() -> None:
     if options.root is not None:
         config = replace(config, {"data.root": options.root})
     check_root(config.data, "--root")
-    start()
+    start(distributed=options.distributed)
+    import jax
+
+    from jaxft.processes import check_alike, fingerprint
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import evaluate, run_predictor, validation_dataset
     from jaxft.training.finished import open_run
 
-    with Screen(make_console(stderr=options.json)) as screen, doing("opening the run"):
+    first = jax.process_index() == 0
+    with Screen(make_console(quiet=not first, stderr=options.json)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.dtype)
         if options.split is None:
@@ -76,9 +82,10 @@ def main() -> None:
             dataset = task.dataset(config.data, options.split, run.classes)
         if dataset.classes != run.classes:
             raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
+        check_alike({"examples": fingerprint(dataset.names())})
         dataset.check()
         predictor, arrays = run_predictor(run, task)
-        keep = None if options.output is None else partial(write, task, dataset, folder=options.output)
+        keep = None if options.output is None or not first else partial(write, task, dataset, folder=options.output)
         with closing(predictor), doing("evaluating") as counted:
             metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted, write=keep, undefined=True)
         said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
@@ -87,7 +94,7 @@ def main() -> None:
             screen.say(f"{said}: " + "  ".join(f"{name} {value:.4f}" for name, value in defined.items()))
         if task.primary_metric.name not in defined:
             screen.say(f"{task.primary_metric.name} is not defined: the examples have nothing that it could count.")
-    if options.json:
+    if options.json and first:
         content = {
             "run": str(options.run),
             "checkpoint": run.checkpoint,

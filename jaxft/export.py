@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from jaxft.activity import doing
-from jaxft.cli import program, run_command
+from jaxft.cli import program, run_command, start
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.precision import precise
@@ -54,6 +54,8 @@ class Options:
     pad_shape: HeightWidth | None = None
     """stablehlo, detectors: height and width that a photo is padded to; those of landscape photos in evaluation by
     default."""
+    distributed: bool = False
+    """This is one of several processes, of which the first exports; see `jaxft train --help`."""
 
 
 def main() -> None:
@@ -66,12 +68,18 @@ def main() -> None:
     if options.pad_shape is not None and options.format != "stablehlo":
         raise UserError("--pad-shape is for detectors as StableHLO; leave it out.")
     RunDirectory(options.run).check()
+    start(distributed=options.distributed)
+    import jax
+
+    first = jax.process_index() == 0
     from jaxft.api import save
     from jaxft.reporting.screen import Screen
     from jaxft.training.finished import open_run
 
-    with Screen(make_console()) as screen, doing("opening the run"):
-        run = open_run(options.run, options.checkpoint)
+    with Screen(make_console(quiet=not first)) as screen, doing("opening the run"):
+        run = open_run(options.run, options.checkpoint)  # which takes all processes
+        if not first:
+            return
         with doing(f"exporting to {options.output}"):
             if options.format == "stablehlo":
                 _write_bytes(stablehlo(run, options.pad_shape), options.output)

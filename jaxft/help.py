@@ -15,7 +15,7 @@ from rich.table import Table
 from jaxft.errors import UserError
 
 REST = "run"  # the section of the fields that are in no other
-REST_LINE = "Precision, sharding, the seed, how often to log, to save and to evaluate, the best model."
+REST_LINE = "Precision, the seed, how often to log, to save and to evaluate, the best model."
 
 
 def show(options: Any, arguments: Sequence[str], program: str) -> NoReturn:

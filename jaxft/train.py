@@ -8,7 +8,7 @@ if __name__ == "__main__":
     keep_memory()  # before what would be imported twice
 
 from jaxft.checks import check_places
-from jaxft.cli import interrupted, parse, run_command, start
+from jaxft.cli import interrupted, launched_as_several, parse, run_command, start
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
@@ -22,10 +22,12 @@ def main() -> int:
             f"--{'full' if options.full else 'compile'} says what a dry run prints; add --dry-run or leave it out."
         )
     config, run = options.settings, RunDirectory(workdir)
-    check_places(config, None if options.dry_run else run, resume=options.resume)
-    start(distributed=options.distributed)
+    if not (options.distributed or launched_as_several()):  # which look at it together, once they have joined
+        check_places(config, None if options.dry_run else run, resume=options.resume)
+    start(distributed=options.distributed, preemptible=True)
     import jax
 
+    from jaxft.training.fitted import resuming
     from jaxft.training.loop import fit
 
     console = make_console(quiet=jax.process_index() != 0)
@@ -36,25 +38,13 @@ def main() -> int:
 
         print_plan(config, console, full=options.full, compiling=options.compile)
         return 0
-    resume = f"python -m jaxft.train --workdir {workdir} --resume"
     try:
         fitted = fit(config, workdir, resume=options.resume, console=console)
     except KeyboardInterrupt as interrupt:
-        return interrupted(interrupt, f"go on with {resume}" if run.has_checkpoint() else "nothing is kept")
+        return interrupted(interrupt, f"go on with {resuming(workdir)}" if run.has_checkpoint() else "nothing is kept")
     console.print(f"Peak memory: {peak(jax.local_devices())}.", highlight=False)
-    if fitted.complete:
-        best = "" if fitted.best is None else f": best validation {fitted.setup.best_metric.name} {fitted.best:.4f}"
-        console.print(
-            f"Finished{best}. Checkpoints, metrics and pictures are in "
-            f"{workdir}; next:\n  python -m jaxft.export --run {workdir} --format torch --output {workdir.name}.pth",
-            highlight=False,
-        )
-        return 0
-    if fitted.step == 0:
-        console.print("Stopped before the first step; nothing is kept.", highlight=False)
-    else:
-        console.print(f"Stopped after step {fitted.step}; all is saved. Go on with:\n  {resume}", highlight=False)
-    return 128 + (fitted.signal or 0)
+    console.print(fitted.summary, highlight=False)
+    return 0 if fitted.complete else 128 + (fitted.signal or 0)
 
 
 if __name__ == "__main__":

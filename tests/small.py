@@ -1,6 +1,7 @@
 """A small network, small photos, and ways to run a command: what the tests of the commands share.
 
-`python -m tests.small ARGUMENTS` is `python -m jaxft.train` that also knows the small network.
+`python -m tests.small ARGUMENTS` is `python -m jaxft.train` that also knows the small network, and with `fsdp` cuts
+arrays of SMALLEST numbers and more.
 """
 
 import contextlib
@@ -15,9 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from jax import Array
@@ -28,6 +27,8 @@ from jaxft.cli import run_command
 from jaxft.models import BUILDERS
 from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.training import layout
+from jaxft.training.orbax_items import arrays_in
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue", "green", "red")
@@ -128,11 +129,11 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "250", "PYTHONWARNINGS": "default"} | changes
 
 
-def start(module: str, *arguments: object, **changes: str) -> "subprocess.Popen[str]":
-    """`python -m MODULE ARGUMENTS`, going on in the background."""
+def start(module: str, *arguments: object, folder: Path = ROOT, **changes: str) -> "subprocess.Popen[str]":
+    """`python -m MODULE ARGUMENTS` in a folder, going on in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
+        cwd=folder,
         env=environment(**changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -147,9 +148,9 @@ def execute(module: str, *arguments: object, **changes: str) -> Result:
         return Result(process.returncode, out, err)
 
 
-def user_error(result: Result) -> str:
-    """The message of a command that must have ended with code 2, one `error:` on stderr, and no traceback."""
-    assert result.code == 2, result
+def user_error(result: Result, code: int = 2) -> str:
+    """The message of a command that must have ended with a code, one `error:` on stderr, and no traceback."""
+    assert result.code == code, result
     assert "Traceback" not in result.out + result.err
     assert result.err.count("error: ") == 1, result.err
     return result.err.partition("error: ")[2]
@@ -167,19 +168,9 @@ def final(run: Path, which: str = "last") -> tuple[int, dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     for item in ("model", "ema", "optimizer"):
         if (folder / str(step) / item).is_dir():
-            found = as_numpy((folder / str(step) / item).resolve())
-            for path, leaf in jax.tree_util.tree_flatten_with_path(found)[0]:
-                name = path[0].key if item == "model" else f"{item}{jax.tree_util.keystr(path)}"
-                arrays[name] = np.asarray(leaf)
+            for name, leaf in arrays_in(folder / str(step) / item).items():
+                arrays[name[2:-2] if item == "model" else f"{item}{name}"] = leaf
     return step, arrays
-
-
-def as_numpy(folder: Path) -> Any:
-    """The tree of arrays that Orbax saved in a folder, by whatever devices."""
-    with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.metadata(folder).item_metadata.tree
-        kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return reader.restore(folder, restore_args=kinds)
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
@@ -203,4 +194,5 @@ def paint(folder: Path, count: int, label: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
+    layout.SMALLEST = int(os.environ.get("SMALLEST", layout.SMALLEST))
     run_command(train.main)

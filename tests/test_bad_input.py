@@ -21,6 +21,7 @@ from PIL import Image
 from converters import to_torch
 from converters.files import write
 from jaxft import export, train
+from jaxft.errors import NOT_FINITE
 from jaxft.evaluate import main as evaluate_main
 from jaxft.predict import main as predict_main
 from jaxft.reporting.progress import Reporter
@@ -247,7 +248,7 @@ def test_files_that_may_not_grow(config_file: Path, tmp_path: Path, limit: int) 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(config_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ("--optimizer.learning-rate", 1e30, "--log-every", 1)
-    message = user_error(call(train.main, "--config", config_file, "--workdir", run, *arguments))
+    message = user_error(call(train.main, "--config", config_file, "--workdir", run, *arguments), code=NOT_FINITE)
     assert "not finite in step" in message
     assert "--optimizer.learning-rate" in message
     step, arrays = final(run)

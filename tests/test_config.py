@@ -141,13 +141,15 @@ def test_replace_refuses(path: str, value: object, message: str) -> None:
 
 
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
-    arguments = "--optimizer.learning-rate 0.005 --data.batch-size 64 --task.images.scale 0.5 1.0 --fsdp --seed 9"
+    arguments = (
+        "--optimizer.learning-rate 0.005 --data.batch-size 64 --task.images.scale 0.5 1.0 --hardware.fsdp 2 --seed 9"
+    )
     options, run = parse(["--config", str(HOTDOG), "--workdir", str(tmp_path / "run"), *arguments.split()])
     changes = {
         "optimizer.learning_rate": 0.005,
         "data.batch_size": 64,
         "task.images.scale": (0.5, 1.0),
-        "fsdp": True,
+        "hardware.fsdp": 2,
         "seed": 9,
     }
     assert options.settings == replace(load(HOTDOG), changes)

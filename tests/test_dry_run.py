@@ -9,9 +9,10 @@ import pytest
 
 from jaxft import train
 from jaxft.config import load, replace
-from jaxft.dry_run import Leaf, compiled, parts, written
+from jaxft.dry_run import Leaf, compiled, parts
 from jaxft.models import create_model
 from jaxft.models.paths import values
+from jaxft.reporting.written import written
 from jaxft.training.setup import set_up
 from jaxft.training.step import Compiled
 from tests.small import Result, call
@@ -83,7 +84,7 @@ def test_a_row_a_part_says_what_becomes_of_it(two_phases: Path) -> None:
     assert table["fc"][4] == "0.005"
 
 
-def test_sizes_are_those_of_the_state(config_file: Path) -> None:
+def test_sizes_are_those_of_the_state(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = values(create_model("small", 3))
     whole = {row[0]: row[1:] for row in rows(dry(config_file, "--ema.decay", 0.9).out) if len(row) == 4}
     setup = set_up(load(config_file))
@@ -95,10 +96,11 @@ def test_sizes_are_those_of_the_state(config_file: Path) -> None:
     assert whole["optimizer state"][0] == str(count)  # SGD with momentum
     numbers = {name: int(cells[0].replace(",", "")) for name, cells in whole.items()}
     assert numbers.pop("in all") == sum(numbers.values())
-    cut = {row[0]: row[1:] for row in rows(dry(config_file, "--fsdp").out) if len(row) == 4}
+    monkeypatch.setattr("jaxft.training.layout.SMALLEST", 100)
+    cut = {row[0]: row[1:] for row in rows(dry(config_file, "--hardware.fsdp", 2).out) if len(row) == 4}
     on_each = setup.layout.bytes_per_device(state.params)
     assert on_each == 4 * count  # a copy on each
-    half = set_up(replace(load(config_file), {"fsdp": True})).layout.bytes_per_device(state.params)
+    half = set_up(replace(load(config_file), {"hardware.fsdp": 2})).layout.bytes_per_device(state.params)
     assert half < 0.6 * on_each
     assert cut["parameters"][1:] == [written(on_each), written(half)]
 

@@ -21,12 +21,12 @@ from tests.small import ROOT, call, environment, user_error
 
 pytest_plugins = ("tests.runs",)
 
-SECTIONS = ["task", "model", "pretrained", "data", "optimizer", "phases", "ema", "early_stopping", REST]
+SECTIONS = ["task", "model", "pretrained", "data", "optimizer", "phases", "ema", "early_stopping", "hardware", REST]
 
 
 def flags(text: str) -> set[str]:
     """The options that a page lists, which lie in several columns where there is room. Where there is none, the other
-    form of a switch, `--no-fsdp`, begins a line, too."""
+    form of a switch, `--no-auto-scale-lr`, begins a line, too."""
     found = set(re.findall(r"[│ ] (--[a-z][a-z0-9.-]*)(?: |,)", text))
     return {flag for flag in found if not re.search(r"(--|\.)no-", flag)}
 

@@ -114,7 +114,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "models": {"detection"},
     "schedulers": set(),
     "parts": set(),
-    "config": {"tasks", "config_file", "schedulers", "parts", "precision"},
+    "config": {"tasks", "config_file", "schedulers", "parts", "precision", "hardware"},
     "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts", "processes"},
     "run": {"config"},
@@ -130,7 +130,11 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
         "run",
         "checks",
         "converters",
+        "hardware",
+        "processes",
+        "failures",
     },
+    "planning": {"config", "data", "tasks", "training"},
 }
 TASKS = {path.name for path in (ROOT / "jaxft" / "tasks").iterdir() if (path / "task.py").is_file()}
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from pathlib import Path
@@ -39,7 +39,7 @@ class Batches(Iterator[Batch]):
     def __init__(self, examples: "_TrainExamples | _EvalExamples", start_step: int, workers: int) -> None:
         shared = Shared(examples) if workers else None
         source = examples if shared is None else _ForWorkers(examples, shared)
-        dataset = grain.MapDataset.source(source).batch(examples.rows)[start_step:]
+        dataset = grain.MapDataset.source(source).batch(examples.cut.rows)[start_step:]
         if workers and not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain 0.2.18 reads an absl flag, which only absl's own `main` parses
         threads = 0 if workers else min(os.cpu_count() or 1, _MAX_THREADS)
@@ -92,7 +92,7 @@ class Passes(Iterable[Batch]):
         self._batches = self._batches or Batches(self._examples, 0, self._workers)
         ended = False
         try:
-            yield from itertools.islice(self._batches, len(self._examples) // self._examples.rows)
+            yield from itertools.islice(self._batches, len(self._examples) // self._examples.cut.rows)
             ended = True
         finally:
             if not ended:
@@ -121,8 +121,7 @@ def train_batches(
     shuffle: bool = True,
     start_step: int = 0,
     workers: int = 0,
-    host: int = 0,
-    hosts: int = 1,
+    positions: Sequence[int] | np.ndarray | None = None,
 ) -> Batches:
     """Endless training batches. Order and augmentation depend on the seed and the epoch alone.
 
@@ -138,23 +137,23 @@ def train_batches(
         start_step: number of batches to leave out at the beginning, to resume.
         workers: number of worker processes; 0 uses threads of this process. Threads start at once and are as fast on a
             few cores; about a fifth of the work holds Python's lock, so from some six cores on processes are faster.
-        host: which of the hosts this is.
-        hosts: number of hosts; each gets an equal, contiguous part of every batch.
+        positions: which examples of each batch this process needs; all by default. See
+            `jaxft.training.layout.Layout.positions`.
 
     Returns:
-        An iterator over the examples' arrays, stacked: `B = batch_size / hosts` of one bucket.
+        An iterator over the examples' arrays, stacked: `B = len(positions)` of one bucket.
 
     Raises:
-        UserError: the batch size is not a multiple of the hosts, or larger than the number of examples.
+        UserError: the batch size is not positive, or larger than the number of examples.
     """
-    _check_batch_size(batch_size, hosts)
+    cut = _Cut.of(batch_size, positions)
     if batch_size > len(dataset):
         raise UserError(
             f"The batch size is {batch_size}, but there are only {len(dataset)} training examples; lower it."
         )
     buckets = dataset.buckets
     epoch = steps_per_epoch(buckets, batch_size) * batch_size
-    return Batches(_TrainExamples(dataset, buckets, epoch, seed, shuffle, batch_size, host, hosts), start_step, workers)
+    return Batches(_TrainExamples(dataset, buckets, epoch, seed, shuffle, cut), start_step, workers)
 
 
 def eval_batches(
@@ -162,8 +161,7 @@ def eval_batches(
     *,
     batch_size: int,
     workers: int = 0,
-    host: int = 0,
-    hosts: int = 1,
+    positions: Sequence[int] | np.ndarray | None = None,
 ) -> Passes:
     """All examples once, bucket by bucket, each in order; the last batch of a bucket is filled up and masked. The same
     again whenever the result is iterated over anew.
@@ -172,52 +170,67 @@ def eval_batches(
         dataset: the examples.
         batch_size: examples in a batch, over all hosts.
         workers: number of worker processes; 0 uses threads of this process.
-        host: which of the hosts this is.
-        hosts: number of hosts; each gets an equal, contiguous part of every batch.
+        positions: as of `train_batches`.
 
     Returns:
-        Passes over the examples' arrays, stacked, `B = batch_size / hosts`, with `"mask"` float32 `[B]` and
+        Passes over the examples' arrays, stacked, `B = len(positions)`, with `"mask"` float32 `[B]` and
         `"index"` int32 `[B]`. For an example the mask is 1 and the index its position; for filling they are 0 and -1.
 
     Raises:
-        UserError: the batch size is not a multiple of the hosts, or there are no examples.
+        UserError: the batch size is not positive, or there are no examples.
     """
-    _check_batch_size(batch_size, hosts)
+    cut = _Cut.of(batch_size, positions)
     if len(dataset) == 0:
         raise UserError("There are no examples to evaluate; check the folder or the split.")
     buckets = dataset.buckets
     members = [np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)]
     places = [np.pad(found, (0, -len(found) % batch_size), constant_values=-1) for found in members]
     kinds = [np.full(len(place), buckets[found[0]]) for place, found in zip(places, members, strict=True)]
-    examples = _EvalExamples(dataset, np.concatenate(places), np.concatenate(kinds), batch_size, host, hosts)
+    examples = _EvalExamples(dataset, np.concatenate(places), np.concatenate(kinds), cut)
     return Passes(examples, len(members), workers)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Which examples of each batch a process has: their positions among the `size` of the batch."""
+
+    size: int
+    positions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, size: int, positions: Sequence[int] | np.ndarray | None) -> Self:
+        if size < 1:
+            raise UserError(f"The batch size is {size}; it must be positive.")
+        return cls(size, tuple(range(size)) if positions is None else tuple(map(int, positions)))
+
+    @property
+    def rows(self) -> int:
+        return len(self.positions)
+
+    def position(self, row: int) -> int:
+        """Where the `row`-th example of the process stands among those of all batches."""
+        step, place = divmod(row, self.rows)
+        return step * self.size + self.positions[place]
 
 
 @dataclass(frozen=True, eq=False)
 class _TrainExamples:
-    """All rows of one host's training batches, one after the other, as a source for Grain; `epoch` is how many rows an
-    epoch has on all hosts together."""
+    """All examples of one process's training batches, one after the other, as a source for Grain; `epoch` is how many
+    an epoch has in all processes together."""
 
     dataset: Dataset
     buckets: np.ndarray
     epoch: int
     seed: int
     shuffle: bool
-    batch_size: int
-    host: int
-    hosts: int
+    cut: _Cut
     orders: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return self.batch_size // self.hosts
 
     def __len__(self) -> int:
         return 2**60  # endless, as far as Grain can count
 
     def __getitem__(self, row: int) -> Arrays:
-        position = _global_position(row, self.rows, self.host, self.hosts)
-        epoch, place = divmod(position, self.epoch)
+        epoch, place = divmod(self.cut.position(row), self.epoch)
         order, before = self._order(epoch)
         index, again = int(order[place]), int(before[place])
         return self.dataset.training(
@@ -229,7 +242,7 @@ class _TrainExamples:
         with _ordering:
             found = self.orders.pop(epoch, None)
             if found is None:
-                order = epoch_order(self.buckets, self.batch_size, self.seed, epoch, shuffle=self.shuffle)
+                order = epoch_order(self.buckets, self.cut.size, self.seed, epoch, shuffle=self.shuffle)
                 found = order, occurrences(order)
             self.orders[epoch] = found
             while len(self.orders) > _ORDERS:
@@ -239,34 +252,22 @@ class _TrainExamples:
 
 @dataclass(frozen=True, eq=False)
 class _EvalExamples:
-    """All rows of one host's evaluation batches, one after the other, as a source for Grain."""
+    """All examples of one process's evaluation batches, one after the other, as a source for Grain."""
 
     dataset: Dataset
     places: np.ndarray
     buckets: np.ndarray
-    batch_size: int
-    host: int
-    hosts: int
-
-    @property
-    def rows(self) -> int:
-        return self.batch_size // self.hosts
+    cut: _Cut
 
     def __len__(self) -> int:
-        return len(self.places) // self.hosts
+        return len(self.places) // self.cut.size * self.cut.rows
 
     def __getitem__(self, row: int) -> Arrays:
-        position = _global_position(row, self.rows, self.host, self.hosts)
+        position = self.cut.position(row)
         index = int(self.places[position])
         if index >= 0:
             return self.dataset.evaluation(index) | {"mask": np.float32(1), "index": np.int32(index)}
         return self.dataset.padding(int(self.buckets[position])) | {"mask": np.float32(0), "index": np.int32(-1)}
-
-
-def _global_position(row: int, rows: int, host: int, hosts: int) -> int:
-    """Where the `row`-th example of a host stands among those of all hosts, `rows` a host and batch."""
-    step, place = divmod(row, rows)
-    return (step * hosts + host) * rows + place
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,8 +309,3 @@ def _close(running: list[grain.DatasetIterator], shared: Shared | None) -> None:
         running.pop().close()
     if shared is not None:
         shared.close()
-
-
-def _check_batch_size(batch_size: int, hosts: int) -> None:
-    if batch_size < 1 or batch_size % hosts:
-        raise UserError(f"The batch size is {batch_size}; it must be a positive multiple of the {hosts} host(s).")

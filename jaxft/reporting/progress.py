@@ -11,9 +11,15 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
-from jaxft.activity import Counted, doing
+from jaxft.activity import Counted, doing, sign_of_life
 from jaxft.reporting.screen import Screen
+from jaxft.reporting.time_spent import INPUT, TimeSpent
+
+TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process", "goodput")
+"""The figures of a line of metrics that another run of the same configuration has otherwise."""
 
 
 class Reporter:
@@ -23,10 +29,21 @@ class Reporter:
         folder: the run directory; `metrics.jsonl` and TensorBoard's events go there.
         start_step: what a run that goes on starts from; lines of later steps, which will come again, are dropped.
         total_steps: of the whole run, for the time left.
+        starting: seconds that have gone by before.
+
+    Attributes:
+        spent: where the time goes.
     """
 
     def __init__(
-        self, folder: Path, *, start_step: int, total_steps: int, steps_per_epoch: int, screen: Screen
+        self,
+        folder: Path,
+        *,
+        start_step: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        screen: Screen,
+        starting: float = 0.0,
     ) -> None:
         self._screen, self._total, self._steps_per_epoch = screen, total_steps, steps_per_epoch
         self._step, self._figures = start_step, ""
@@ -38,6 +55,8 @@ class Reporter:
             self._file = self._metrics.open("a", encoding="utf-8")
             self._events = _event_writer(folder / "tensorboard", start_step)
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
+        self.spent = TimeSpent(starting)
+        self._within = 0
 
     def __enter__(self) -> Self:
         self._training.__enter__()
@@ -77,11 +96,16 @@ class Reporter:
     def doing(self, what: str) -> Iterator[Counted]:
         """An activity, such as compiling, whose time does not count in images per second; one may be within another."""
         began, since = time.perf_counter(), self._since
+        self._within += 1
         try:
             with doing(what) as counted:
                 yield counted
         finally:
-            self._since = since + time.perf_counter() - began  # whatever was counted within is counted here
+            self._within -= 1
+            seconds = time.perf_counter() - began
+            self._since = since + seconds  # whatever was counted within is counted here
+            if not self._within:
+                self.spent.activity(what, seconds)
 
     def _show(self) -> None:
         epoch = self._epoch(max(self._step, 1))
@@ -93,15 +117,27 @@ class Reporter:
 
     def advance(self, step: int, images: int, waited: float) -> None:
         """Counts one step, the `step`-th: `images` in it, `waited` seconds until its data were there."""
+        sign_of_life()
         self._images += images
+        self.spent.add(INPUT, waited)
         self._waited += waited
         self._step = step
         self._show()
 
     def speed(self) -> dict[str, float]:
-        """The speed since the last call, and the share of the time that training has waited for data."""
+        """The speed since the last call, the share of the time that training has waited for data, and the share of all
+        time since the start that went into steps. Of several processes, which all call it at once, the share of the one
+        that has waited longest, too, and which one it is."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        found = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
+        wait = self._waited / seconds
+        found = {
+            "images_per_second": self._images / seconds,
+            "data_wait": wait,
+            "goodput": self.spent.shares()["steps"],
+        }
+        if jax.process_count() > 1:
+            waits = multihost_utils.process_allgather(np.array([wait])).ravel()
+            found |= {"data_wait_most": float(waits.max()), "data_wait_process": int(waits.argmax())}
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
         return found
 
@@ -112,6 +148,8 @@ class Reporter:
             f"loss {metrics['loss']:.4f}  rate {metrics['learning_rate']:.2g}  "
             f"{metrics['images_per_second']:.1f} images/s  {metrics['data_wait']:.0%} waiting for data"
         )
+        if "data_wait_most" in metrics:
+            self._figures += f" (process {metrics['data_wait_process']}: {metrics['data_wait_most']:.0%})"
         self._show()
         if not self._screen.console.is_terminal:
             self._screen.say(f"epoch {self._epoch(step)}  step {step}/{self._total}  {self._figures}")

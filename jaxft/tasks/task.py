@@ -79,6 +79,14 @@ class Task(Protocol):
     def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> "Dataset":
         """Photos without ground truth, to predict; their headers are read where their shapes matter."""
 
+    def blank(self, data: "Data", classes: tuple[str, ...], count: int) -> "Dataset":
+        """Black images in the place of a training split, `count` of each shape in which batches come: for the shapes
+        alone, nothing is opened.
+
+        Raises:
+            UserError: the shapes depend on the data.
+        """
+
     def preprocessing(self) -> "Preprocessing":
         """How a photo becomes what the model sees in evaluation, to be kept beside the weights."""
 

@@ -13,12 +13,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from converters.ledger import MismatchError
-from jaxft.errors import UserError
+from jaxft.errors import NotFiniteError, UserError
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Metric
 from jaxft.training.checksums import damage
 from jaxft.training.layout import first_says
-from jaxft.training.orbax_items import METADATA, handlers, mute_unless_done, quiet
+from jaxft.training.orbax_items import METADATA, Manager, handlers, mute_unless_done, quiet
 from jaxft.training.state import TrainState
 
 NOT_FINITE = "not_finite"  # a file that holds the step after which a run has met numbers that are not finite
@@ -61,7 +61,7 @@ class Checkpoints:
                         options = ocp.CheckpointManagerOptions(read_only=True)
                     else:
                         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
-                    return ocp.CheckpointManager(self._folder / which, options=options, handler_registry=handlers())
+                    return Manager(self._folder / which, options=options, handler_registry=handlers())
             except FileNotFoundError:
                 if attempt + 1 == ATTEMPTS:
                     raise
@@ -108,13 +108,13 @@ class Checkpoints:
                 f"The checkpoint of step {step} could not be written ({error}); the one before it stays."
             ) from error
 
-    def not_finite(self, step: int, run: RunDirectory) -> UserError:
+    def not_finite(self, step: int, run: RunDirectory) -> NotFiniteError:
         """Notes that the numbers of the step after `step`, the last checkpoint's, were not finite: the error for it."""
         if jax.process_index() == 0:
             temporary = self._folder / f".{NOT_FINITE}.tmp"
             temporary.write_text(f"{step}\n")
             os.replace(temporary, self._folder / NOT_FINITE)
-        return UserError(
+        return NotFiniteError(
             f"The loss or its gradient was not finite in step {step + 1}. The last good state, of step {step}, is "
             f"saved in {run.path}. Go on from it with --resume and a lower --optimizer.learning-rate, or start again "
             "with a warm-up or --optimizer.clip-norm."
@@ -187,8 +187,12 @@ class Checkpoints:
                         return step, self._managers[which].restore(step, args=ocp.args.Composite(**arguments))
                 except UserError:
                     raise
+                except MemoryError:
+                    raise
                 except Exception as error:  # which is all that Orbax says of an array that it cannot read
-                    reason = str(error).splitlines()[0][:200]
+                    reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+                    if "RESOURCE_EXHAUSTED" in reason:
+                        raise
             if self._read_only:
                 self._managers[which] = self._manager(which)
             if self.step(which) == step or attempt + 1 == ATTEMPTS:  # no run under way has replaced it meanwhile

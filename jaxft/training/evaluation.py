@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-import jax
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -19,7 +18,7 @@ from jaxft.tasks.task import Prediction, Task
 from jaxft.training.finished import Trained
 from jaxft.training.layout import Layout, device_layout, fetch
 from jaxft.training.step import Compiled, predict_step
-from jaxft.training.stopping import raise_if_stopped
+from jaxft.training.stopping import raise_if_agreed, raise_if_stopped
 
 Arrays = Mapping[str, Array]
 """A model's parameters and statistics by dotted path."""
@@ -81,6 +80,7 @@ class Predictor:
         passes = self._passes_over(dataset)
         self._step.expect(passes.shapes)
         for batch in passes:
+            raise_if_agreed()
             needed = {name: array for name, array in batch.items() if name not in ("mask", "index")}
             part = self._step(arrays, self._layout.batch(needed)) | self._layout.batch({"index": batch["index"]})
             found = {name: fetch(array) for name, array in part.items()}
@@ -101,8 +101,7 @@ class Predictor:
                 dataset,
                 batch_size=self._batch_size,
                 workers=self._workers,
-                host=jax.process_index(),
-                hosts=jax.process_count(),
+                positions=self._layout.positions(self._batch_size),
             )
             self._reading = dataset, passes
         return self._reading[1]

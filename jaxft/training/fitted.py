@@ -37,6 +37,11 @@ Callback = Callable[[Event], bool | None]
 """Where it returns True the run stops in order, and can be resumed."""
 
 
+def resuming(path: Path) -> str:
+    """The command that goes on with a run."""
+    return f"python -m jaxft.train --workdir {path} --resume"
+
+
 @dataclass
 class Fitted:
     """A run that has come to its end, or to where it was told to stop.
@@ -74,6 +79,17 @@ class Fitted:
     def preprocessing(self) -> Preprocessing:
         """How photos become what the model sees."""
         return self.setup.task.preprocessing()
+
+    @property
+    def summary(self) -> str:
+        """How it ended, and what to type next."""
+        if self.complete:
+            best = "" if self.best is None else f": best validation {self.setup.best_metric.name} {self.best:.4f}"
+            export = f"python -m jaxft.export --run {self.path} --format torch --output {self.path.name}.pth"
+            return f"Finished{best}. Checkpoints, metrics and pictures are in {self.path}; next:\n  {export}"
+        if self.step == 0:
+            return "Stopped before the first step; nothing is kept."
+        return f"Stopped after step {self.step}; all is saved. Go on with:\n  {resuming(self.path)}"
 
     @property
     def model(self) -> nnx.Module:

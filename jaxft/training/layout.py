@@ -4,44 +4,50 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxft.errors import UserError
 
-AXIS = "data"
+DATA, FSDP = "data", "fsdp"
+SMALLEST = 4096  # numbers of a leaf that is cut: a smaller one would cost as many messages and save nothing
 ArrayDict = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """All devices of all processes in one row named `data`.
+    """All devices of all processes: a row of groups along `data`, the devices of a group along `fsdp`.
 
-    Attributes:
-        fsdp: whether parameters, statistics and optimizer state are cut over the devices instead of copied to each.
+    The examples of a batch lie over all of them. The devices of a group hold parameters, statistics and optimizer state
+    together, each a part; where a group is one device, which holds a whole copy, there is no axis `fsdp`.
     """
 
     mesh: Mesh
-    fsdp: bool = False
 
     @property
     def copied(self) -> NamedSharding:
         """A copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    @property
+    def examples(self) -> NamedSharding:
+        """The examples of a batch, equally many on each device."""
+        return NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+
     def sharding(self, shape: Sequence[int]) -> NamedSharding:
         """Where a leaf of the training state lives: copied, or cut along its largest axis that can be cut evenly."""
-        even = [axis for axis, size in enumerate(shape) if size % self.mesh.size == 0 and size > 1]
-        if not self.fsdp or self.mesh.size == 1 or not even:
+        parts = self.mesh.shape.get(FSDP, 1)
+        even = [axis for axis, size in enumerate(shape) if size % parts == 0]
+        if parts == 1 or math.prod(shape) < SMALLEST or not even:
             return self.copied
         largest = max(even, key=lambda axis: shape[axis])
         return NamedSharding(
-            self.mesh, PartitionSpec(*[AXIS if axis == largest else None for axis in range(len(shape))])
+            self.mesh, PartitionSpec(*[FSDP if axis == largest else None for axis in range(len(shape))])
         )
 
     def shardings(self, tree: Any) -> Any:
@@ -73,19 +79,35 @@ class Layout:
             for path, array in arrays.items()
         }
 
+    def positions(self, size: int) -> np.ndarray:
+        """Which examples of a batch of so many this process has, in order: those of its own devices."""
+        return _positions(self.examples, size)
+
     def batch(self, batch: Mapping[str, np.ndarray]) -> ArrayDict:
-        """This process's examples of a batch as part of arrays whose examples lie on all devices of all processes."""
-        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+        """This process's examples of a batch, those of `positions`, as its part of arrays that lie on all devices."""
+        own = len(next(iter(batch.values())))
+        size = own * self.mesh.size // len(self.mesh.local_devices)
+        positions = self.positions(size)
+
+        def part(array: np.ndarray, index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            start, stop, _ = index[0].indices(size)
+            first = int(np.searchsorted(positions, start))
+            return array[first : first + stop - start]
+
+        return {
+            name: jax.make_array_from_callback((size, *array.shape[1:]), self.examples, partial(part, array))
+            for name, array in batch.items()
+        }
 
     def abstract_batch(self, example: Mapping[str, Any], size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes, types and shardings of a batch of so many examples like this one, over all processes."""
-        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        arrays = {name: np.asarray(value) for name, value in example.items()}
         return {
             name: jax.ShapeDtypeStruct(
-                (size, *value.shape), jax.dtypes.canonicalize_dtype(value.dtype), sharding=sharding
+                (size, *array.shape), jax.dtypes.canonicalize_dtype(array.dtype), sharding=self.examples
             )
-            for name, value in example.items()
+            for name, array in arrays.items()
         }
 
     def bytes_per_device(self, tree: Any) -> int:
@@ -94,6 +116,12 @@ class Layout:
             math.prod(self.sharding(leaf.shape).shard_shape(leaf.shape)) * leaf.dtype.itemsize
             for leaf in jax.tree.leaves(tree)
         )
+
+
+@cache
+def _positions(sharding: NamedSharding, size: int) -> np.ndarray:
+    cuts = sharding.addressable_devices_indices_map((size,)).values()
+    return np.unique(np.concatenate([np.arange(size)[cut] for cut in cuts]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -112,24 +140,51 @@ def _whole_backward(copied: NamedSharding, own: NamedSharding, _: None, gradient
 _whole.defvjp(_whole_forward, _whole_backward)
 
 
-def device_layout(batch_size: int, parts: int = 1, *, fsdp: bool = False) -> Layout:
-    """The layout of all devices for batches of a size.
+def device_layout(
+    batch_size: int, parts: int = 1, *, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Layout:
+    """The layout of devices for batches of a size, in the order of their network.
+
+    Args:
+        parts: in how many parts a batch goes through the model.
+        fsdp: devices that hold the state together; 0 for all.
+        devices: all that there are by default; they may be those of an absent machine.
 
     Raises:
-        UserError: a batch that goes through the model in `parts` parts cannot be cut equally for the devices.
+        UserError: devices or batch cannot be cut equally.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
+    group = fsdp or len(devices)
+    if len(devices) % group:
+        raise UserError(f"fsdp is {fsdp}, but {len(devices)} device(s) cannot be cut into groups of {fsdp}.")
     if batch_size % (len(devices) * parts):
         raise UserError(
             f"A batch of {batch_size} cannot be cut into {parts} equal part(s) for {len(devices)} device(s); "
             f"choose a multiple of {len(devices) * parts}."
         )
-    return Layout(Mesh(np.array(devices), (AXIS,)), fsdp)
+    arranged = _in_network_order(devices, len(devices) // group, group)
+    return Layout(Mesh(arranged[:, 0], (DATA,)) if group == 1 else Mesh(arranged, (DATA, FSDP)))
+
+
+def _in_network_order(devices: Sequence[jax.Device], groups: int, group: int) -> np.ndarray:
+    """Devices as `[groups, group]`, neighbors beside each other; a group lies within a slice of TPUs.
+
+    Raises:
+        UserError: a group is larger than a slice.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1 or devices[0].platform != "tpu":  # XLA calls every machine with GPUs a slice, too
+        return mesh_utils.create_device_mesh((groups, group), devices, allow_split_physical_axes=True)
+    if groups % slices:
+        raise UserError(f"fsdp makes groups of {group} devices, more than one of the {slices} slices has; lower it.")
+    return mesh_utils.create_hybrid_device_mesh(
+        (groups // slices, group), (slices, 1), devices, allow_split_physical_axes=True
+    )
 
 
 def one_device() -> Layout:
     """The layout of the first device alone."""
-    return Layout(Mesh(np.array(jax.devices()[:1]), (AXIS,)))
+    return Layout(Mesh(np.array(jax.devices()[:1]), (DATA,)))
 
 
 def context_of(batch: Mapping[str, Any]) -> AbstractContextManager:

@@ -4,44 +4,45 @@ Configuration -> data -> abstract model -> stages -> first values, or the last c
 compiled step, again and again; in between a line of metrics, a checkpoint, an evaluation.
 """
 
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 from jax.experimental import multihost_utils
 from rich.console import Console
 
 from jaxft.activity import doing
-from jaxft.checks import check_places
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Batches, train_batches
-from jaxft.precision import described
+from jaxft.processes import check_shared
 from jaxft.reporting.console import make_console
 from jaxft.reporting.progress import Reporter
 from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
-from jaxft.training.batch import resolved
-from jaxft.training.checkpoint import Checkpoints, best_value, last_checkpoint
+from jaxft.training.beginning import begin
+from jaxft.training.checkpoint import Checkpoints, best_value
 from jaxft.training.ema import ema_momentum
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.judge import Judge
+from jaxft.training.late_metrics import LateMetrics
 from jaxft.training.layout import abstract, first_says
-from jaxft.training.resuming import check_config, check_examples, check_own, removed_if_unfinished
-from jaxft.training.setup import Loss, Own, Setup, set_up
+from jaxft.training.resuming import removed_if_unfinished
+from jaxft.training.setup import Loss, Own, Setup
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter
 from jaxft.training.step import Compiled, StepInputs, key_data
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
+from jaxft.training.trace import Trace
+from jaxft.training.watchdog import watched
 
 DRAWN = 24  # validation examples in the picture of predictions
 
@@ -76,35 +77,18 @@ def fit(
     """
     own = Own(model, datasets, loss)
     run, console = RunDirectory(Path(workdir)), console or make_console(quiet=jax.process_index() != 0)
+    began = time.perf_counter()
     with ExitStack() as entered, Screen(console) as screen, doing("starting"):
-        config, remark = resolved(config, jax.device_count())
-        resume = first_says(resume and run.exists())
-        if resume:
-            check_own(run, own.names)
-        check_places(config, run, resume=resume, own_data=own.datasets is not None)
-        multihost_utils.sync_global_devices("nobody takes what is made now for what was there")
-        saved = last_checkpoint(run) if resume else None
-        if resume:
-            check_config(run, config, saved)
-        setup = set_up(config, own)
-        if resume:
-            check_examples(run, setup.classes, setup.examples)
-        elif remark:
-            screen.say(remark)
-        ledger = None if saved else setup.load_weights()
-        screen.say(described(config.precision))
-        for dataset in setup.datasets:
-            dataset.check()
-            screen.say(dataset.report(config.data.batch_size))
-        if ledger is not None:
-            screen.say(ledger.summary())
-        stage = setup.stages[saved.phase if saved else 0]
-        state = None if saved else setup.first_state(stage, ledger)
+        start = begin(config, run, own, resume=resume, screen=screen)
+        setup, stage, state, saved = start.setup, start.stage, start.state, start.saved
         if jax.process_index() == 0:
-            if not resume:
+            if not start.resumes:
                 entered.enter_context(removed_if_unfinished(run))
-            run.save_config(config) if resume else run.create(config, setup.classes, setup.examples, own.names)
+                run.create(setup.written, setup.classes, setup.examples, own.names)
+            else:
+                run.save_config(setup.written)
         multihost_utils.sync_global_devices("the run directory is there")
+        check_shared(run.config_file)
         with Checkpoints(run.checkpoints) as checkpoints:
             if state is None:
                 with doing("loading the last checkpoint"):
@@ -116,31 +100,20 @@ def fit(
                 total_steps=setup.total_steps,
                 steps_per_epoch=setup.steps_per_epoch,
                 screen=screen,
+                starting=time.perf_counter() - began,
             )
-            with reporter, stop_signals(interrupts=jax.process_count() == 1) as stop:
+            watching = watched(config.hardware.hang_after, run.path, jax.process_index())
+            with reporter, watching, stop_signals(several=jax.process_count() > 1) as stop:
                 best = best_value(checkpoints, setup.best_metric) if saved else None
-                judge = Judge(config, setup.best_metric, best, reporter.evaluations())
+                judge = Judge(setup.config, setup.best_metric, best, reporter.evaluations())
                 loop = Loop(setup, run, checkpoints, reporter, judge, stop, callbacks, stop_after)
                 state = loop.run(state, stage)
+                screen.say(reporter.spent.sentence())
             with doing("saving"):
                 checkpoints.wait()
-        if int(state.step) == 0 and not resume and jax.process_index() == 0:
+        if int(state.step) == 0 and not start.resumes and jax.process_index() == 0:
             run.remove()  # what was stopped before its first step has nothing to go on from
     return Fitted(run.path, setup, state, judge.best, loop.complete, stop.number)
-
-
-class Line(NamedTuple):
-    """Of metrics, to be written once they are computed: those of some steps, and what the host knows of them.
-
-    Attributes:
-        step: the last one.
-        all_finite: as of the state after it.
-    """
-
-    step: int
-    metrics: Sequence[Mapping[str, Array]]
-    settled: Mapping[str, float]
-    all_finite: Array
 
 
 @dataclass
@@ -160,7 +133,6 @@ class Loop:
     asked_to_stop: bool = False
     prepared: bool = False  # whether the evaluation is compiled, or about to be
     ended: bool = False  # early, because the evaluations get no better
-    held: Line | None = None  # of metrics, to be written
 
     def __post_init__(self) -> None:
         setup, data = self.setup, self.setup.config.data
@@ -173,6 +145,8 @@ class Loop:
             precision=setup.config.precision,
             compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
         )
+        self.metrics = LateMetrics(self.reporter)
+        self.trace = Trace(setup.config.hardware.profile, self.run_directory.path / "profile")
         self.key = key_data(setup.config.seed)
 
     def run(self, state: TrainState, stage: Stage) -> TrainState:
@@ -185,10 +159,9 @@ class Loop:
             shuffle=setup.config.data.shuffle,
             start_step=step,
             workers=setup.config.data.workers,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            positions=setup.layout.positions(setup.config.data.batch_size),
         )
-        with batches, closing(self.predictor):
+        with batches, closing(self.predictor), closing(self.trace):
             self.end_if_judged()
             evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
             self.evaluated_step = step if evaluated else 0
@@ -221,12 +194,12 @@ class Loop:
                 f"compiling the training step of phase {stage.index + 1}, program {number}"
             ),
         )
-        pending: list[Mapping[str, Array]] = []
         before: Mapping[str, Array] | None = None
         while step < stage.last and not self.stopping(step):
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
+            self.trace.before(step + 1)
             inputs = StepInputs(self.key, stage.numbers(step), ema_momentum(config.ema, step))
             try:
                 state, metrics = compiled(state, setup.layout.batch(batch), inputs)
@@ -234,8 +207,10 @@ class Loop:
                 break
             jax.block_until_ready(before)  # no more than one step is queued: on a CPU each holds its own temporaries
             before = metrics
-            pending.append(metrics)
+            self.metrics.add(metrics)
+            self.stop.agree()
             step += 1
+            self.trace.after(step, metrics)
             evaluates = setup.evaluates_after(step)
             pauses = evaluates or step % setup.steps_per_epoch == 0 or step == setup.total_steps
             self.reporter.advance(step, config.data.batch_size, waited)
@@ -243,8 +218,7 @@ class Loop:
             if pauses:
                 jax.block_until_ready(metrics)  # its time belongs to the steps before the pause
             if pauses or self.stopping(step) or step % config.log_every == 0:
-                self.log(stage, state, step, pending, compiled.compilations)
-                pending = []
+                self.log(stage, state, step, compiled.compilations)
             if pauses or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 self.save(stage, state)
             if evaluates and not self.stop:  # a signal leaves no time; the evaluation is made up when the run goes on
@@ -265,38 +239,31 @@ class Loop:
             self.predictor.prepare(abstract(state.evaluated), self.setup.validation)
 
     def call_back(self, stage: Stage, event: Event) -> None:
-        """Tells the callbacks; where one raises, the state is saved first."""
+        """Tells the callbacks; where one raises, the state of a single process is saved first."""
         ended = False
         try:
             asked = [callback(event) for callback in self.callbacks]
             ended = True
         finally:
-            if not ended:
+            if not ended and jax.process_count() == 1:  # several would have to save together
                 self.save(stage, event.state)
                 self.checkpoints.wait()
-        self.asked_to_stop |= True in asked
+        if True in asked and jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # which all agree upon
+        else:
+            self.asked_to_stop |= True in asked
 
-    def log(
-        self, stage: Stage, state: TrainState, step: int, pending: Sequence[Mapping[str, Array]], compilations: int
-    ) -> None:
-        """Holds a line of the mean metrics since the last call, and writes the line before: to fetch the numbers of a
-        step that is not done would keep the device waiting for the next one."""
+    def log(self, stage: Stage, state: TrainState, step: int, compilations: int) -> None:
+        """Holds a line of the mean metrics since the last call, and writes the line before."""
         self.write(stage, state)
         settled = {"learning_rate": stage.highest_rate(step - 1), "compilations": compilations}
-        finite = jnp.copy(state.all_finite.addressable_data(0))  # the next step takes the state's own memory
-        self.held = Line(step, pending, settled | self.reporter.speed(), finite)
+        self.metrics.hold(step, state.all_finite, settled)
 
     def write(self, stage: Stage, state: TrainState) -> None:
         """Writes the line that is held; ends a run whose numbers were not finite any more."""
-        line, self.held = self.held, None
-        if line is None:
-            return
-        fetched = jax.device_get(line.metrics)
-        if not bool(line.all_finite):
+        if not self.metrics.write():
             self.save(stage, state)  # no step since has changed it
             raise self.checkpoints.not_finite(int(state.step), self.run_directory)
-        means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-        self.reporter.train(line.step, {**means, **line.settled})
 
     def save(self, stage: Stage, state: TrainState) -> None:
         """Saves what is needed to go on from here, unless it is saved already; all metrics of the steps before are

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxft.training.checksums import write_checksums
@@ -29,6 +31,17 @@ class _Json(ocp.JsonCheckpointHandler):
     def finalize(self, directory: Any) -> None:
         super().finalize(directory)
         write_checksums(Path(directory))
+
+
+class Manager(ocp.CheckpointManager):
+    """Orbax' own, but that it does not ask whether a preemption was agreed upon.
+
+    JAX takes the number of the last question for where a process is, and Orbax, in threads of its own, asks with others
+    than `Stop.agree`: processes would agree on a place that they have passed, and never stop.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 def handlers() -> ocp.handlers.CheckpointHandlerRegistry:
@@ -80,3 +93,14 @@ def mute_unless_done() -> Iterator[None]:
     warned.__exit__(None, None, None)
     logger.setLevel(level)
     sys.unraisablehook = shown
+
+
+def arrays_in(item: Path) -> dict[str, np.ndarray]:
+    """The arrays that Orbax saved in a folder, by whatever devices, by their place in the tree."""
+    with ocp.PyTreeCheckpointer() as reader, quiet():
+        tree = reader.metadata(item.resolve()).item_metadata.tree
+        kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        found = reader.restore(item.resolve(), restore_args=kinds)
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(found)[0]
+    }

@@ -8,13 +8,15 @@ from typing import Any
 from jaxft.config import Config, EarlyStopping
 from jaxft.errors import UserError
 from jaxft.fields import differences, field_names
+from jaxft.hardware import Hardware
 from jaxft.run import Names, RunDirectory
 from jaxft.training.checkpoint import Saved
 
 # What has no part in the result, besides more epochs of a phase that has not ended, and a lower learning rate.
 MAY_CHANGE = (
-    *("data.root", "data.url", "data.sha1", "data.check", "data.workers", "log_every", "checkpoint_every", "fsdp"),
+    *("data.root", "data.url", "data.sha1", "data.check", "data.workers", "log_every", "checkpoint_every"),
     *("evaluate_every", "evaluate_unit", "evaluate_from", "best_metric"),
+    *(f"hardware.{name}" for name in field_names(Hardware)),
     *(f"early_stopping.{name}" for name in field_names(EarlyStopping)),
 )
 NAMED = 5  # examples of a list in a message
@@ -119,10 +121,11 @@ def _some(names: Sequence[str]) -> str:
 
 @contextmanager
 def removed_if_unfinished(run: RunDirectory) -> Iterator[None]:
-    """Removes the directory of a new run that ends within by an error or Ctrl-C, before there is a checkpoint."""
+    """Removes the directory of a new run that ends within by an error or Ctrl-C, before there is a checkpoint; unless
+    it holds the stacks of a process that hangs."""
     try:
         yield
     except (Exception, KeyboardInterrupt):
-        if run.exists() and not run.has_checkpoint():
+        if run.exists() and not run.has_checkpoint() and not any(run.path.glob("hang-*.txt")):
             run.remove()
         raise

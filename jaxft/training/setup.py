@@ -1,6 +1,6 @@
 """Everything that a run knows before its first array: data, abstract model, layout, stages; and the cheap checks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -183,6 +183,11 @@ class Setup:
         params, stats = self.split(values(self.model))
         return self.layout.abstract(abstract_state(stage, params, stats, **self.averages))
 
+    def trained_numbers(self, stage: Stage) -> int:
+        """How many numbers a stage trains."""
+        parameters = values(self.model, nnx.Param)
+        return sum(int(np.prod(parameters[path].shape)) for path in stage.groups.trained)
+
     def split(self, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Parameters and statistics of a model's arrays by dotted path."""
         parameters = values(self.model, nnx.Param).keys()
@@ -192,17 +197,29 @@ class Setup:
         )
 
 
-def set_up(config: Config, own: Own = NOTHING_OWN) -> Setup:
+def set_up(
+    config: Config,
+    own: Own = NOTHING_OWN,
+    *,
+    datasets: tuple[Dataset, Dataset | None] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Setup:
     """Opens the data as far as their lists, and lays everything out for an abstract model.
+
+    Args:
+        datasets: the task's, where they are opened already.
+        devices: all that there are by default; they may be those of an absent machine.
 
     Raises:
         UserError: whatever can be known to be wrong by now.
     """
     task, source = config.task.task(config.dtype), ModelSource(config, own.model)
     source.check()
-    layout = device_layout(config.data.batch_size, config.optimizer.accumulate, fsdp=config.fsdp)
+    layout = device_layout(
+        config.data.batch_size, config.optimizer.accumulate, fsdp=config.hardware.fsdp, devices=devices
+    )
     with doing("listing the data"):
-        train, validation = own.datasets or task.datasets(config.data, config.seed)
+        train, validation = own.datasets or datasets or task.datasets(config.data, config.seed)
     if validation is not None and train.classes != validation.classes:
         raise UserError(f"The training split has the classes {train.classes}, the other one {validation.classes}.")
     check_judging(config, task.metric_names(train.classes) if validation is not None else None)

@@ -218,7 +218,7 @@ class Compiled:
         options: Mapping[str, Option] = MappingProxyType({}),
     ) -> None:
         self._options = options
-        self._function, self._updates_state = for_onednn(function), updates_state
+        self._function, self._updates_state = function, updates_state
         self._budget, self._compiling = budget, compiling
         self._programs: dict[tuple, Callable] = {}
         self._begun: dict[tuple, Work[Callable]] = {}
@@ -257,7 +257,8 @@ class Compiled:
         )
 
     def prepare(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> None:
-        """Begins to compile for a shape of batch while something else goes on; what fails, fails when it is called.
+        """Begins to compile for a shape of batch while something else goes on; what does not compile, fails when it is
+        called. It is traced at once.
 
         Arrays may be abstract, with shardings.
         """
@@ -275,10 +276,11 @@ class Compiled:
 
     def lowered(self, state: Any, batch: Mapping[str, Any], *rest: Any) -> jax.stages.Lowered:
         """The function traced for a shape of batch, not compiled yet; arrays may be abstract, with shardings."""
-        jitted = jax.jit(self._function)
+        function = for_onednn(self._function) if _platform(state) == "cpu" else self._function
+        jitted = jax.jit(function)
         if self._updates_state:
             shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-            jitted = jax.jit(self._function, donate_argnums=0, out_shardings=(shardings, None))
+            jitted = jax.jit(function, donate_argnums=0, out_shardings=(shardings, None))
         with context_of(batch):
             return jitted.lower(state, batch, *rest)
 

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM during a run: the first asks it to end in order, the second ends it at once."""
+"""Ctrl-C and SIGTERM during a run: the first asks it to end in order, the second ends it at once.
+
+Of several processes none acts on a signal alone: SIGTERM is a notice that JAX's coordination service gives to all, and
+they agree on the step after which they stop.
+"""
 
 import atexit
 import os
@@ -6,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -21,48 +25,69 @@ class Interrupted(Exception):
 class Stop:
     """Whether a signal has asked the run to end: `number` is the signal's, or None.
 
+    Args:
+        several: whether the run has several processes, which agree to end.
+
     Attributes:
         interrupts: whether it ends what is under way between two steps, such as compiling; of several processes none
             may do that alone.
         raises: whether the first signal raises `Interrupted` where the program is.
     """
 
-    def __init__(self, *, interrupts: bool = True) -> None:
+    def __init__(self, *, several: bool = False) -> None:
         self.number: int | None = None
-        self.interrupts = interrupts
+        self.interrupts = not several
         self.raises = False
+        self._several, self._asked = several, 0
 
     def __bool__(self) -> bool:
         return self.number is not None
+
+    def agree(self) -> bool:
+        """Asks whether all processes end here. Each asks at the same places as the others: after every step, and before
+        every batch of an evaluation. It costs no message."""
+        if self._several and self.number is None:
+            from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+            self._asked += 1
+            if reached_preemption_sync_point(self._asked):
+                self.number = signal.SIGTERM
+        return bool(self)
 
 
 _current = Stop()  # of the run in the main thread; one that nobody sets where there is none
 
 
 @contextmanager
-def stop_signals(*, interrupts: bool = True) -> Iterator[Stop]:
+def stop_signals(*, several: bool = False) -> Iterator[Stop]:
     """Receives the first Ctrl-C or SIGTERM; the second one interrupts at once.
 
     Handlers belong to the main thread of a program. In another thread, and in a notebook, whose own handler ends a
     cell, nothing is received.
 
     Args:
-        interrupts: see `Stop`.
+        several: see `Stop`; SIGTERM is received by JAX then, and the first Ctrl-C counts as one.
     """
     global _current
-    stop = Stop(interrupts=interrupts)
+    stop = Stop(several=several)
     if threading.current_thread() is not threading.main_thread() or "ipykernel" in sys.modules:
         yield stop
         return
+    asked: list[int] = []
 
     def receive(number: int, _: object) -> None:
-        if stop:
+        if asked:
             raise KeyboardInterrupt
+        asked.append(number)
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         stop.number = number
         if stop.raises:
             raise Interrupted
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, receive) for number in numbers}
     outer, _current = _current, stop
     try:
         yield stop
@@ -70,6 +95,16 @@ def stop_signals(*, interrupts: bool = True) -> Iterator[Stop]:
         _current = outer
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def raise_if_agreed() -> None:
+    """Before a batch of an evaluation, in every process: ends it where all processes stop here.
+
+    Raises:
+        Interrupted: they do; what is evaluated can be made up later.
+    """
+    if not _current.interrupts and _current.agree():
+        raise Interrupted
 
 
 def raise_if_stopped() -> None:
@@ -118,9 +153,10 @@ class Work(Generic[T]):
         self._thread.start()
 
     def _do(self) -> None:
-        if self._patient and sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PATIENT)
         try:
+            if self._patient and sys.platform == "linux":  # where a thread has a priority of its own
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PATIENT)
             self._value = self._work()
         except BaseException as error:
             self._error = error
@@ -171,6 +207,10 @@ def leave(code: int) -> NoReturn:
     """Ends the process at once, even where a compilation that nobody waits for is under way."""
     exec("")  # Python 3.11 ends by SIGINT, whatever the code, where Ctrl-C came within an `exec`, until the next one
     if _begun:
+        if "jax" in sys.modules:
+            import jax
+
+            jax.distributed.shutdown()  # together with the other processes of a run, if there are any
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

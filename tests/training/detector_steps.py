@@ -19,7 +19,7 @@ from jaxft.models.paths import values
 from jaxft.models.streams import initial_rngs
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.task import DetectionTask
-from jaxft.training.layout import AXIS, Layout
+from jaxft.training.layout import DATA, FSDP, Layout, one_device
 from jaxft.training.optim import set_modes
 from jaxft.training.stages import lay_out
 from jaxft.training.state import initial_state
@@ -130,9 +130,9 @@ def measured(name: str, layouts: dict[str, Layout]) -> dict[str, Any]:
 
 def main() -> None:
     devices = np.array(jax.devices())
-    alone, four = Layout(Mesh(devices[:1], (AXIS,))), Layout(Mesh(devices, (AXIS,)))
-    layouts = {"alone": alone, "four": four}
-    more = layouts | {"fsdp": Layout(four.mesh, fsdp=True)}
+    four, fsdp = Layout(Mesh(devices, (DATA,))), Layout(Mesh(devices.reshape(1, 4), (DATA, FSDP)))
+    layouts = {"alone": one_device(), "four": four}
+    more = layouts | {"fsdp": fsdp}
     print(json.dumps({name: measured(name, more if name == "mask_rcnn" else layouts) for name in DETECTORS}))
 
 

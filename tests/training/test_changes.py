@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxft import export, train
 from jaxft.config import Config, Data, from_json, load
-from jaxft.errors import UserError
+from jaxft.errors import NOT_FINITE, UserError
 from jaxft.evaluate import main as evaluate_main
 from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.training.loop import Loop, fit
@@ -134,7 +134,9 @@ def test_numbers_that_are_not_finite_right_after_a_checkpoint_are_remembered(con
         real(loop, stage, state, step, *rest)
 
     with mock.patch.object(Loop, "log", log):
-        message = user_error(call(train.main, "--config", config_file, "--workdir", run, "--log-every", 1))
+        message = user_error(
+            call(train.main, "--config", config_file, "--workdir", run, "--log-every", 1), code=NOT_FINITE
+        )
     assert "The last good state, of step 3" in message
     assert final(run)[0] == 3
     resume(run, "--optimizer.learning-rate", 0.01)

@@ -1,5 +1,7 @@
 """A step is compiled once for each shape, and gives the same on one device, on two, and with parameters sharded."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.errors import UserError
-from jaxft.training.layout import AXIS, Layout, abstract, device_layout, one_device
+from jaxft.training import layout as layouts
+from jaxft.training.layout import DATA, FSDP, Layout, abstract, device_layout, one_device
 from jaxft.training.state import TrainState
 from jaxft.training.step import Compiled, RecompilationError, StepInputs, key_data
 from tests.training.test_step import ROWS, assert_close, batch, prepared, small, step_function
@@ -74,16 +77,16 @@ def laid_out(layout: Layout, steps: int = 3) -> tuple[TrainState, list[float]]:
     return state, losses
 
 
-def test_one_device_two_devices_and_sharded_parameters_agree() -> None:
+def test_one_device_two_devices_and_sharded_parameters_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(jax.devices()) == 2
+    monkeypatch.setattr(layouts, "SMALLEST", 100)
     one, losses = laid_out(one_device())
-    for fsdp in (False, True):
+    for fsdp in (1, 2):
         two, others = laid_out(device_layout(16, fsdp=fsdp))
         assert others == pytest.approx(losses, rel=1e-5)
         assert_close(two.model, one.model, 1e-5)
         kernel = two.params["conv2.kernel"]
-        assert kernel.sharding.is_fully_replicated != fsdp
-        assert kernel.addressable_shards[0].data.size == kernel.size // (2 if fsdp else 1)
+        assert kernel.addressable_shards[0].data.size == kernel.size // fsdp
         moments = [leaf for leaf in jax.tree.leaves(two.opt_state) if leaf.shape == kernel.shape]
         assert moments
         assert all(leaf.sharding == kernel.sharding for leaf in moments)
@@ -93,7 +96,7 @@ def test_a_batch_lies_on_all_devices() -> None:
     layout = device_layout(ROWS)
     data = batch()
     for name, array in layout.batch(data).items():
-        assert array.sharding == NamedSharding(layout.mesh, PartitionSpec(AXIS))
+        assert array.sharding == NamedSharding(layout.mesh, PartitionSpec((DATA,)))
         for index, shard in enumerate(array.addressable_shards):
             np.testing.assert_array_equal(shard.data, data[name][4 * index : 4 * index + 4])
 
@@ -102,3 +105,48 @@ def test_a_batch_lies_on_all_devices() -> None:
 def test_a_batch_that_cannot_be_cut_is_refused(rows: int, parts: int, multiple: int) -> None:
     with pytest.raises(UserError, match=rf"batch of {rows} .* 2 device.* multiple of {multiple}\."):
         device_layout(rows, parts)
+
+
+def test_devices_that_cannot_be_grouped_are_refused() -> None:
+    with pytest.raises(UserError, match=r"fsdp is 3, but 2 device\(s\) cannot be cut into groups of 3\."):
+        device_layout(6, fsdp=3)
+    assert dict(device_layout(6, fsdp=0).mesh.shape) == {DATA: 1, FSDP: 2}
+
+
+def test_what_is_small_is_copied() -> None:
+    layout = device_layout(8, fsdp=2)
+    assert layout.sharding((64, 64)).spec == PartitionSpec(FSDP, None)
+    assert layout.sharding((32, 256)).spec == PartitionSpec(None, FSDP)
+    assert (
+        layout.sharding((63, 64)).spec
+        == layout.sharding((63, 65)).spec
+        == layout.sharding((2,)).spec
+        == PartitionSpec()
+    )
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A device of a slice that is not here."""
+
+    id: int
+    slice_index: int
+    process_index: int
+    platform: str = "tpu"
+    device_kind: str = "TPU of a test"
+    core_on_chip: int = 0
+
+    @property
+    def coords(self) -> tuple[int, int, int]:
+        return self.id // 4, 0, 0
+
+
+def test_a_group_lies_within_a_slice() -> None:
+    """Four slices of two devices each, which the runtime lists in no order."""
+    chips = [Chip(number, slice_index=number % 4, process_index=number % 4) for number in range(8)]
+    mesh = device_layout(16, fsdp=2, devices=chips).mesh  # type: ignore[arg-type]
+    assert dict(mesh.shape) == {DATA: 4, FSDP: 2}
+    for group in mesh.devices:
+        assert len({chip.slice_index for chip in group}) == 1
+    with pytest.raises(UserError, match=r"groups of 4 devices, more than one of the 4 slices has"):
+        device_layout(16, fsdp=4, devices=chips)  # type: ignore[arg-type]

@@ -201,10 +201,13 @@ def test_sigterm_to_a_real_process(photos: Path, tmp_path: Path) -> None:
     assert final(run)[0] >= lines(run)[-1]["step"]
 
 
-def test_resume_of_parameters_that_are_cut_over_devices(config_file: Path, tmp_path: Path) -> None:
+def test_resume_of_parameters_that_are_cut_over_devices(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxft.training.layout.SMALLEST", 100)
     calm, run = tmp_path / "calm", tmp_path / "run"
-    assert call(train.main, "--config", config_file, "--workdir", calm, "--fsdp").code == 0
-    interrupted(config_file, run, 4, "--fsdp")
+    assert call(train.main, "--config", config_file, "--workdir", calm, "--hardware.fsdp", 2).code == 0
+    interrupted(config_file, run, 4, "--hardware.fsdp", 2)
     resume(run)
     assert_equal_runs(run, calm)
     assert_same_metrics(run, calm)

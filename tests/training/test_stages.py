@@ -14,6 +14,7 @@ from jax import Array
 from jaxft.config import Config, Optimizer, Phase, Rule, Schedule
 from jaxft.models.layers import Linear
 from jaxft.models.paths import values
+from jaxft.training import layout as layouts
 from jaxft.training.layout import device_layout, one_device
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, enter, initial_state
@@ -190,9 +191,10 @@ def test_memory_falls_with_accumulation(rows: int) -> None:
         assert thirty_two < whole / 2
 
 
-def test_a_layout_cuts_what_is_made_in_it() -> None:
+def test_a_layout_cuts_what_is_made_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "SMALLEST", 1)
     (stage,) = lay_out(Config(optimizer=Optimizer(momentum=0.9), phases=(EVERYTHING,)), START, steps_per_epoch=5)
-    layout = device_layout(8, fsdp=True)
+    layout = device_layout(8, fsdp=2)
     arrays = {path: np.ones(shape, np.float32) for path, shape in START.items()}
     state = initial_state(stage, layout.place(arrays), {}, layout, ema=True)
     for leaf in jax.tree.leaves((state.params, state.ema, state.opt_state)):

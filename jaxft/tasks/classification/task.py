@@ -11,6 +11,7 @@ from jax import Array
 from rich.table import Table
 
 from jaxft.config import Data
+from jaxft.data.blank import Blank
 from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import split_holdout
@@ -59,6 +60,9 @@ class ClassificationTask:
 
     def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> Dataset:
         return self._dataset(Photos(tuple(files), classes, -1))
+
+    def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
+        return self._dataset(Blank(classes, count, 0))
 
     # The model
 

@@ -57,7 +57,7 @@ class ObjectDataset:
 
     def training(self, index: int, rng: np.random.Generator) -> Arrays:
         scene, pad_shape = self._drawn(index, rng), self.pad_shapes[self.buckets[index]]
-        return _padded(scene.pixels, pad_shape) | _ground_truth(scene, pad_shape, self.settings.max_objects)
+        return padded(scene.pixels, pad_shape) | ground_truth(scene, pad_shape, self.settings.max_objects)
 
     def _drawn(self, index: int, rng: np.random.Generator) -> Scene:
         """A scene that no step refuses: that of another photo of the same pad shape, drawn from `rng`, too, where one
@@ -90,13 +90,13 @@ class ObjectDataset:
         assert photo is not None
         seen = run(self.steps[first:], photo, nothing)
         assert seen is not None
-        row = _padded(seen.pixels, self.pad_shapes[self.buckets[index]])
+        row = padded(seen.pixels, self.pad_shapes[self.buckets[index]])
         if first < len(pads):
             row |= {"size": np.array(photo.size, np.int32), "seen": np.array(seen.size, np.int32)}
         return row
 
     def padding(self, bucket: int) -> Arrays:
-        row = _padded(np.zeros((1, 1, 3), np.uint8), self.pad_shapes[bucket])
+        row = padded(np.zeros((1, 1, 3), np.uint8), self.pad_shapes[bucket])
         return row | {"seen": row["size"]} if any(isinstance(step, Pad) for step in self.steps) else row
 
     def names(self) -> Sequence[str]:
@@ -179,7 +179,8 @@ def _only_pixels(pixels: np.ndarray) -> Scene:
     return Scene(pixels, np.zeros((0, 4), np.float32), nothing, nothing.astype(bool))
 
 
-def _padded(pixels: np.ndarray, pad_shape: HeightWidth) -> Arrays:
+def padded(pixels: np.ndarray, pad_shape: HeightWidth) -> Arrays:
+    """uint8 `[h, w, 3]` in the upper left corner of black: the `image`, and its `size` without the padding."""
     image = np.zeros((*pad_shape, 3), np.uint8)
     image[: pixels.shape[0], : pixels.shape[1]] = pixels
     return {"image": image, "size": np.array(pixels.shape[:2], np.int32)}
@@ -192,7 +193,7 @@ def _written(example: Annotated) -> str:
     return f"{len(objects.labels)} objects {zlib.crc32(b''.join(array.tobytes() for array in arrays)):08x}"
 
 
-def _ground_truth(scene: Scene, pad_shape: HeightWidth, max_objects: int) -> Arrays:
+def ground_truth(scene: Scene, pad_shape: HeightWidth, max_objects: int) -> Arrays:
     """The objects of a scene as arrays of a fixed length: those to find first, the rest in the annotation's order."""
     order = np.argsort(scene.ignored, kind="stable")[:max_objects]
     count = len(order)

@@ -21,6 +21,7 @@ from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
 from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.blank import blank_photos
 from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.data import open_dataset, open_datasets
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
@@ -65,6 +66,9 @@ class DetectionTask:
             for number, (file, photo) in enumerate(zip(files, sizes, strict=True), 1)
         ]
         return evaluation_dataset(ObjectSource("the photos", classes, tuple(examples)), self.fields)
+
+    def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
+        return blank_photos(self.fields, classes, count)
 
     # The model
 

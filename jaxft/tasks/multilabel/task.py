@@ -12,6 +12,7 @@ from jax import Array
 from rich.table import Table
 
 from jaxft.config import Data
+from jaxft.data.blank import Blank
 from jaxft.data.csv_targets import read_labels
 from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.preprocessing import Preprocessing
@@ -92,6 +93,9 @@ class MultilabelTask:
 
     def photos(self, files: Sequence[Path], classes: tuple[str, ...]) -> Dataset:
         return self._dataset(Photos(tuple(files), classes, np.full(len(classes), np.nan, np.float32)))
+
+    def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
+        return self._dataset(Blank(classes, count, np.zeros(len(classes), np.float32)))
 
     # The model
 

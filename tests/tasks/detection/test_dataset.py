@@ -148,7 +148,7 @@ def test_photos_go_to_the_smallest_pad_shape_that_holds_them(source: ObjectSourc
 # Batches
 
 
-def taken(examples: ObjectDataset, count: int, **options: int) -> list[Batch]:
+def taken(examples: ObjectDataset, count: int, **options: Any) -> list[Batch]:
     with train_batches(examples, **({"batch_size": 2, "seed": 3} | options)) as batches:
         return [next(batches) for _ in range(count)]
 
@@ -171,7 +171,7 @@ def test_order_depends_neither_on_hosts_nor_on_where_a_run_resumes(source: Objec
     examples = padded(source, 0.5, divisor=16)
     whole = taken(examples, 7)
     late = taken(examples, 3, start_step=4)
-    halves = [taken(examples, 7, hosts=2, host=host) for host in (0, 1)]
+    halves = [taken(examples, 7, positions=[position]) for position in (0, 1)]
     for name in whole[0]:
         for batch, other in zip(whole[4:], late, strict=True):
             np.testing.assert_array_equal(batch[name], other[name])
@@ -182,7 +182,8 @@ def test_order_depends_neither_on_hosts_nor_on_where_a_run_resumes(source: Objec
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_every_photo_is_evaluated_once(source: ObjectSource, hosts: int) -> None:
     examples = evaluation_dataset(source, SMALL)
-    parts = [list(eval_batches(examples, batch_size=4, hosts=hosts, host=host)) for host in range(hosts)]
+    shares = np.split(np.arange(4), hosts)
+    parts = [list(eval_batches(examples, batch_size=4, positions=share)) for share in shares]
     assert {len(part) for part in parts} == {3}
     found = np.concatenate([batch["index"] for part in parts for batch in part])
     assert sorted(found[found >= 0].tolist()) == list(range(11))
@@ -208,7 +209,7 @@ def test_a_photo_that_an_epoch_repeats_is_augmented_anew_each_time(source: Objec
     batches = taken(alike, 3, batch_size=4)
     (small,) = (index for index, batch in enumerate(batches) if (batch["size"][:, 0] >= batch["size"][:, 1]).all())
     assert len({image.tobytes() for image in batches[small]["image"]}) == 4
-    parts = [taken(alike, 3, batch_size=4, hosts=2, host=host)[small]["image"] for host in (0, 1)]
+    parts = [taken(alike, 3, batch_size=4, positions=share)[small]["image"] for share in ((0, 1), (2, 3))]
     np.testing.assert_array_equal(batches[small]["image"], np.concatenate(parts))
     with train_batches(alike, batch_size=4, seed=3, workers=1) as worker:
         np.testing.assert_array_equal([next(worker) for _ in range(3)][small]["image"], batches[small]["image"])
