@@ -304,7 +304,7 @@ def test_a_trained_run_is_evaluated_predicted_and_exported_by_two(
 @pytest.mark.parametrize("hanging", [slowly(0), 1])
 def test_a_process_that_hangs_ends_the_run_with_its_stacks(config_file: Path, tmp_path: Path, hanging: int) -> None:
     run = tmp_path / "run"
-    arguments = ("--config", config_file, "--workdir", run, "--hardware.hang-after", 8)
+    arguments = ("--config", config_file, "--workdir", run, "--hardware.hang-after", 20)  # longer than it compiles
     results = processes(*arguments, module="tests.failing", FAILS=f"{hanging}:3:hang")
     assert [result.code for result in results] == [LOST, LOST], results
     assert any("has hung for" in result.err and "its stacks are in" in result.err for result in results)
