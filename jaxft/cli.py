@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
@@ -24,6 +24,7 @@ from jaxft.memory import keep_memory
 from jaxft.run import RunDirectory
 from jaxft.training.stopping import Interrupted, leave
 
+T = TypeVar("T")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -229,6 +230,30 @@ def parse(arguments: list[str]) -> tuple[Options, Path]:
         prog=program("train"),
     )
     return dataclasses.replace(options, resume=resuming), run.path
+
+
+def with_config(kind: type[T], arguments: list[str], command: str) -> T:
+    """The options of a command that takes `--config FILE` and any field of it: `kind` has a field `config`, for its
+    name, and `settings`, for what it says.
+
+    Raises:
+        UserError: no configuration is named, or it is not valid.
+        SystemExit: an option is unknown or of the wrong type (code 2), or help was asked for (code 0).
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    known, _ = early.parse_known_args(arguments)
+    if known.config is None and {"-h", "--help"}.isdisjoint(arguments):
+        raise UserError("Name a configuration with --config FILE (see configs/).")
+    settings = Config() if known.config is None else read(known.config)[0]
+    fields: dict[str, Any] = {"config": known.config or "", "settings": settings}
+    return tyro.cli(
+        kind,
+        args=arguments,
+        default=kind(**fields),
+        config=(tyro.conf.AvoidSubcommands,),
+        prog=program(command),
+    )
 
 
 def read(name: str) -> tuple[Config, tuple[str, ...]]:

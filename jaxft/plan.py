@@ -1,6 +1,5 @@
 """What a run takes on a TPU slice that is not here: `python -m jaxft.plan --config FILE --topology v5e:16x16`."""
 
-import argparse
 import json
 import os
 import sys
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxft.activity import doing
-from jaxft.cli import program, read, run_command, start
+from jaxft.cli import run_command, start, with_config
 from jaxft.config import Config
 from jaxft.errors import UserError
 from jaxft.planning.chips import parse
@@ -48,7 +47,7 @@ class Options:
 
 def main() -> None:
     """The command."""
-    options = _parse(sys.argv[1:])
+    options = with_config(Options, sys.argv[1:], "plan")
     slices = [parse(name) for name in options.topology]
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # what else is here is not asked
     start()
@@ -75,23 +74,6 @@ def main() -> None:
         return
     for row in scaled:
         show(row, stage.index + 1, console)
-
-
-def _parse(arguments: list[str]) -> Options:
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config")
-    known, _ = early.parse_known_args(arguments)
-    helping = not {"-h", "--help"}.isdisjoint(arguments)
-    if known.config is None and not helping:
-        raise UserError("Name a configuration with --config FILE (see configs/).")
-    settings = Config() if known.config is None else read(known.config)[0]
-    return tyro.cli(
-        Options,
-        args=arguments,
-        default=Options(config=known.config or "", settings=settings),
-        config=(tyro.conf.AvoidSubcommands,),
-        prog=program("plan"),
-    )
 
 
 def summary(one: "Planned") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The proof that a run that is stopped goes on as the same run: `python -m jaxft.verify_resume --config FILE`."""
 
-import argparse
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import tyro
 from rich.table import Table
 
 from jaxft.activity import doing
-from jaxft.cli import program, read, run_command, start
+from jaxft.cli import run_command, start, with_config
 from jaxft.config import Config, from_json, replace, to_json
 from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
@@ -56,7 +55,7 @@ class Difference(NamedTuple):
 
 def main() -> int:
     """The command."""
-    options = _parse(sys.argv[1:])
+    options = with_config(Options, sys.argv[1:], "verify-resume")
     if not 1 <= options.stop_after < options.steps:
         raise UserError(
             f"--stop-after is {options.stop_after} and --steps {options.steps}; stop between the first and the last."
@@ -202,22 +201,6 @@ def table(title: str, rows: Sequence[Difference]) -> Table:
             row.what, str(row.arrays), f"{row.largest:.1e}" if row.largest else "0", f"{row.allowed:g}", row.where
         )
     return shown
-
-
-def _parse(arguments: list[str]) -> Options:
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config")
-    known, _ = early.parse_known_args(arguments)
-    if known.config is None and {"-h", "--help"}.isdisjoint(arguments):
-        raise UserError("Name a configuration with --config FILE (see configs/).")
-    settings = Config() if known.config is None else read(known.config)[0]
-    return tyro.cli(
-        Options,
-        args=arguments,
-        default=Options(config=known.config or "", settings=settings),
-        config=(tyro.conf.AvoidSubcommands,),
-        prog=program("verify-resume"),
-    )
 
 
 if __name__ == "__main__":

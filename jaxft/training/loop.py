@@ -4,8 +4,6 @@ Configuration -> data -> abstract model -> stages -> first values, or the last c
 compiled step, again and again; in between a line of metrics, a checkpoint, an evaluation.
 """
 
-import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -130,7 +128,6 @@ class Loop:
     stop_after: int | None
     complete: bool = False
     evaluated_step: int = 0  # the step of the last evaluation
-    asked_to_stop: bool = False
     prepared: bool = False  # whether the evaluation is compiled, or about to be
     ended: bool = False  # early, because the evaluations get no better
 
@@ -180,7 +177,7 @@ class Loop:
 
     def stopping(self, step: int) -> bool:
         """Whether something has asked the run to stop after a step."""
-        asked = bool(self.stop) or self.ended or self.asked_to_stop
+        asked = bool(self.stop) or self.ended or self.stop.asked
         return asked or (self.stop_after is not None and step >= self.stop_after)
 
     def train(self, stage: Stage, state: TrainState, batches: Batches) -> TrainState:
@@ -248,10 +245,8 @@ class Loop:
             if not ended and jax.process_count() == 1:  # several would have to save together
                 self.save(stage, event.state)
                 self.checkpoints.wait()
-        if True in asked and jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # which all agree upon
-        else:
-            self.asked_to_stop |= True in asked
+        if True in asked:
+            self.stop.ask()
 
     def log(self, stage: Stage, state: TrainState, step: int, compilations: int) -> None:
         """Holds a line of the mean metrics since the last call, and writes the line before."""

@@ -32,16 +32,24 @@ class Stop:
         interrupts: whether it ends what is under way between two steps, such as compiling; of several processes none
             may do that alone.
         raises: whether the first signal raises `Interrupted` where the program is.
+        asked: whether the program itself has asked a single process to end, at the next place for it.
     """
 
     def __init__(self, *, several: bool = False) -> None:
         self.number: int | None = None
         self.interrupts = not several
-        self.raises = False
-        self._several, self._asked = several, 0
+        self.raises = self.asked = False
+        self._several, self._questions = several, 0
 
     def __bool__(self) -> bool:
         return self.number is not None
+
+    def ask(self) -> None:
+        """Asks the run to end, as a callback may; several processes agree on where."""
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.asked = True
 
     def agree(self) -> bool:
         """Asks whether all processes end here. Each asks at the same places as the others: after every step, and before
@@ -49,8 +57,8 @@ class Stop:
         if self._several and self.number is None:
             from jax.experimental.multihost_utils import reached_preemption_sync_point
 
-            self._asked += 1
-            if reached_preemption_sync_point(self._asked):
+            self._questions += 1
+            if reached_preemption_sync_point(self._questions):
                 self.number = signal.SIGTERM
         return bool(self)
 

@@ -20,7 +20,7 @@ from jaxft.models.layers.convolution_forms import (
     wide,
 )
 from jaxft.models.layers.convolution_onednn import onednn_form
-from jaxft.models.layers.onednn import traced_for
+from jaxft.models.layers.onednn import apart, traced_for
 from jaxft.models.layers.per_image import per_image, sum_over_images
 from jaxft.models.layers.windows import Padding, Pair, Shape, Window
 
@@ -46,7 +46,7 @@ def conv(
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: Array, kernel: Array, window: Window, dtype: jnp.dtype) -> Array:
     def cpu(x: Array) -> Array:
-        return _cpu_form(x, kernel, window).forward(window, wide(x), wide(kernel)).astype(dtype)
+        return apart(_cpu_form(x, kernel, window).forward(window, wide(x), wide(kernel))).astype(dtype)
 
     def default(x: Array) -> Array:
         return lax_forward(window, x, kernel, dtype)
@@ -69,7 +69,7 @@ def _conv_bwd(window: Window, _: jnp.dtype, saved: tuple[Array, Array], dy: Arra
     def input_gradient(x: Array, dy: Array) -> Array:
         def cpu(x: Array, dy: Array) -> Array:
             form = _cpu_form(x, kernel, window)
-            return form.input_gradient(window, wide(x), wide(kernel), wide(dy)).astype(x.dtype)
+            return apart(form.input_gradient(window, wide(x), wide(kernel), wide(dy))).astype(x.dtype)
 
         return lax.platform_dependent(x, dy, cpu=cpu, default=lambda x, dy: LAX.input_gradient(window, x, kernel, dy))
 

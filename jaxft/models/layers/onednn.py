@@ -121,7 +121,9 @@ def apart(x: Array) -> Array:
     """`x`, which a program for oneDNN does not fuse with what is made of it.
 
     A product of many matrices to which something broadcast is added becomes one call that oneDNN has no kernel for, and
-    takes ten times as long. What is summed up becomes a part of the sum, which is YNNPACK's, and not oneDNN's.
+    takes ten times as long. What is summed up becomes a part of the sum, which is YNNPACK's, and not oneDNN's. And of a
+    convolution times the sigmoid of something else jaxlib 0.12 makes one call of convolution and SiLU, which is wrong:
+    so is the gradient of SiLU after a convolution.
     """
     if not traced_for():
         return x

@@ -44,8 +44,8 @@ def check(report: Report, dtype: str, slack: float = 1.0) -> None:
     assert report.round_trip
 
 
-# In float64 an error cannot hide in rounding. The precision that runs use is tried on two of the ordinary tests.
-BOTH = ("lite", "vit")
+# In float64 an error cannot hide in rounding. The precision that runs use is tried on three of the ordinary tests.
+BOTH = ("lite", "vit", "efficientnet")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import Array
 from jax._src import compilation_cache
@@ -77,3 +78,27 @@ def test_a_program_of_anybody_else_stays_as_it_was() -> None:
     assert jax.jit(lambda x, kernel: convolution(x, kernel)).lower(x, kernel).as_text().count("\n") == before.count(
         "\n"
     )
+
+
+@needed
+def test_what_follows_a_convolution_is_not_taken_for_silu() -> None:
+    """jaxlib 0.12 takes a convolution times a sigmoid for SiLU of the convolution, whatever the sigmoid is of."""
+    random = np.random.default_rng(0)
+    x, gate, kernel, after = (
+        jnp.asarray(random.standard_normal(shape), jnp.float32)
+        for shape in ((8, 4, 4, 16), (8, 4, 4, 24), (1, 1, 16, 24), (1, 1, 24, 16))
+    )
+
+    def gated(x: jax.Array, gate: jax.Array) -> jax.Array:
+        return (conv(x, kernel) * jax.nn.sigmoid(gate)).sum()
+
+    def silu(x: jax.Array, gate: jax.Array) -> jax.Array:
+        return (conv(jax.nn.silu(conv(x, kernel)), after) * x).sum()
+
+    for function in (gated, silu):
+        both = jax.grad(function, argnums=(0, 1))
+        ours = compiled(jax.jit(for_onednn(both)).lower(x, gate), "cpu")(x, gate)
+        for one, other in zip(ours, jax.jit(both)(x, gate), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+        values = compiled(jax.jit(for_onednn(function)).lower(x, gate), "cpu")(x, gate), function(x, gate)
+        np.testing.assert_allclose(*values, rtol=1e-4)
