@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -16,14 +16,16 @@ from jaxft.data.dataset import Dataset
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.errors import UserError
 from jaxft.models.streams import initial_rngs
+from jaxft.places import place
+from jaxft.training.checkpoint import Which
 from jaxft.training.evaluation import evaluate as evaluated
 from jaxft.training.evaluation import run_predictor, validation_dataset
 from jaxft.training.finished import FinishedRun, Trained, open_run
 from jaxft.training.fitted import Fitted
+from jaxft.training.layout import outside_meshes
 
-Which = Literal["best", "last"]
 
-
+@outside_meshes()
 def create_model(
     name: str,
     num_classes: int | None = None,
@@ -65,6 +67,7 @@ def create_model(
     return model
 
 
+@outside_meshes()
 def save(
     model: nnx.Module | Trained,
     path: str | Path,
@@ -109,6 +112,7 @@ def save(
     )
 
 
+@outside_meshes()
 def load_run(path: str | Path, *, checkpoint: Which | None = None, model: nnx.Module | None = None) -> FinishedRun:
     """A run opened again, in its directory or while it goes on: `model` (in evaluation mode), `classes`,
     `preprocessing`, `config`.
@@ -120,9 +124,10 @@ def load_run(path: str | Path, *, checkpoint: Which | None = None, model: nnx.Mo
     Raises:
         UserError: the directory is no run, is damaged, or holds no checkpoint yet.
     """
-    return open_run(Path(path), checkpoint, model)
+    return open_run(place(path), checkpoint, model)
 
 
+@outside_meshes()
 def evaluate(
     run: str | Path | Trained,
     dataset: Dataset | None = None,
@@ -166,6 +171,7 @@ def evaluate(
         return evaluated(predictor, task, arrays, dataset)[0]
 
 
+@outside_meshes()
 def predict(
     run: str | Path | Trained,
     photos: str | Path | Sequence[str | Path] | Dataset,
@@ -201,4 +207,4 @@ def predict(
 
 
 def _opened(run: str | Path | Trained, checkpoint: Which | None, model: nnx.Module | None) -> Trained:
-    return load_run(run, checkpoint=checkpoint, model=model) if isinstance(run, str | Path) else run
+    return load_run(run, checkpoint=checkpoint, model=model) if isinstance(run, str | PurePath) else run

@@ -1,11 +1,10 @@
 """What is known to be wrong with a run from paths alone, before JAX is imported: within a second, whatever the data."""
 
-import os
-
 from jaxft.config import Config, Pretrained
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.fields import differences
+from jaxft.places import check_writable
 from jaxft.run import RunDirectory
 
 
@@ -25,7 +24,7 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
     else:
         if run is not None:
             run.refuse_existing()
-            _check_writable(run)
+            check_writable(run.path)
         if config.pretrained.source is not None:
             from converters.sources import check
 
@@ -60,14 +59,10 @@ def _check_used(config: Config) -> None:
                 f"{section}.{name} is {found!r}, but {section}.{switch} is None, which turns it off; set "
                 f"{section}.{switch}, or leave {section}.{name} out."
             )
+    if optimizer.moments != "float32" and optimizer.name == "sgd" and not optimizer.momentum:
+        raise UserError(
+            f"optimizer.moments is {optimizer.moments!r}, but sgd without momentum keeps none; set optimizer.momentum, "
+            "or leave optimizer.moments out."
+        )
     if optimizer.nesterov and not optimizer.momentum:
         raise UserError("optimizer.nesterov is a form of momentum, but optimizer.momentum is 0; set that, too.")
-
-
-def _check_writable(run: RunDirectory) -> None:
-    parent = next(folder for folder in (run.path, *run.path.resolve().parents) if os.path.exists(folder))
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        reason = "cannot be written" if parent.is_dir() else "is no folder"
-        raise UserError(
-            f"The run directory {run.path} cannot be written ({parent} {reason}); choose another --workdir."
-        )

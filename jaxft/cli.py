@@ -209,7 +209,7 @@ def parse(arguments: list[str]) -> tuple[Options, Path]:
     helping = not {"-h", "--help", "--help-all"}.isdisjoint(arguments)
     if known.config is None and not (known.resume and known.workdir) and not helping:
         raise UserError("Name a configuration with --config FILE (see configs/), or a run with --workdir DIR --resume.")
-    run = RunDirectory(known.workdir or Path("runs") / run_name(known.config or ""))
+    run = RunDirectory.at(known.workdir or Path("runs") / run_name(known.config or ""))
     resuming = known.resume and not helping and run.exists()
     told: tuple[str, ...] = ()
     if known.config is not None:

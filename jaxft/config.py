@@ -18,6 +18,7 @@ from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Check, Option, differences, explain, field_names, replace
 from jaxft.hardware import Hardware
+from jaxft.optimization import EarlyStopping, Ema, Optimizer, Phase, Rule, Schedule
 from jaxft.parts import Part
 from jaxft.precision import Precision, dtype_of
 from jaxft.schedulers import Scheduler
@@ -43,8 +44,6 @@ __all__ = [
     "replace",
     "to_json",
 ]
-
-Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -128,135 +127,6 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Schedule:
-    """How the learning rate moves over a phase: linear warm-up times a decay; or MMEngine's schedulers."""
-
-    decay: Literal["constant", "multistep", "cosine", "onecycle", "inherit"] = "constant"
-    """What follows the warm-up; inherit, in a rule, takes the phase's whole schedule."""
-    unit: Literal["step", "epoch"] = "epoch"
-    """What warmup and milestones count."""
-    warmup: float = pydantic.Field(default=0.0, ge=0)
-    """Length of the linear warm-up."""
-    warmup_unit: Literal["same", "step", "epoch"] = "same"
-    """What warmup counts, where that is not what milestones count."""
-    warmup_factor: float = pydantic.Field(default=0.001, gt=0, le=1)
-    """The warm-up starts at this share of the rate."""
-    warmup_shape: Literal["linear", "constant"] = "linear"
-    """Whether the share grows to 1, or stays until the warm-up is over."""
-    milestones: tuple[float, ...] = ()
-    """multistep: where the rate is multiplied by gamma."""
-    gamma: float = 0.1
-    """multistep: the factor at each milestone."""
-    final: float = pydantic.Field(default=0.0, ge=0)
-    """cosine: the share of the rate that is left at the end."""
-    peak: float = pydantic.Field(default=0.3, gt=0, lt=1)
-    """onecycle: the share of the phase after which the rate is highest."""
-    schedulers: tuple[Scheduler, ...] = ()
-    """MMEngine's schedulers, those of `jaxft.schedulers`, by their own name and meaning, in place of everything above.
-    Each takes the rate as those before it leave it; epochs and iterations count from the start of the phase."""
-    micro_batches: bool = False
-    """schedulers: steps and epochs count the parts of `optimizer.accumulate`, as MMEngine's iterations do."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Rule:
-    """What one part of the model gets. The first rule that matches a parameter counts."""
-
-    pattern: str
-    """A path or shell-style pattern: fc, layer[34], *.bn1, *; or @head, the class-dependent layers."""
-    lr_scale: float = pydantic.Field(default=1.0, ge=0)
-    """Multiplies the learning rate."""
-    weight_decay_scale: float = pydantic.Field(default=1.0, ge=0)
-    """Multiplies the weight decay."""
-    frozen: bool = False
-    """No gradient, no optimizer state, no decay; BatchNorm uses and keeps its running statistics."""
-    batch_norm: Literal["inherit", "batch", "running"] = "inherit"
-    """What BatchNorm does here, frozen or not; inherit: running statistics where frozen, else what the phase says."""
-    schedule: Schedule = Schedule(decay="inherit")
-    """A schedule of its own, or the phase's."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Phase:
-    """A stretch of training with one frozen set, one set of rates and one schedule."""
-
-    epochs: int = pydantic.Field(default=5, ge=1)
-    """Length, in passes over the training split."""
-    steps: int | None = pydantic.Field(default=None, ge=1)
-    """Length in steps, in the place of epochs, which is then left at its default."""
-    lr_scale: float = pydantic.Field(default=1.0, gt=0)
-    """Multiplies the optimizer's learning rate."""
-    rules: tuple[Rule, ...] = (Rule(pattern="*"),)
-    """Ordered; every parameter must be matched by one, and every rule must match something."""
-    schedule: Schedule = Schedule()
-    """How the rate moves."""
-    batch_norm: Literal["batch", "running"] = "batch"
-    """Normalize with the batch's statistics and track them, or use and keep the running ones everywhere."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Optimizer:
-    """The optimizer, with PyTorch's meaning of every number."""
-
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    """adam couples the weight decay to the gradient, adamw does not; sgd couples it."""
-    learning_rate: float = pydantic.Field(default=0.01, gt=0)
-    """The rate that phases, rules and schedules multiply."""
-    base_batch_size: int | None = pydantic.Field(default=None, ge=1)
-    """Examples a step that the learning rate is meant for; None for any."""
-    momentum: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """sgd: momentum."""
-    nesterov: bool = False
-    """sgd: Nesterov's form of momentum."""
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """adam, adamw: decay of the two moments."""
-    eps: float = pydantic.Field(default=1e-8, gt=0)
-    """adam, adamw: added to the root of the second moment."""
-    weight_decay: float = pydantic.Field(default=0.0, ge=0)
-    """Weight decay of parameters that no rule changes it for."""
-    decay_bias_and_norm: bool = True
-    """Whether one-dimensional parameters (biases, normalisation) decay too, as in PyTorch."""
-    clip_norm: pydantic.PositiveFloat | None = None
-    """Scale the gradient of all trained parameters down to this global norm."""
-    accumulate: int = pydantic.Field(default=1, ge=1)
-    """Parts in which a batch goes through the model; the step is taken on their mean gradient."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Ema:
-    """An exponential moving average of the parameters, which is what is evaluated and exported."""
-
-    decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
-    """How much of the average stays at each step; None keeps no average."""
-    warmup: float = pydantic.Field(default=0.0, ge=0)
-    """The gamma of MMDetection's ExpMomentumEMA, in steps, in which the average gets slow; 0 for none."""
-    begin: int = pydantic.Field(default=0, ge=0)
-    """Steps before the average starts; until then, and after the first step anyway, it equals the parameters."""
-    interval: int = pydantic.Field(default=1, ge=1)
-    """Steps from one update to the next."""
-    buffers: bool = False
-    """Average BatchNorm's statistics, too, instead of taking the present ones."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EarlyStopping:
-    """When to end a run whose evaluations get no better, as MMEngine's EarlyStoppingHook does."""
-
-    patience: int | None = pydantic.Field(default=None, ge=0)
-    """Evaluations in a row that may be no better; None never ends a run early."""
-    metric: str | None = None
-    """The metric to watch, with a leading - where the smaller value is better; None for that of the best model."""
-    min_delta: float = pydantic.Field(default=0.1, ge=0)
-    """A value must be better by so much to count as better."""
-    strict: bool = False
-    """End with an error where an evaluation does not give the metric, instead of leaving it out."""
-    threshold: float | None = None
-    """End as soon as a value is better than this."""
-    check_finite: bool = True
-    """End at a value that is NaN or infinite."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A whole run."""
 
@@ -282,6 +152,8 @@ class Config:
     """Steps between two lines of metrics."""
     checkpoint_every: int = pydantic.Field(default=0, ge=0)
     """Steps between two checkpoints, besides one after each epoch and before each evaluation; 0 for none."""
+    keep_checkpoints: int = pydantic.Field(default=1, ge=1)
+    """How many of the last checkpoints stay, besides the best one; `--checkpoint STEP` opens any of them."""
     evaluate_every: int = pydantic.Field(default=1, ge=1)
     """Evaluate at each multiple of this many epochs, or steps, and at the end."""
     evaluate_unit: Literal["epoch", "step"] = "epoch"

@@ -35,8 +35,9 @@ class Options:
     """Another split than the one that the run evaluated on."""
     root: str | None = None
     """Another data folder than the run's."""
-    checkpoint: Literal["best", "last"] | None = None
-    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
+    checkpoint: Literal["best", "last"] | int | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last. A number is
+    the step of one that `keep_checkpoints` has kept."""
     output: Path | None = None
     """A folder for the predictions that were scored: predictions.json (of detectors COCO's results, with the ids of the
     annotation file) and pictures."""
@@ -49,12 +50,12 @@ class Options:
 def main() -> None:
     """The command."""
     options = tyro.cli(Options, prog=program("evaluate"))
-    directory = RunDirectory(options.run)
+    directory = RunDirectory.at(options.run)
     config = directory.check()
     if "datasets" in directory.own():
         raise UserError(
-            f"{options.run} was trained on datasets of your own, which its configuration does not describe; evaluate "
-            "it from Python: jaxft.evaluate(jaxft.load_run(path), dataset)."
+            f"{directory.path} was trained on datasets of your own, which its configuration does not describe; "
+            "evaluate it from Python: jaxft.evaluate(jaxft.load_run(path), dataset)."
         )
     if options.output is not None:
         check_folder(options.output)
@@ -64,26 +65,29 @@ def main() -> None:
     start(distributed=options.distributed)
     import jax
 
-    from jaxft.processes import check_alike, fingerprint
+    from jaxft.processes import check_alike, checks_shared, fingerprint
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import evaluate, run_predictor, validation_dataset
     from jaxft.training.finished import open_run
+    from jaxft.training.watchdog import watched
 
     first = jax.process_index() == 0
-    with Screen(make_console(quiet=not first, stderr=options.json)) as screen, doing("opening the run"):
+    watching = watched(config.hardware.hang_after, directory.path, jax.process_index())
+    with watching, Screen(make_console(quiet=not first, stderr=options.json)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.dtype)
         if options.split is None:
             validation = validation_dataset(task, config, run.classes)
             if validation is None:
-                raise UserError(f"{options.run} has no validation split; name a split with --split.")
+                raise UserError(f"{directory.path} has no validation split; name a split with --split.")
             dataset = validation
         else:
             dataset = task.dataset(config.data, options.split, run.classes)
         if dataset.classes != run.classes:
             raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
         check_alike({"examples": fingerprint(dataset.names())})
-        dataset.check()
+        with checks_shared():
+            dataset.check()
         predictor, arrays = run_predictor(run, task)
         keep = None if options.output is None or not first else partial(write, task, dataset, folder=options.output)
         with closing(predictor), doing("evaluating") as counted:
@@ -96,7 +100,7 @@ def main() -> None:
             screen.say(f"{task.primary_metric.name} is not defined: the examples have nothing that it could count.")
     if options.json and first:
         content = {
-            "run": str(options.run),
+            "run": str(directory.path),
             "checkpoint": run.checkpoint,
             "step": run.step,
             "split": options.split or split_name(config.data),

@@ -49,8 +49,9 @@ class Options:
     classes and preprocessing lie inside, or beside a .pth in NAME.pth.json."""
     output: Path
     """The file to write; one that exists is not overwritten."""
-    checkpoint: Literal["best", "last"] | None = None
-    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
+    checkpoint: Literal["best", "last"] | int | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last. A number is
+    the step of one that `keep_checkpoints` has kept."""
     pad_shape: HeightWidth | None = None
     """stablehlo, detectors: height and width that a photo is padded to; those of landscape photos in evaluation by
     default."""
@@ -67,7 +68,8 @@ def main() -> None:
         raise UserError(f"The format {options.format} and the name {options.output.name} do not go together.")
     if options.pad_shape is not None and options.format != "stablehlo":
         raise UserError("--pad-shape is for detectors as StableHLO; leave it out.")
-    RunDirectory(options.run).check()
+    directory = RunDirectory.at(options.run)
+    directory.check()
     start(distributed=options.distributed)
     import jax
 
@@ -85,7 +87,7 @@ def main() -> None:
                 _write_bytes(stablehlo(run, options.pad_shape), options.output)
             else:
                 save(run, options.output)
-        screen.say(f"{options.output}: the {run.checkpoint} model (step {run.step}) of {options.run}")
+        screen.say(f"{options.output}: the {run.checkpoint} model (step {run.step}) of {directory.path}")
 
 
 def _write_bytes(data: bytes, output: Path) -> None:

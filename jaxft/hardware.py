@@ -12,6 +12,9 @@ class Hardware:
 
     fsdp: int = pydantic.Field(default=1, ge=0)
     """Devices that hold parameters, optimizer state and averages together; 1 copies them to each, 0 takes all."""
+    rematerialize: bool = False
+    """Keep the input of each block of the model, and compute what lies within once more in the backward pass: less
+    memory, about a third more time."""
     hang_after: float = pydantic.Field(default=1800.0, gt=0)
     """Seconds without any sign of life after which a process counts as hanging: its stacks are written to the run
     directory, and the run ends with exit code 75. Longer than the longest compilation."""

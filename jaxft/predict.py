@@ -86,8 +86,9 @@ class Options:
     output: Path | None = None
     """A folder for predictions.json and pictures. Of detectors it holds COCO's results, whose image and category ids
     images.json explains; jaxft evaluate --output writes those of a split with the ids of its annotation file."""
-    checkpoint: Literal["best", "last"] | None = None
-    """Which model of the run; by default the best where an evaluation has chosen one, and else the last."""
+    checkpoint: Literal["best", "last"] | int | None = None
+    """Which model of the run; by default the best where an evaluation has chosen one, and else the last. A number is
+    the step of one that `keep_checkpoints` has kept."""
     distributed: bool = False
     """This is one of several processes that share the work; see `jaxft train --help`."""
 
@@ -100,7 +101,8 @@ def main() -> None:
     files = find_photos(options.photos)
     if options.output is not None:
         check_folder(options.output)
-    RunDirectory(options.run).check()
+    directory = RunDirectory.at(options.run)
+    hang_after = directory.check().hardware.hang_after
     start(distributed=options.distributed)
     import jax
 
@@ -108,9 +110,11 @@ def main() -> None:
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import run_predictor
     from jaxft.training.finished import open_run
+    from jaxft.training.watchdog import watched
 
     first = jax.process_index() == 0
-    with Screen(make_console(quiet=not first)) as screen, doing("opening the run"):
+    watching = watched(hang_after, directory.path, jax.process_index())
+    with watching, Screen(make_console(quiet=not first)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = run.config.task.task(run.config.dtype)
         check_alike({"photos": fingerprint(list(map(str, files)))})

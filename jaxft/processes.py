@@ -1,20 +1,23 @@
 """This process as one of several of one run: joining them, exchanging bytes, and whether all are alike."""
 
 import hashlib
+import itertools
 import json
 import os
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxft.data.sharing import Sharing, shared
 from jaxft.errors import UserError
 from jaxft.failures import watch
 
@@ -109,6 +112,35 @@ def gathered(own: bytes) -> list[bytes]:
     padded[: len(own)] = np.frombuffer(own, np.uint8)
     rows = multihost_utils.process_allgather(padded).reshape(len(lengths), -1)
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
+def checks_shared() -> AbstractContextManager[None]:
+    """Within, each process checks its share of the photos, and knows what the others have found."""
+    return shared(Sharing(jax.process_index(), jax.process_count(), gathered))
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Within, process 0 works first and the others after it, who find what it has downloaded in a cache that they may
+    share with it. All processes enter it."""
+    index = jax.process_index()
+    if index:
+        _wait_for_all()
+    yield
+    if not index:
+        _wait_for_all()
+
+
+_waits = itertools.count()
+
+
+def _wait_for_all() -> None:
+    """Returns when all processes are here, however long it takes: no devices wait, whose operations have a limit."""
+    if jax.process_count() > 1:
+        from jax._src import distributed  # JAX has no public name for its coordination service
+
+        client: Any = distributed.global_state.client
+        client.wait_at_barrier(f"jaxft/{next(_waits)}", timeout_in_ms=DAY * 1000)
 
 
 def check_alike(facts: Mapping[str, object]) -> None:

@@ -2,15 +2,14 @@
 
 import gzip
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 from jaxft import config
 from jaxft.errors import UserError
+from jaxft.places import place, remove_folder, write_whole
 
 Names = Mapping[str, Sequence[str]]
 """By split, a line for each example: its name, a tab, its ground truth."""
@@ -21,6 +20,15 @@ class RunDirectory:
     """The files of a run and where they lie."""
 
     path: Path
+
+    @classmethod
+    def at(cls, name: str | Path) -> Self:
+        """The run directory that a person names: a folder, or `gs://BUCKET/...`.
+
+        Raises:
+            UserError: it is an address of another kind, or the bucket cannot be reached.
+        """
+        return cls(place(name))
 
     @property
     def config_file(self) -> Path:
@@ -76,10 +84,10 @@ class RunDirectory:
         self.refuse_existing()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _write(self.examples_file, gzip.compress(json.dumps(examples).encode(), compresslevel=1))
-            _write(self.classes_file, (json.dumps(classes, ensure_ascii=False, indent=2) + "\n").encode())
+            write_whole(self.examples_file, gzip.compress(json.dumps(examples).encode(), compresslevel=1))
+            write_whole(self.classes_file, (json.dumps(classes, ensure_ascii=False, indent=2) + "\n").encode())
             if own:
-                _write(self.own_file, (json.dumps(dict(own), indent=2) + "\n").encode())
+                write_whole(self.own_file, (json.dumps(dict(own), indent=2) + "\n").encode())
             self.save_config(settings)
         except OSError as error:
             raise UserError(
@@ -88,11 +96,11 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Removes the directory of a run that has nothing to go on from."""
-        shutil.rmtree(self.path)
+        remove_folder(self.path)
 
     def save_config(self, settings: config.Config) -> None:
         """Writes the configuration, in the place of one that is there."""
-        _write(self.config_file, config.to_json(settings).encode())
+        write_whole(self.config_file, config.to_json(settings).encode())
 
     def check(self) -> config.Config:
         """The resolved configuration of a run that can be opened, as far as its files say it.
@@ -152,9 +160,3 @@ class RunDirectory:
             return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path} cannot be read; the run directory is not whole.") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -21,7 +21,7 @@ def main() -> int:
         raise UserError(
             f"--{'full' if options.full else 'compile'} says what a dry run prints; add --dry-run or leave it out."
         )
-    config, run = options.settings, RunDirectory(workdir)
+    config, run = options.settings, RunDirectory.at(workdir)
     if not (options.distributed or launched_as_several()):  # which look at it together, once they have joined
         check_places(config, None if options.dry_run else run, resume=options.resume)
     start(distributed=options.distributed, preemptible=True)

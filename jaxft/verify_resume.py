@@ -146,7 +146,8 @@ def compared(one: Path, other: Path, allowed: float) -> Iterator[Difference]:
     """Two runs' last checkpoints, best figures and metrics, group by group."""
     from jaxft.training.orbax_items import arrays_in
 
-    folders = [next((run / "checkpoints" / "last").glob("[0-9]*")) for run in (one, other)]
+    kept = [(run / "checkpoints" / "last").glob("[0-9]*") for run in (one, other)]
+    folders = [max(folders, key=lambda folder: int(folder.name)) for folders in kept]
     steps = [{"": np.array(int(folder.name))} for folder in folders]
     yield _difference("number of steps", steps, 0)
     items = {"parameters and statistics": "model", "optimizer state": "optimizer", "moving average": "ema"}

@@ -1,10 +1,11 @@
 """A small network, small photos, and ways to run a command: what the tests of the commands share.
 
-`python -m tests.small ARGUMENTS` is `python -m jaxft.train` that also knows the small network, and with `fsdp` cuts
-arrays of SMALLEST numbers and more.
+`python -m tests.small ARGUMENTS` is `python -m jaxft.train`, or another COMMAND, that also knows the small network, and
+with `fsdp` cuts arrays of SMALLEST numbers and more.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -195,4 +196,5 @@ def paint(folder: Path, count: int, label: int, seed: int) -> None:
 
 if __name__ == "__main__":
     layout.SMALLEST = int(os.environ.get("SMALLEST", layout.SMALLEST))
-    run_command(train.main)
+    command = importlib.import_module(f"jaxft.{os.environ.get('COMMAND', 'train')}")
+    run_command(command.main)

@@ -22,6 +22,7 @@ from tests.small import ROOT, call
         ({"pretrained.new_kernels": "xavier_uniform"}, "pretrained.new_kernels is 'xavier_uniform'"),
         ({"optimizer.name": "adam", "optimizer.momentum": 0.9}, r"optimizer\.momentum is 0\.9, .* to 0\.0\."),
         ({"optimizer.name": "adamw", "optimizer.nesterov": True}, r"optimizer\.nesterov is True, .* to False\."),
+        ({"optimizer.moments": "bfloat16"}, "optimizer.moments is 'bfloat16', but sgd without momentum keeps none"),
         ({"optimizer.nesterov": True}, "optimizer.nesterov is a form of momentum, but optimizer.momentum is 0"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 from jaxft.config import Data
+from jaxft.data.tfds import Tfds
 from jaxft.download import cache_folder, fetch
 from jaxft.errors import UserError
 from jaxft.parts import files_of
@@ -24,6 +25,18 @@ def data_root(data: Data) -> Path:
     if not root.is_dir() and data.url is not None:
         return fetch_archive(data.url, data.sha1 or "", cache_folder() / "data")
     return root
+
+
+def download(data: Data) -> None:
+    """Has on this machine what a source reads, where it is elsewhere so far.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if data.source == "tfds" and data.name is not None:
+        Tfds(data.name, data.train, Path(data.root).expanduser())
+    elif data.source in READ_FOLDERS:
+        data_root(data)
 
 
 def check_root(data: Data, option: str = "--data.root") -> None:

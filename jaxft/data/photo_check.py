@@ -13,6 +13,7 @@ import pydantic
 
 from jaxft.data.cores import on_all_cores
 from jaxft.data.photo import Photo
+from jaxft.data.sharing import sharing
 from jaxft.download import cache_folder
 from jaxft.errors import UserError
 from jaxft.fields import Check
@@ -21,11 +22,12 @@ Stored = tuple[int, int] | str | None
 """Width and height of a photo as it is stored; or what is wrong with it; or None where nobody looked."""
 _Known = dict[str, tuple[int, int, int, int]]  # file below its folder -> bytes, modified (ns), width, height
 _WORTH_KEEPING = 100  # to decode fewer takes less than a second
-_KNOWN = pydantic.TypeAdapter(_Known)
+_KNOWN, _STORED = pydantic.TypeAdapter(_Known), pydantic.TypeAdapter(list[Stored])
 
 
 def stored_sizes(files: Sequence[Path], how: Check, what: str) -> list[Stored]:
-    """Width and height of photos as they are stored, or why they cannot be used; on all cores.
+    """Width and height of photos as they are stored, or why they cannot be used; on all cores, and of several processes
+    each looks at its share, see `jaxft.data.sharing`.
 
     Args:
         how: `full` decodes those that have not been found whole before, `headers` opens all as far as their size,
@@ -34,6 +36,12 @@ def stored_sizes(files: Sequence[Path], how: Check, what: str) -> list[Stored]:
     """
     if how == "none" or not files:
         return [None] * len(files)
+    among = sharing()
+    parts = among.exchange(json.dumps(_own_sizes(among.own(files), how, what)).encode())
+    return among.merged([_STORED.validate_json(part) for part in parts])
+
+
+def _own_sizes(files: Sequence[Path], how: Check, what: str) -> list[Stored]:
     # The filter makes a too large picture an error here instead of a warning on the terminal.
     with warnings.catch_warnings():
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
@@ -74,9 +82,11 @@ def _whole(path: Path) -> Stored:
 
 
 def _decoded(files: Sequence[Path], what: str) -> list[Stored]:
+    if not files:
+        return []
     names = [os.path.abspath(file) for file in files]
     folder = os.path.commonpath({os.path.dirname(name) for name in names})
-    cache = cache_folder() / "photos" / f"{hashlib.sha1(folder.encode(errors='surrogateescape')).hexdigest()}.json"
+    cache = cache_folder() / "photos" / hashlib.sha1(folder.encode(errors="surrogateescape")).hexdigest()
     known = _load(cache)
     keys = [name[len(folder) :] for name in names]
     stamps = [_stamp(name) for name in names]
@@ -90,7 +100,7 @@ def _decoded(files: Sequence[Path], what: str) -> list[Stored]:
         if isinstance(size, tuple) and stamp is not None:
             known[keys[index]] = (*stamp, *size)
     if len(new) >= _WORTH_KEEPING:
-        _save(cache, known)
+        _save(cache, {key: known[key] for key in keys if key in known})
     return sizes
 
 
@@ -104,22 +114,33 @@ def _stamp(name: str) -> tuple[int, int] | None:
 
 
 def _load(cache: Path) -> _Known:
+    """What all processes of all runs have noted of a folder, each in a file of its own."""
+    known: _Known = {}
+    for file in sorted(cache.glob("*.json"), key=lambda file: (_stamp(str(file)) or (0, 0))[1]):  # the latest wins
+        known |= _read(file)
+    return known
+
+
+def _read(file: Path) -> _Known:
     try:
-        return _KNOWN.validate_json(cache.read_bytes(), strict=True)
-    except (OSError, pydantic.ValidationError):  # not there, or damaged: every photo is decoded
+        return _KNOWN.validate_json(file.read_bytes(), strict=True)
+    except (OSError, pydantic.ValidationError):  # not there, or damaged: its photos are decoded
         return {}
 
 
-def _save(cache: Path, known: _Known) -> None:
-    """Replaces the file at once. Of two runs at a time the last one's stays, which costs the other no more than a
-    second look; and where nothing can be written, every start decodes all photos."""
+def _save(cache: Path, found: _Known) -> None:
+    """Adds to the file of this share of the photos, which is replaced at once. Of two runs at a time the last one's
+    stays, which costs the other no more than a second look; and where nothing can be written, every start decodes all
+    photos."""
+    among = sharing()
+    file = cache / f"{among.index}-of-{among.count}.json"
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=cache.parent, prefix=f".{cache.stem}")
+        cache.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=cache, prefix=f".{file.stem}")
         try:
             with open(handle, "w", encoding="utf-8", errors="surrogateescape") as opened:
-                json.dump(known, opened)
-            os.replace(scratch, cache)
+                json.dump(_read(file) | found, opened)
+            os.replace(scratch, file)
         finally:
             Path(scratch).unlink(missing_ok=True)
     except OSError:

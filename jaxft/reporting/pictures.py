@@ -1,9 +1,9 @@
 """Pictures of a run: its learning curves, and photos with what the model says of them."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 
-def learning_curves(metrics: Path, picture: Path, score: str) -> None:
-    """Draws loss and, where it is evaluated, `score` over steps from `metrics.jsonl`, side by side."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+def learning_curves(lines: Sequence[Mapping[str, Any]], picture: Path, score: str) -> None:
+    """Draws loss and, where it is evaluated, `score` over steps from the lines of `metrics.jsonl`, side by side."""
     figure = Figure(figsize=(10, 4))
     places = {"left": 0.07, "right": 0.98, "bottom": 0.13, "top": 0.92}
     names = [name for name in dict.fromkeys(("loss", score)) if name == "loss" or any(name in line for line in lines)]
@@ -103,5 +102,7 @@ def save_pixels(pixels: np.ndarray, picture: Path) -> None:
 
 
 def _save(figure: Figure, picture: Path) -> None:
+    encoded = BytesIO()
+    figure.savefig(encoded, dpi=110, format="png")
     picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
+    picture.write_bytes(encoded.getvalue())

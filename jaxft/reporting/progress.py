@@ -1,20 +1,21 @@
 """What a training run reports: a line of figures on the screen, metrics.jsonl, and TensorBoard."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxft.activity import Counted, doing, sign_of_life
+from jaxft.reporting.lines import Lines
 from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
 
@@ -48,11 +49,10 @@ class Reporter:
         self._screen, self._total, self._steps_per_epoch = screen, total_steps, steps_per_epoch
         self._step, self._figures = start_step, ""
         self._training = doing("training")
-        self._metrics = folder / "metrics.jsonl"
-        self._file: TextIO | None = None
+        self._pictures = folder / "pictures"
+        self._lines: Lines | None = None
         if jax.process_index() == 0:
-            self._drop_after(start_step)
-            self._file = self._metrics.open("a", encoding="utf-8")
+            self._lines = Lines(folder / "metrics.jsonl", partial(_until, start_step))
             self._events = _event_writer(folder / "tensorboard", start_step)
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
         self.spent = TimeSpent(starting)
@@ -67,30 +67,13 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._training.__exit__(kind, error, traceback)
-        if self._file is not None:
-            self._file.close()
+        if self._lines is not None:
+            self._lines.close()
             self._events.close()
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The evaluations that have been written already: `step` and the metrics of each; on the first process."""
-        if self._file is None or not self._metrics.is_file():
-            return []
-        lines = map(json.loads, self._metrics.read_text(encoding="utf-8").splitlines())
-        return [line for line in lines if line["split"] == "validation"]
-
-    def _drop_after(self, step: int) -> None:
-        if not self._metrics.is_file():
-            return
-        lines = []
-        for line in self._metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
-            except (ValueError, KeyError):
-                continue  # the line that a kill cut in two
-        temporary = self._metrics.with_suffix(".tmp")
-        temporary.write_text("".join(lines), encoding="utf-8")
-        os.replace(temporary, self._metrics)
+        return [line for line in map(json.loads, self._lines or ()) if line["split"] == "validation"]
 
     @contextmanager
     def doing(self, what: str) -> Iterator[Counted]:
@@ -165,24 +148,37 @@ class Reporter:
 
     def draw(self, score: str = "loss") -> None:
         """Draws the learning curves anew: the loss, and a score of the evaluations."""
-        if self._file is not None:
+        if self._lines is not None:
             from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
 
             with self.doing("drawing"):
-                learning_curves(self._metrics, self._metrics.parent / "pictures" / "learning_curves.png", score)
+                learning_curves(list(map(json.loads, self._lines)), self._pictures / "learning_curves.png", score)
+                self.flush()
+
+    def flush(self) -> None:
+        """Returns when all that was reported can be read by others."""
+        if self._lines is not None:
+            self._lines.flush()
 
     def say(self, line: str) -> None:
         """Prints a line that stays."""
         self._screen.say(line)
 
     def _write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        if self._file is None:
+        if self._lines is None:
             return
         entry: dict[str, Any] = {"step": step, "epoch": self._epoch(step), "split": split, **metrics}
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        self._lines.add(json.dumps(entry))
         for name, value in metrics.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
+
+
+def _until(step: int, line: str) -> bool:
+    """Whether a line of metrics is whole and of a step up to this one."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError):
+        return False  # a kill cut it in two
 
 
 def _event_writer(folder: Path, start_step: int) -> Any:

@@ -4,7 +4,7 @@ from jaxft.config import Config, replace
 from jaxft.errors import UserError
 
 
-def resolved(config: Config, devices: int) -> tuple[Config, str]:
+def resolved(config: Config, devices: int, begun: Config | None = None) -> tuple[Config, str]:
     """A configuration in the numbers that will run, and what a person should know of its rate, in a line or none.
 
     The batch counts all examples of a step, and the rate is scaled in proportion to it where that is asked for
@@ -12,13 +12,17 @@ def resolved(config: Config, devices: int) -> tuple[Config, str]:
 
     Args:
         devices: of all processes of the run.
+        begun: the configuration of a run that goes on: if its batch is so much for each of some devices it stays, also
+            on more or fewer of them.
 
     Raises:
         UserError: the rate is to be scaled, but it is not said what it is meant for.
     """
     batch, optimizer = config.data.batch_size, config.optimizer
     if config.data.batch_per_device:
-        batch *= devices * optimizer.accumulate
+        batch *= optimizer.accumulate
+        stays = begun is not None and begun.data.batch_size % batch == 0
+        batch = begun.data.batch_size if begun is not None and stays else batch * devices
     base, rate = optimizer.base_batch_size, optimizer.learning_rate
     numbers = {"data.batch_per_device": False, "data.batch_size": batch, "auto_scale_lr": False}
     if base is None:

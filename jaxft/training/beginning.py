@@ -5,11 +5,13 @@ from typing import NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
+from converters.sources import locate
 from jaxft.checks import check_places
 from jaxft.config import Config
+from jaxft.data.download import download
 from jaxft.fields import flat
 from jaxft.precision import described
-from jaxft.processes import check_alike, check_shared, code_version, fingerprint
+from jaxft.processes import check_alike, check_shared, checks_shared, code_version, fingerprint, first_alone
 from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.batch import resolved
@@ -47,30 +49,51 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
     Raises:
         UserError: the run could not be started, or not go on.
     """
-    config, remark = resolved(config, jax.device_count())
     resumes = first_says(resume and run.exists())
+    if resumes:
+        check_shared(run.config_file)
+    each = config.data.batch_size * config.optimizer.accumulate if config.data.batch_per_device else None
+    config, remark = resolved(config, jax.device_count(), run.config() if resumes else None)
+    if each is not None and config.data.batch_size != each * jax.device_count():
+        screen.say(f"The run goes on with batches of {config.data.batch_size}, as it began.")
     versions = {"version of JAX": jax.__version__, "code of jaxft": code_version()}
     check_alike({**flat(config), **versions, "run directory": str(run.path), **own.names})
     if resumes:
-        check_shared(run.config_file)
         check_own(run, own.names)
     check_places(config, run, resume=resumes, own_data=own.datasets is not None)
     multihost_utils.sync_global_devices("nobody takes what is made now for what was there")
     saved = last_checkpoint(run) if resumes else None
     if resumes:
         check_config(run, config, saved)
-    setup = set_up(config, own)
+    if jax.process_count() > 1:
+        with first_alone():
+            _download(config, data=own.datasets is None, weights=own.model is None and not saved)
+    setup = set_up(config, own, copies=resumes)
     check_alike({f"examples of {split}": fingerprint(lines) for split, lines in setup.examples.items()})
     if resumes:
         check_examples(run, setup.classes, setup.examples)
+        if idle := setup.layout.idle:
+            screen.say(
+                f"A batch of {config.data.batch_size} is not cut for {jax.device_count()} devices: {idle} of them do "
+                "what others do, so that the run stays the same."
+            )
     elif remark:
         screen.say(remark)
     ledger = None if saved else setup.load_weights()
     screen.say(described(config.precision))
     for dataset in setup.datasets:
-        dataset.check()
+        with checks_shared():
+            dataset.check()
         screen.say(dataset.report(config.data.batch_size))
     if ledger is not None:
         screen.say(ledger.summary())
     stage = setup.stages[saved.phase if saved else 0]
     return Beginning(resumes, saved, setup, stage, None if saved else setup.first_state(stage, ledger))
+
+
+def _download(config: Config, *, data: bool, weights: bool) -> None:
+    """Brings data and first weights that are somewhere in the network to the cache."""
+    if data:
+        download(config.data)
+    if weights and config.pretrained.source is not None:
+        locate(config.pretrained.source.partition("#")[0], config.pretrained.sha256)

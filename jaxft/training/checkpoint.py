@@ -1,12 +1,11 @@
 """Orbax checkpoints of a run: the last state to go on from, and the best model."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -14,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from converters.ledger import MismatchError
 from jaxft.errors import NotFiniteError, UserError
+from jaxft.places import absolute, write_whole
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Metric
 from jaxft.training.checksums import damage
@@ -24,20 +24,23 @@ from jaxft.training.state import TrainState
 NOT_FINITE = "not_finite"  # a file that holds the step after which a run has met numbers that are not finite
 ATTEMPTS = 5  # of a reader, beside which a run may replace a checkpoint
 PAUSE = 0.2  # seconds before another one
+Which = Literal["best", "last"] | int
+"""A checkpoint of a run: the best or the last one, or one that was kept by its step."""
 
 
 class Checkpoints:
-    """`FOLDER/last` and `FOLDER/best`, each with one complete checkpoint at any moment.
+    """`FOLDER/last` and `FOLDER/best`, each with a complete checkpoint at any moment.
 
     Saving goes on in the background. A checkpoint appears by a rename once all of it is on the disk, and only then the
     one before it goes, so that a kill at any moment leaves a whole one.
 
     Args:
+        keep: how many of the last ones stay.
         read_only: of a run that may be under way in another process: nothing is created, cleared away or saved.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        self._folder, self._read_only = folder.resolve(), read_only
+    def __init__(self, folder: Path, *, keep: int = 1, read_only: bool = False) -> None:
+        self._folder, self._keep, self._read_only = absolute(folder), keep, read_only
         try:
             self._managers = {
                 which: self._manager(which)
@@ -60,7 +63,9 @@ class Checkpoints:
                     if self._read_only:
                         options = ocp.CheckpointManagerOptions(read_only=True)
                     else:
-                        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True, cleanup_tmp_directories=True)
+                        options = ocp.CheckpointManagerOptions(
+                            max_to_keep=self._keep if which == "last" else 1, create=True, cleanup_tmp_directories=True
+                        )
                     return Manager(self._folder / which, options=options, handler_registry=handlers())
             except FileNotFoundError:
                 if attempt + 1 == ATTEMPTS:
@@ -111,9 +116,7 @@ class Checkpoints:
     def not_finite(self, step: int, run: RunDirectory) -> NotFiniteError:
         """Notes that the numbers of the step after `step`, the last checkpoint's, were not finite: the error for it."""
         if jax.process_index() == 0:
-            temporary = self._folder / f".{NOT_FINITE}.tmp"
-            temporary.write_text(f"{step}\n")
-            os.replace(temporary, self._folder / NOT_FINITE)
+            write_whole(self._folder / NOT_FINITE, f"{step}\n".encode())
         return NotFiniteError(
             f"The loss or its gradient was not finite in step {step + 1}. The last good state, of step {step}, is "
             f"saved in {run.path}. Go on from it with --resume and a lower --optimizer.learning-rate, or start again "
@@ -124,17 +127,17 @@ class Checkpoints:
         """The step of the last or the best checkpoint; None where there is none yet."""
         return self._managers[which].latest_step() if which in self._managers else None
 
-    def check(self, which: str) -> None:
+    def check(self, which: Which) -> None:
         """Looks whether all of a checkpoint is as it was written.
 
         Raises:
             UserError: it is not, or there is none.
         """
         step, found = self._restore(which, {METADATA: ocp.args.JsonRestore()})
-        if reason := self._damage(which, step, found[METADATA]["items"]):
-            raise UserError(self._complaint(which, step, reason))
+        if reason := self._damage(self._find(which)[0], step, found[METADATA]["items"]):
+            raise UserError(self._complaint(self._find(which)[0], step, reason))
 
-    def metadata(self, which: str = "last") -> dict[str, Any]:
+    def metadata(self, which: Which = "last") -> dict[str, Any]:
         """The JSON metadata of a checkpoint, the names of its `items`, and the `shapes` of its model by path."""
         return self._restore(which, {METADATA: ocp.args.JsonRestore()})[1][METADATA]
 
@@ -154,11 +157,12 @@ class Checkpoints:
         )
 
     def model(
-        self, abstract: Mapping[str, Any], which: str = "best", *, averaged: Collection[str] = ()
+        self, abstract: Mapping[str, Any], which: Which = "best", *, averaged: Collection[str] = ()
     ) -> tuple[int, dict[str, jax.Array]]:
         """The step of a checkpoint and its model's arrays, by dotted path.
 
         Args:
+            which: `best`, `last`, or the step of one that was kept.
             averaged: the paths of the parameters to take from the moving average, which must have been kept.
             abstract: their shapes, types and, where they should lie elsewhere than on the first device, shardings.
         """
@@ -173,12 +177,24 @@ class Checkpoints:
         step, found = self._restore(which, arguments)
         return step, found["model"] | (found["ema"] if averaged else {})
 
-    def _restore(self, which: str, arguments: Mapping[str, Any]) -> tuple[int, Any]:
+    def _steps(self, which: str) -> list[int]:
+        return sorted(self._managers[which].all_steps()) if which in self._managers else []
+
+    def _find(self, wanted: Which) -> tuple[str, int | None]:
+        """The folder and the step of a checkpoint; None where there is none."""
+        if isinstance(wanted, str):
+            return wanted, self.step(wanted)
+        return next(((name, wanted) for name in ("last", "best") if wanted in self._steps(name)), ("last", None))
+
+    def _restore(self, wanted: Which, arguments: Mapping[str, Any]) -> tuple[int, Any]:
         """The step of a checkpoint and some of its items, all of the same one; nothing is read of a damaged one."""
         for attempt in range(ATTEMPTS):
-            step = self.step(which)
+            which, step = self._find(wanted)
             if step is None:
-                raise UserError(f"{self._run} holds no {which} checkpoint. {self._advice(which)}")
+                if isinstance(wanted, str):
+                    raise UserError(f"{self._run} holds no {which} checkpoint. {self._advice(which)}")
+                there = ", ".join(map(str, sorted({*self._steps("last"), *self._steps("best")}))) or "none"
+                raise UserError(f"{self._run} holds no checkpoint of step {wanted}; those that it holds: {there}.")
             reason = self._damage(which, step, {METADATA, *arguments})
             if reason is None:
                 try:
@@ -195,7 +211,7 @@ class Checkpoints:
                         raise
             if self._read_only:
                 self._managers[which] = self._manager(which)
-            if self.step(which) == step or attempt + 1 == ATTEMPTS:  # no run under way has replaced it meanwhile
+            if attempt + 1 == ATTEMPTS or self._find(wanted) == (which, step):  # no run under way has replaced it
                 raise UserError(self._complaint(which, step, reason))
         raise AssertionError("every attempt returns or raises")
 
@@ -234,8 +250,10 @@ class Checkpoints:
         step = self.step(other)
         if step is None and self.step(which) is None:
             return "Train first."
-        items = (METADATA, "model")
-        if step is None or any(damage(self._folder / other / str(step) / item) for item in items):
+        if older := [step for step in self._steps(which)[:-1] if self._is_whole(which, step)]:
+            damaged = self._folder / which / str(self.step(which))
+            return f"That of step {older[-1]} is whole, and the run's last one after `rm -r {damaged}`."
+        if step is None or not self._is_whole(other, step):
             return "No other one is whole; take the directory from a copy, or train again with another --workdir."
         found = (
             f"The {other} one, of step {step}, is whole: evaluate, predict and export take it with --checkpoint "
@@ -249,6 +267,10 @@ class Checkpoints:
             f"{found}, and another run starts from it with `--pretrained.source model.pth` after `python -m "
             f"jaxft.export --run {self._run} --checkpoint best --output model.pth`."
         )
+
+    def _is_whole(self, which: str, step: int) -> bool:
+        """Whether a model can be had from a checkpoint."""
+        return not any(damage(self._folder / which / str(step) / item) for item in (METADATA, "model"))
 
     def wait(self) -> None:
         """Returns when everything is on the disk."""
@@ -289,7 +311,7 @@ def last_checkpoint(run: RunDirectory) -> Saved | None:
     if not run.checkpoints.is_dir():
         return None
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        found = [which for which in ("last", "best") if checkpoints.step(which) is not None]
+        found: list[Which] = [which for which in ("last", "best") if checkpoints.step(which) is not None]
         if not found:
             return None
         for which in ("last", *found[1:]):

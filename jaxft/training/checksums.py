@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxft.places import in_bucket
+
 LIST = "checksums.txt"
 """Its first line is the checksum of the others, each of which is `CHECKSUM BYTES PATH` of a file."""
 CHUNK = 1 << 22  # bytes
@@ -22,8 +24,11 @@ def write_checksums(folder: Path) -> None:
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a folder that `write_checksums` has listed, such as `FOLDER/d/12ab is missing`; None where
-    every file is as it was then. Files that were added since do not matter.
+    every file is as it was then, and of a bucket, which keeps checksums itself. Files that were added since do not
+    matter.
     """
+    if in_bucket(folder):
+        return None
     try:
         return next(_damages(folder), None)
     except OSError as error:

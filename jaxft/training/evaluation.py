@@ -160,7 +160,7 @@ def spread(count: int, most: int) -> list[int]:
 def run_predictor(run: Trained, task: Task) -> tuple[Predictor, Arrays]:
     """What predicts with the model of a run, and its arrays."""
     data = run.config.data
-    layout = device_layout(data.batch_size)
+    layout = device_layout(data.batch_size, copies=True)
     predictor = Predictor(
         task,
         run.model,

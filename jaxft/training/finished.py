@@ -12,7 +12,7 @@ from jaxft.errors import UserError
 from jaxft.models import initialize_missing
 from jaxft.models.paths import filled, values
 from jaxft.run import RunDirectory
-from jaxft.training.checkpoint import Checkpoints
+from jaxft.training.checkpoint import Checkpoints, Which
 from jaxft.training.model import ModelSource, abstract_for
 
 
@@ -34,7 +34,7 @@ class Trained(Protocol):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A trained model and all that is needed to use it; `checkpoint` is which of its run's, `best` or `last`."""
+    """A trained model and all that is needed to use it; `checkpoint` is which of its run: `best`, `last` or `kept`."""
 
     directory: RunDirectory
     config: config.Config
@@ -49,17 +49,18 @@ class FinishedRun:
         return self.config.task.task(self.config.dtype).preprocessing()
 
 
-def open_run(path: Path, which: str | None = None, model: nnx.Module | None = None) -> FinishedRun:
+def open_run(path: Path, which: Which | None = None, model: nnx.Module | None = None) -> FinishedRun:
     """The best or the last model of a run directory, in evaluation mode; a run under way is not disturbed.
 
     Args:
-        which: `best` or `last`; by default the best where an evaluation has chosen one, and else the last.
+        which: `best`, `last`, or the step of one that was kept; by default the best where an evaluation has chosen one,
+            and else the last.
         model: of a run that was given a model of the user's own: one like it.
 
     Raises:
         UserError: the directory is no run, is damaged, or holds no checkpoint yet.
     """
-    directory = RunDirectory(path)
+    directory = RunDirectory.at(path)
     settings, classes = directory.check(), directory.classes()
     if model is None and "model" in directory.own():
         raise UserError(
@@ -69,10 +70,10 @@ def open_run(path: Path, which: str | None = None, model: nnx.Module | None = No
     source = ModelSource(settings, model)
     template = abstract_for(source, settings.task.task(settings.dtype), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
-        which = which or ("last" if checkpoints.step("best") is None else "best")
+        which = which if which is not None else ("last" if checkpoints.step("best") is None else "best")
         averaged = values(template, *(() if settings.ema.buffers else (nnx.Param,))) if settings.ema.decay else ()
         step, arrays = checkpoints.model(values(template), which, averaged=averaged)
     opened = filled(template, arrays)
     initialize_missing(opened, lambda: source.build(len(classes)))
     opened.eval()
-    return FinishedRun(directory, settings, classes, opened, step, which)
+    return FinishedRun(directory, settings, classes, opened, step, which if isinstance(which, str) else "kept")

@@ -1,8 +1,8 @@
 """The mesh of devices and who holds what: the one place that knows, one code path from one CPU core to a pod."""
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -13,6 +13,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxft.errors import UserError
+from jaxft.models.layers.per_image import COPIES, example_axes
 
 DATA, FSDP = "data", "fsdp"
 SMALLEST = 4096  # numbers of a leaf that is cut: a smaller one would cost as many messages and save nothing
@@ -25,6 +26,9 @@ class Layout:
 
     The examples of a batch lie over all of them. The devices of a group hold parameters, statistics and optimizer state
     together, each a part; where a group is one device, which holds a whole copy, there is no axis `fsdp`.
+
+    Along `copies`, where there is such an axis, devices have the same examples and do the same: a run whose batch the
+    devices that are left do not divide goes on so.
     """
 
     mesh: Mesh
@@ -37,7 +41,17 @@ class Layout:
     @property
     def examples(self) -> NamedSharding:
         """The examples of a batch, equally many on each device."""
-        return NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        return NamedSharding(self.mesh, PartitionSpec(example_axes(self.mesh.axis_names)))
+
+    @property
+    def parts(self) -> int:
+        """In how many equal parts the examples of a batch lie over the devices."""
+        return self.mesh.size // self.mesh.shape.get(COPIES, 1)
+
+    @property
+    def idle(self) -> int:
+        """How many devices do what others do, too."""
+        return self.mesh.size - self.parts
 
     def sharding(self, shape: Sequence[int]) -> NamedSharding:
         """Where a leaf of the training state lives: copied, or cut along its largest axis that can be cut evenly."""
@@ -86,7 +100,7 @@ class Layout:
     def batch(self, batch: Mapping[str, np.ndarray]) -> ArrayDict:
         """This process's examples of a batch, those of `positions`, as its part of arrays that lie on all devices."""
         own = len(next(iter(batch.values())))
-        size = own * self.mesh.size // len(self.mesh.local_devices)
+        size = own * self.parts // len(self.positions(self.parts))
         positions = self.positions(size)
 
         def part(array: np.ndarray, index: tuple[slice, ...] | None) -> np.ndarray:
@@ -141,7 +155,12 @@ _whole.defvjp(_whole_forward, _whole_backward)
 
 
 def device_layout(
-    batch_size: int, parts: int = 1, *, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+    batch_size: int,
+    parts: int = 1,
+    *,
+    fsdp: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+    copies: bool = False,
 ) -> Layout:
     """The layout of devices for batches of a size, in the order of their network.
 
@@ -149,6 +168,7 @@ def device_layout(
         parts: in how many parts a batch goes through the model.
         fsdp: devices that hold the state together; 0 for all.
         devices: all that there are by default; they may be those of an absent machine.
+        copies: where they do not divide the batch, as many of them do the same as it takes.
 
     Raises:
         UserError: devices or batch cannot be cut equally.
@@ -157,13 +177,20 @@ def device_layout(
     group = fsdp or len(devices)
     if len(devices) % group:
         raise UserError(f"fsdp is {fsdp}, but {len(devices)} device(s) cannot be cut into groups of {fsdp}.")
-    if batch_size % (len(devices) * parts):
+    groups = len(devices) // group
+    at_once = next(
+        (count for count in range(groups, 0, -1) if groups % count == 0 and batch_size % (count * group * parts) == 0),
+        0,
+    )
+    if not at_once or (at_once < groups and not copies):
         raise UserError(
             f"A batch of {batch_size} cannot be cut into {parts} equal part(s) for {len(devices)} device(s); "
             f"choose a multiple of {len(devices) * parts}."
         )
-    arranged = _in_network_order(devices, len(devices) // group, group)
-    return Layout(Mesh(arranged[:, 0], (DATA,)) if group == 1 else Mesh(arranged, (DATA, FSDP)))
+    arranged = _in_network_order(devices, groups, group).reshape(at_once, groups // at_once, group)
+    axes = {DATA: at_once, COPIES: groups // at_once, FSDP: group}
+    named = {axis: size for axis, size in axes.items() if axis == DATA or size > 1}
+    return Layout(Mesh(arranged.reshape(tuple(named.values())), tuple(named)))
 
 
 def _in_network_order(devices: Sequence[jax.Device], groups: int, group: int) -> np.ndarray:
@@ -194,6 +221,16 @@ def context_of(batch: Mapping[str, Any]) -> AbstractContextManager:
         if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
             return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
     return nullcontext()
+
+
+@contextmanager
+def outside_meshes() -> Iterator[None]:
+    """Within, no mesh of a caller (`jax.set_mesh`) has a say in where arrays lie."""
+    if jax.sharding.get_abstract_mesh().empty:
+        yield
+        return
+    with jax.set_mesh(Mesh(np.empty((), object), ())):
+        yield
 
 
 def abstract(tree: Any) -> Any:

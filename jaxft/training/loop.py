@@ -32,7 +32,7 @@ from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
-from jaxft.training.layout import abstract, first_says
+from jaxft.training.layout import abstract, first_says, outside_meshes
 from jaxft.training.resuming import removed_if_unfinished
 from jaxft.training.setup import Loss, Own, Setup
 from jaxft.training.stages import Stage
@@ -45,6 +45,7 @@ from jaxft.training.watchdog import watched
 DRAWN = 24  # validation examples in the picture of predictions
 
 
+@outside_meshes()
 def fit(
     config: Config,
     workdir: str | Path,
@@ -74,7 +75,7 @@ def fit(
         UserError: something outside the program is wrong; what the run directory holds stays whole.
     """
     own = Own(model, datasets, loss)
-    run, console = RunDirectory(Path(workdir)), console or make_console(quiet=jax.process_index() != 0)
+    run, console = RunDirectory.at(workdir), console or make_console(quiet=jax.process_index() != 0)
     began = time.perf_counter()
     with ExitStack() as entered, Screen(console) as screen, doing("starting"):
         start = begin(config, run, own, resume=resume, screen=screen)
@@ -87,7 +88,7 @@ def fit(
                 run.save_config(setup.written)
         multihost_utils.sync_global_devices("the run directory is there")
         check_shared(run.config_file)
-        with Checkpoints(run.checkpoints) as checkpoints:
+        with Checkpoints(run.checkpoints, keep=config.keep_checkpoints) as checkpoints:
             if state is None:
                 with doing("loading the last checkpoint"):
                     state = checkpoints.state(setup.abstract_state(stage))
@@ -144,7 +145,6 @@ class Loop:
         )
         self.metrics = LateMetrics(self.reporter)
         self.trace = Trace(setup.config.hardware.profile, self.run_directory.path / "profile")
-        self.key = key_data(setup.config.seed)
 
     def run(self, state: TrainState, stage: Stage) -> TrainState:
         """Trains from a state of a stage to the end of the last one, or until something asks to stop."""
@@ -197,7 +197,7 @@ class Loop:
             batch = next(batches)
             waited = time.perf_counter() - began
             self.trace.before(step + 1)
-            inputs = StepInputs(self.key, stage.numbers(step), ema_momentum(config.ema, step))
+            inputs = StepInputs(key_data(config.seed), stage.numbers(step), ema_momentum(config.ema, step))
             try:
                 state, metrics = compiled(state, setup.layout.batch(batch), inputs)
             except Interrupted:
@@ -237,14 +237,13 @@ class Loop:
 
     def call_back(self, stage: Stage, event: Event) -> None:
         """Tells the callbacks; where one raises, the state of a single process is saved first."""
-        ended = False
         try:
             asked = [callback(event) for callback in self.callbacks]
-            ended = True
-        finally:
-            if not ended and jax.process_count() == 1:  # several would have to save together
+        except BaseException:
+            if jax.process_count() == 1:  # several would have to save together
                 self.save(stage, event.state)
                 self.checkpoints.wait()
+            raise
         if True in asked:
             self.stop.ask()
 
@@ -265,6 +264,7 @@ class Loop:
         written first."""
         self.write(stage, state)
         with self.reporter.doing("saving"):
+            self.reporter.flush()
             self.checkpoints.save(state, {"phase": stage.index})
 
     def evaluate(self, stage: Stage, state: TrainState, step: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -124,16 +125,18 @@ def transformation(
             same structure whatever they are.
     """
 
+    kept = jnp.bfloat16 if optimizer.moments == "bfloat16" else None  # the parameters' own type
+
     def chain(label: str) -> optax.GradientTransformation:
         """PyTorch's SGD, Adam or AdamW: the place of the weight decay in the chain is what differs."""
         if label.startswith(FROZEN):
             return optax.set_to_zero()
         decay = optax.add_decayed_weights(numbers["weight_decay"][label])
         if optimizer.name == "sgd":
-            trace = optax.trace(numbers["momentum"], nesterov=optimizer.nesterov)
+            trace = optax.trace(numbers["momentum"], nesterov=optimizer.nesterov, accumulator_dtype=kept)
             parts = [decay, trace if optimizer.momentum else optax.identity()]
         else:
-            adam = optax.scale_by_adam(numbers["first"], numbers["second"], eps=numbers["eps"])
+            adam = optax.scale_by_adam(numbers["first"], numbers["second"], eps=numbers["eps"], mu_dtype=kept)
             parts = [decay, adam] if optimizer.name == "adam" else [adam, decay]
         return optax.chain(*parts, optax.scale_by_learning_rate(numbers["learning_rate"][label]))
 

@@ -12,17 +12,19 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxft.places import in_bucket
 from jaxft.training.checksums import write_checksums
 
 ARRAYS, METADATA = ("model", "ema", "optimizer"), "metadata"  # the items of a checkpoint, each a folder
 
 
 class _Arrays(ocp.StandardCheckpointHandler):
-    """Orbax' own, and a list of checksums in the folder before that appears under its name."""
+    """Orbax' own, and on a disk a list of checksums in the folder before that appears under its name."""
 
     def finalize(self, directory: Any) -> None:
         super().finalize(directory)
-        write_checksums(Path(directory))
+        if not in_bucket(directory):  # which keeps checksums itself
+            write_checksums(Path(directory))
 
 
 class _Json(ocp.JsonCheckpointHandler):
@@ -30,7 +32,8 @@ class _Json(ocp.JsonCheckpointHandler):
 
     def finalize(self, directory: Any) -> None:
         super().finalize(directory)
-        write_checksums(Path(directory))
+        if not in_bucket(directory):  # which keeps checksums itself
+            write_checksums(Path(directory))
 
 
 class Manager(ocp.CheckpointManager):

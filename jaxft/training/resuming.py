@@ -14,7 +14,16 @@ from jaxft.training.checkpoint import Saved
 
 # What has no part in the result, besides more epochs of a phase that has not ended, and a lower learning rate.
 MAY_CHANGE = (
-    *("data.root", "data.url", "data.sha1", "data.check", "data.workers", "log_every", "checkpoint_every"),
+    *(
+        "data.root",
+        "data.url",
+        "data.sha1",
+        "data.check",
+        "data.workers",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+    ),
     *("evaluate_every", "evaluate_unit", "evaluate_from", "best_metric"),
     *(f"hardware.{name}" for name in field_names(Hardware)),
     *(f"early_stopping.{name}" for name in field_names(EarlyStopping)),

@@ -165,6 +165,7 @@ class Setup:
             parts=parts,
             precision=precision,
             gathered=self.layout.gathered,
+            rematerialize=config.hardware.rematerialize,
         )
 
     def progress(self, step: int) -> str:
@@ -203,12 +204,13 @@ def set_up(
     *,
     datasets: tuple[Dataset, Dataset | None] | None = None,
     devices: Sequence[jax.Device] | None = None,
+    copies: bool = False,
 ) -> Setup:
     """Opens the data as far as their lists, and lays everything out for an abstract model.
 
     Args:
         datasets: the task's, where they are opened already.
-        devices: all that there are by default; they may be those of an absent machine.
+        devices, copies: as of `jaxft.training.layout.device_layout`.
 
     Raises:
         UserError: whatever can be known to be wrong by now.
@@ -216,7 +218,11 @@ def set_up(
     task, source = config.task.task(config.dtype), ModelSource(config, own.model)
     source.check()
     layout = device_layout(
-        config.data.batch_size, config.optimizer.accumulate, fsdp=config.hardware.fsdp, devices=devices
+        config.data.batch_size,
+        config.optimizer.accumulate,
+        fsdp=config.hardware.fsdp,
+        devices=devices,
+        copies=copies,
     )
     with doing("listing the data"):
         train, validation = own.datasets or datasets or task.datasets(config.data, config.seed)

@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxft.models.layers import Wide
 from jaxft.models.layers.onednn import Option, compiled, for_onednn
+from jaxft.models.layers.rematerialization import rematerializing
 from jaxft.models.paths import filled, values, walk
 from jaxft.precision import dtype_of, precise
 from jaxft.training.ema import averaged
@@ -67,6 +68,7 @@ def train_step(
     parts: int = 1,
     precision: str = "float32",
     gathered: Gathered = dict,
+    rematerialize: bool = False,
 ) -> Step:
     """A function (state, batch, inputs) -> (state, metrics of the batch), to be compiled.
 
@@ -79,13 +81,15 @@ def train_step(
         precision: see `jaxft.precision`; what is cast is said by `computing`, gradients come back in the parameters'
             own type, and are summed in it.
         gathered: see `jaxft.training.layout.Layout.gathered`.
+        rematerialize: see `jaxft.models.layers.rematerialization`.
     """
     trained = sorted(trained)
 
     def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
         model = computing(template, params | frozen | stats, dtype_of(precision), gathered)
         reseed(model, key)
-        value, metrics = loss_function(model, batch)
+        with rematerializing(rematerialize):
+            value, metrics = loss_function(model, batch)
         return value, (values(model, nnx.BatchStat), metrics)
 
     def gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:

@@ -1,9 +1,12 @@
 """A trace of some training steps by JAX's profiler."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxft.places import in_bucket
 
 
 class Trace:
@@ -16,11 +19,13 @@ class Trace:
 
     def __init__(self, steps: tuple[int, int] | None, folder: Path) -> None:
         self._steps, self._folder, self._begun = steps, folder, False
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None  # the profiler knows no buckets
 
     def before(self, step: int) -> None:
         """Called before each step."""
         if self._steps is not None and step == self._steps[0]:
-            jax.profiler.start_trace(str(self._folder))
+            self._scratch = tempfile.TemporaryDirectory() if in_bucket(self._folder) else None
+            jax.profiler.start_trace(str(self._folder) if self._scratch is None else self._scratch.name)
             self._begun = True
 
     def after(self, step: int, results: Any) -> None:
@@ -34,3 +39,13 @@ class Trace:
         if self._begun:
             self._begun = False
             jax.profiler.stop_trace()
+            if self._scratch is not None:
+                _copy(Path(self._scratch.name), self._folder)
+                self._scratch.cleanup()
+
+
+def _copy(folder: Path, there: Path) -> None:
+    """Copies all files of a folder into a bucket."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            (there / file.relative_to(folder).as_posix()).write_bytes(file.read_bytes())

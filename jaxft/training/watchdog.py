@@ -2,6 +2,7 @@
 
 import faulthandler
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,5 +53,7 @@ def _write_in_time(file: Path) -> None:
 
 
 def _write_stacks(file: Path) -> None:
-    with suppress(OSError), file.open("w") as stacks:
+    with suppress(OSError), tempfile.TemporaryFile("w+") as stacks:
         faulthandler.dump_traceback(stacks, all_threads=True)
+        stacks.seek(0)
+        file.write_text(stacks.read())

@@ -2,7 +2,9 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from jaxft.data import photo_check
 from jaxft.data.csv_targets import read_numbers
 from jaxft.data.folder import ImageFolder
 from jaxft.data.photo_check import stored_sizes
+from jaxft.data.sharing import Sharing, shared
 from jaxft.errors import UserError
 from jaxft.fields import Check
 from jaxft.tasks.classification.data import open_source as open_folder
@@ -69,7 +72,7 @@ def test_a_second_look_decodes_what_changed_alone(tmp_path: Path, decoded: list[
     os.utime(files[2], ns=(1, 1))
     assert stored_sizes(files, "full", "x")[:3] == [(48, 32), (9, 8), (48, 32)]
     assert sorted(decoded) == ["1.jpg", "2.jpg"]
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("*/*"))) == 1
 
 
 def test_what_cannot_be_used_is_looked_at_each_time(tmp_path: Path, decoded: list[str]) -> None:
@@ -89,7 +92,7 @@ def test_what_cannot_be_used_is_looked_at_each_time(tmp_path: Path, decoded: lis
 def test_a_damaged_cache_costs_a_second_look_and_no_more(tmp_path: Path, content: bytes, decoded: list[str]) -> None:
     files = photos(tmp_path / "a")
     stored_sizes(files, "full", "x")
-    (cache,) = (tmp_path / "cache" / "photos").iterdir()
+    (cache,) = (tmp_path / "cache" / "photos").glob("*/*.json")
     whole = json.loads(cache.read_text())
     cache.write_bytes(content)
     decoded.clear()
@@ -102,6 +105,46 @@ def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, cache: Path) -> 
     cache.parent.mkdir()
     cache.write_text("no folder")
     assert stored_sizes(photos(tmp_path / "a"), "full", "x") == [(48, 32)] * 4
+
+
+def test_processes_look_at_their_share_and_know_of_all(tmp_path: Path, decoded: list[str], cache: Path) -> None:
+    """Two processes, whose caches are one folder, then one process, then three."""
+    files = photos(tmp_path / "a", 7)
+    truncate(files[3])
+    expected = [(48, 32)] * 7
+
+    def look(count: int) -> list[list[photo_check.Stored]]:
+        given, met = [b""] * count, Barrier(count)
+
+        def process(index: int) -> list[photo_check.Stored]:
+            def exchange(own: bytes) -> list[bytes]:
+                given[index] = own
+                met.wait(60)
+                return given
+
+            with shared(Sharing(index, count, exchange)):
+                return stored_sizes(files, "full", "x")
+
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(process, range(count)))
+
+    first, second = look(2)
+    assert first == second
+    assert "3.jpg cannot be read" in str(first[3])
+    assert [size for index, size in enumerate(first) if index != 3] == expected[:6]
+    assert sorted(decoded) == [f"{number}.jpg" for number in range(7)]  # each once
+    assert len(list(cache.glob("*/*.json"))) == 2
+    for count in (1, 3):
+        decoded.clear()
+        assert look(count)[0] == first
+        assert decoded == ["3.jpg"]
+
+
+def test_splits_of_one_folder_are_kept_beside_each_other(tmp_path: Path, decoded: list[str]) -> None:
+    files = photos(tmp_path / "a")
+    for part in (files[:2], files[2:], files):
+        stored_sizes(part, "full", "x")
+    assert len(decoded) == 4
 
 
 def test_a_few_photos_are_not_worth_a_file(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,8 @@ def test_a_run_on_two_devices_and_its_resumption(config_file: Path, tmp_path: Pa
     assert "data.batch_size: 4 there, 6 here" in user_error(
         call(train.main, *flags, "--resume", "--data.batch-size", 3)
     )
+    other = call(train.main, *flags, "--resume", "--data.batch-size", 1)  # four devices had begun it, for all one knows
+    assert "The run goes on with batches of 4, as it began." in other.out
 
 
 def test_a_dry_run_on_four_devices(config_file: Path) -> None:

@@ -5,16 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from jaxft import export, load_run, train
 from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
+from jaxft.models.paths import values
 from jaxft.predict import main as predict_main
 from jaxft.training.checkpoint import Checkpoints
-from tests.small import Small, call, execute, interrupted, user_error
+from jaxft.training.orbax_items import arrays_in
+from tests.small import Small, call, execute, final, interrupted, user_error
 
 pytest_plugins = ("tests.runs",)
 
@@ -187,3 +191,27 @@ def test_a_run_harmed_at_random_is_refused_or_whole(small_run: Path, tmp_path: P
     assert result.code == 0, result
     assert result.err == ""
     assert "refused" in result.out
+
+
+def test_an_older_checkpoint_that_was_kept_is_the_way_back(config_file: Path, small_run: Path, tmp_path: Path) -> None:
+    run, last = tmp_path / "run", tmp_path / "run" / "checkpoints" / "last"
+    training = ("--config", config_file, "--workdir", run, "--keep-checkpoints", 2)
+    assert call(train.main, *training).code == 0
+    assert sorted(path.name for path in last.iterdir()) == ["3", "6"]
+    step, arrays = final(small_run)
+    assert step == 6
+    assert load_run(run, checkpoint=3).step == 3
+    mesh = jax.make_mesh((2,), ("mine",))
+    with jax.set_mesh(mesh):  # a mesh of the user's own changes nothing
+        kernel = values(load_run(run, checkpoint=6).model)["conv1.kernel"]
+    np.testing.assert_array_equal(np.asarray(kernel), arrays["conv1.kernel"])
+
+    flipped(largest(last / "6" / "model" / "ocdbt.process_0"))
+    message = user_error(call(train.main, *training, "--resume"))
+    assert f"That of step 3 is whole, and the run's last one after `rm -r {last / '6'}`" in message
+    shutil.rmtree(last / "6")
+    shutil.rmtree(run / "checkpoints" / "best")
+    with jax.set_mesh(mesh):
+        assert call(train.main, *training, "--resume").code == 0
+    for path, array in arrays_in(last / "6" / "model").items():
+        np.testing.assert_array_equal(array, arrays[path[2:-2]])

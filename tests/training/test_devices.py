@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.errors import UserError
+from jaxft.models.layers.per_image import COPIES
 from jaxft.training import layout as layouts
 from jaxft.training.layout import DATA, FSDP, Layout, abstract, device_layout, one_device
 from jaxft.training.state import TrainState
@@ -105,6 +106,21 @@ def test_a_batch_lies_on_all_devices() -> None:
 def test_a_batch_that_cannot_be_cut_is_refused(rows: int, parts: int, multiple: int) -> None:
     with pytest.raises(UserError, match=rf"batch of {rows} .* 2 device.* multiple of {multiple}\."):
         device_layout(rows, parts)
+
+
+def test_a_run_that_goes_on_takes_as_many_copies_as_it_must() -> None:
+    """Batches of 8 on 6 devices: two parts of the examples, three devices for each; groups of fsdp stay."""
+    chips = [Chip(number, slice_index=0, process_index=0, platform="cpu") for number in range(6)]
+    with pytest.raises(UserError, match=r"batch of 8 .* 6 device.* multiple of 6\."):
+        device_layout(8, devices=chips)  # type: ignore[arg-type]
+    layout = device_layout(8, devices=chips, copies=True)  # type: ignore[arg-type]
+    assert dict(layout.mesh.shape) == {DATA: 2, COPIES: 3}
+    assert (layout.parts, layout.idle) == (2, 4)
+    layout = device_layout(8, fsdp=2, devices=chips, copies=True)  # type: ignore[arg-type]
+    assert dict(layout.mesh.shape) == {DATA: 1, COPIES: 3, FSDP: 2}
+    assert layout.examples.spec == PartitionSpec((DATA, FSDP))
+    with pytest.raises(UserError, match="batch of 7"):
+        device_layout(7, fsdp=2, devices=chips, copies=True)  # type: ignore[arg-type]
 
 
 def test_devices_that_cannot_be_grouped_are_refused() -> None:

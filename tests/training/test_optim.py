@@ -291,6 +291,33 @@ def test_five_steps_equal_pytorch(name: str, decay: float, spared: bool, clip: f
             np.testing.assert_allclose(np.asarray(value), expected, rtol=1e-9, atol=1e-9, err_msg=path)
 
 
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adamw"])
+def test_first_moments_in_bfloat16_take_half_the_memory(name: str) -> None:
+    """They are rounded, and no more than that: the steps are those of float32 to 8 significant bits."""
+    ends = {}
+    for moments in ("float32", "bfloat16"):
+        settings = dataclasses.replace(OPTIMIZERS[name][0], learning_rate=1e-4, moments=moments)
+        config = Config(optimizer=settings, phases=(Phase(rules=RULES),))
+        (stage,) = lay_out(config, START, steps_per_epoch=5)
+        rng = np.random.default_rng(0)
+        params = {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in START.items()}
+        frozen = {path: params.pop(path) for path in list(params) if stage.groups.group(path).frozen}
+        state, begin = stage.chain(stage.numbers(0)).init(params), params
+        kinds = [str(leaf.dtype) for leaf in jax.tree.leaves(state) if leaf.ndim]
+        assert kinds.count("bfloat16") == (len(params) if moments == "bfloat16" else 0)
+        for step in range(5):
+            target = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32)
+            grads = jax.grad(lambda params, target, frozen=frozen: loss(params | frozen, target))(params, target)
+            updates, state = stage.chain(stage.numbers(step)).update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        assert [str(leaf.dtype) for leaf in jax.tree.leaves(state) if leaf.ndim] == kinds
+        assert all(value.dtype == jnp.float32 for value in params.values())
+        ends[moments] = {path: params[path] - begin[path] for path in params}
+    for path, moved in ends["float32"].items():
+        apart = float(jnp.abs(moved - ends["bfloat16"][path]).max())
+        assert 0 < apart < 2e-2 * float(jnp.abs(moved).max()), path
+
+
 def test_frozen_parts_get_zero_updates_and_no_state() -> None:
     settings = Optimizer(name="adam", learning_rate=0.1, weight_decay=0.1)
     groups = parameter_groups(START, settings, Phase(rules=RULES), steps_per_epoch=3)

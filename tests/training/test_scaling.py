@@ -21,6 +21,7 @@ PHASES = (
     "Phase(epochs=5, lr_scale=0.1, rules=(Rule(pattern='fc'), Rule(pattern='bn1', frozen=True), "
     "Rule(pattern='*', lr_scale=0.1))),"
 )
+SLOW = pytest.mark.slow
 AVERAGED = ("--ema.decay", 0.9)
 
 
@@ -75,6 +76,25 @@ def test_any_number_of_devices_and_processes(
 ) -> None:
     run = tmp_path / "run"
     trained(config, run, devices, fsdp, count)
+    assert_close_runs(run, alone)
+
+
+@pytest.mark.parametrize(
+    ("devices", "count", "fsdp"), [(6, 2, 1), pytest.param(3, 1, 1, marks=SLOW), pytest.param(12, 3, 2, marks=SLOW)]
+)
+def test_a_run_goes_on_where_the_devices_left_do_not_divide_its_batch(
+    alone: Path, config: Path, tmp_path: Path, devices: int, count: int, fsdp: int
+) -> None:
+    """Begun on four devices in two processes, broken off in the second phase; its batch is of 8."""
+    run = tmp_path / "run"
+    begin = ("--config", config, "--workdir", run, *AVERAGED, "--data.batch-size", 2, "--data.batch-per-device")
+    broken = processes(*begin, module="tests.failing", FAILS="0:11:error", SMALLEST="1", JAX_NUM_CPU_DEVICES="2")
+    assert [result.code for result in broken] == [2, 2], broken
+    again = (*begin, "--resume", "--hardware.fsdp", fsdp)
+    changes = {"SMALLEST": "1", "JAX_NUM_CPU_DEVICES": str(devices // count)}
+    results = [execute("tests.small", *again, **changes)] if count == 1 else processes(*again, count=count, **changes)
+    assert [result.code for result in results] == [0] * count, results
+    assert f"A batch of 8 is not cut for {devices} devices" in results[0].out
     assert_close_runs(run, alone)
 
 

@@ -13,6 +13,7 @@ from jax.nn.initializers import normal, zeros
 
 from jaxft.models.layers import Conv, DropPath, LayerNorm, Linear, Sequential, along_channels, gelu
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 convolution = partial(Conv, init=normal(0.02), bias_init=zeros)
 linear = partial(Linear, init=normal(0.02), bias_init=zeros)
@@ -87,7 +88,7 @@ class ConvNeXt(nnx.Module):
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps = {}
         for index, layer in enumerate(self.features_):
-            x = maps[f"features.{index}"] = layer(x)
+            x = maps[f"features.{index}"] = apply_block(layer, x)
         return maps
 
     def features(self, x: Array) -> Array:

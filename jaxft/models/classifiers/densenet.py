@@ -13,6 +13,7 @@ from jax.nn.initializers import variance_scaling, zeros
 
 from jaxft.models.layers import BatchNorm, Conv, Linear
 from jaxft.models.layers.pooling import average_pool, global_average_pool, max_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 BOTTLENECK = 4  # the channels between the two convolutions of a layer, in multiples of the growth
 
@@ -47,7 +48,7 @@ class DenseBlock(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         for index in range(self.depth):
-            x = jnp.concatenate([x, getattr(self, f"denselayer{index + 1}")(x)], -1)
+            x = jnp.concatenate([x, apply_block(getattr(self, f"denselayer{index + 1}"), x)], -1)
         return x
 
 

@@ -18,6 +18,7 @@ from jaxft.models.classifiers.efficientnet_lite import scaled
 from jaxft.models.classifiers.mobilenet_v2 import unit
 from jaxft.models.layers import BatchNorm, DropPath, Linear, Sequential, SqueezeExcitation, kaiming_normal_fan_out
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 Norm = Callable[[int], BatchNorm]
 
@@ -159,7 +160,7 @@ class EfficientNet(nnx.Module):
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps = {}
         for index, layer in enumerate(self.features_):
-            x = maps[f"features.{index}"] = layer(x)
+            x = maps[f"features.{index}"] = apply_block(layer, x)
         return maps
 
     def features(self, x: Array) -> Array:

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxft.models.layers import BatchNorm, Conv, DropPath, Linear, Sequential, relu6
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 # (repeats, kernel size, stride, expansion, channels out) of each group of blocks, before scaling.
 GROUPS = (
@@ -118,7 +119,7 @@ class EfficientNetLite(nnx.Module):
         x = relu6(self._bn0(self._conv_stem(x)))
         maps = {}
         for index, block in enumerate(self._blocks):
-            x = maps[f"_blocks.{index}"] = block(x)
+            x = maps[f"_blocks.{index}"] = apply_block(block, x)
         maps["_bn1"] = self._bn1(self._conv_head(x))
         return maps
 

@@ -11,6 +11,7 @@ from jax.nn.initializers import normal
 
 from jaxft.models.layers import BatchNorm, Conv, IntOrPair, Linear, LinearOverMap, Outputs, Sequential
 from jaxft.models.layers.pooling import adaptive_average_pool, global_average_pool, max_pool, max_pool_ceil
+from jaxft.models.layers.rematerialization import apply_block
 
 
 class ConvNorm(nnx.Module):
@@ -128,7 +129,7 @@ class GoogLeNet(nnx.Module):
         x = maps["maxpool1"] = max_pool_ceil(self.conv1(scaled_to_one(x) if self.transform_input else x), 3, 2)
         x = maps["maxpool2"] = max_pool_ceil(self.conv3(self.conv2(x)), 3, 2)
         for name, block in (("inception3a", self.inception3a), ("inception3b", self.inception3b)):
-            x = maps[name] = block(x)
+            x = maps[name] = apply_block(block, x)
         x = maps["maxpool3"] = max_pool_ceil(x, 3, 2)
         for name, block in (
             ("inception4a", self.inception4a),
@@ -137,10 +138,10 @@ class GoogLeNet(nnx.Module):
             ("inception4d", self.inception4d),
             ("inception4e", self.inception4e),
         ):
-            x = maps[name] = block(x)
+            x = maps[name] = apply_block(block, x)
         x = maps["maxpool4"] = max_pool_ceil(x, 2, 2)
         for name, block in (("inception5a", self.inception5a), ("inception5b", self.inception5b)):
-            x = maps[name] = block(x)
+            x = maps[name] = apply_block(block, x)
         return maps
 
     def features(self, x: Array) -> Array:

@@ -14,6 +14,7 @@ from jaxft.errors import UserError
 from jaxft.models.classifiers.googlenet import ConvNorm, scaled_to_one
 from jaxft.models.layers import Linear, Outputs
 from jaxft.models.layers.pooling import average_pool, global_average_pool, max_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 convolution = partial(ConvNorm, deviation=0.1)
 
@@ -180,7 +181,8 @@ class Inception3(nnx.Module):
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps: dict[str, Array] = {}
         for name in PARTS:
-            x = maps[name] = getattr(self, name)(scaled_to_one(x) if self.transform_input and not maps else x)
+            x = scaled_to_one(x) if self.transform_input and not maps else x
+            x = maps[name] = apply_block(getattr(self, name), x)
         return maps
 
     def features(self, x: Array) -> Array:

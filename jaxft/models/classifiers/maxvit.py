@@ -26,6 +26,7 @@ from jaxft.models.layers import (
 )
 from jaxft.models.layers.attention import attend, position_bias, relative_position_index, split_heads
 from jaxft.models.layers.pooling import average_pool, global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 EXPANSION = 4  # of the channels inside an MBConv and an MLP
 HEAD = 32  # channels of each head of attention
@@ -242,7 +243,7 @@ class MaxViT(nnx.Module):
         x = self.stem(x)
         maps = {"stem": x}
         for index, block in enumerate(self.blocks):
-            x = maps[f"blocks.{index}"] = block(x)
+            x = maps[f"blocks.{index}"] = apply_block(block, x)
         return maps
 
     def features(self, x: Array) -> Array:

@@ -16,6 +16,7 @@ from jax.nn.initializers import zeros
 from jaxft.models.classifiers.efficientnet_lite import scaled
 from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, kaiming_normal_fan_out
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 # (channels out, kernel size, stride, expansion, repeats) of each stack of blocks, before scaling.
 Stack = tuple[int, int, int, int, int]
@@ -112,7 +113,7 @@ class MNASNet(nnx.Module):
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps = {}
         for index, layer in enumerate(self.layers):
-            x = layer(x)
+            x = apply_block(layer, x)
             if isinstance(layer, Sequential):
                 maps[f"layers.{index}"] = x
         maps[f"layers.{len(self.layers) - 1}"] = x

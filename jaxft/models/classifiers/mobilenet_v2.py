@@ -12,6 +12,7 @@ from jax.nn.initializers import normal, zeros
 from jaxft.models.classifiers.efficientnet_lite import scaled
 from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, kaiming_normal_fan_out, relu6
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 # (expansion, channels out, repeats, stride) of each group of blocks, before scaling.
 Group = tuple[int, int, int, int]
@@ -114,7 +115,7 @@ class MobileNetV2(nnx.Module):
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps = {}
         for index, layer in enumerate(self.features_):
-            x = maps[f"features.{index}"] = layer(x)
+            x = maps[f"features.{index}"] = apply_block(layer, x)
         return maps
 
     def features(self, x: Array) -> Array:

@@ -23,6 +23,7 @@ from jaxft.models.layers import (
     kaiming_normal_fan_out,
 )
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 unit = partial(mobilenet_v2.unit, norm=partial(BatchNorm, eps=1e-3, momentum=0.01))
 
@@ -134,7 +135,7 @@ class MobileNetV3(nnx.Module):
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps = {}
         for index, layer in enumerate(self.features_):
-            x = maps[f"features.{index}"] = layer(x)
+            x = maps[f"features.{index}"] = apply_block(layer, x)
         return maps
 
     def features(self, x: Array) -> Array:

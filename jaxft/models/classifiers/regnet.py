@@ -16,6 +16,7 @@ from jax.nn.initializers import normal, zeros
 from jaxft.models.classifiers.mobilenet_v2 import unit
 from jaxft.models.layers import Linear, SqueezeExcitation, kaiming_normal_fan_out
 from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.rematerialization import apply_block
 
 STEM = 32
 
@@ -63,7 +64,7 @@ class Named(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         for name in self.order:
-            x = getattr(self, name)(x)
+            x = apply_block(getattr(self, name), x)
         return x
 
 

@@ -13,6 +13,7 @@ from jax.nn.initializers import he_uniform, normal, zeros
 
 from jaxft.models.layers import Conv, Sequential
 from jaxft.models.layers.pooling import global_average_pool, max_pool_ceil
+from jaxft.models.layers.rematerialization import apply_block
 
 convolution = partial(Conv, init=he_uniform(), bias_init=zeros)
 
@@ -70,7 +71,7 @@ class SqueezeNet(nnx.Module):
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps = {}
         for index, layer in enumerate(self.features_):
-            x = layer(x)
+            x = apply_block(layer, x)
             if layer is pool or index == len(self.features_) - 1:
                 maps[f"features.{index}"] = x
         return maps

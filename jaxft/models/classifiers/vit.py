@@ -15,6 +15,7 @@ from jax.nn.initializers import normal, xavier_uniform, zeros
 from jaxft.errors import UserError
 from jaxft.models.layers import Conv, LayerNorm, Linear
 from jaxft.models.layers.attention import MultiheadAttention, mlp
+from jaxft.models.layers.rematerialization import apply_block
 
 POSITIONS = "encoder.pos_embedding"
 
@@ -68,7 +69,7 @@ class Encoder(nnx.Module):
         x = self.dropout(x + self.pos_embedding[...].astype(x.dtype))
         tokens = {}
         for name in self.names:
-            x = tokens[f"layers.{name}"] = self.layers[name](x)
+            x = tokens[f"layers.{name}"] = apply_block(self.layers[name], x)
         tokens["ln"] = self.ln(x)
         return tokens
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 from flax import nnx
 from jax import Array
 
+from jaxft.models.layers.rematerialization import apply_block
+
 
 class Buffer(nnx.BatchStat):
     """A constant that PyTorch keeps in the state dict, such as a table of indices: neither trained nor tracked."""
@@ -35,5 +37,5 @@ class Sequential(nnx.List):
     def __call__(self, x: Array) -> Array:
         """Feeds `x` through every layer."""
         for layer in self:
-            x = layer(x)
+            x = apply_block(layer, x)
         return x

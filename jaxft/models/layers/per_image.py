@@ -1,13 +1,20 @@
 """Work that is done on each image by itself, or on some, and so on the device that has them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
 from jax.sharding import PartitionSpec
 
 Result = TypeVar("Result")
+COPIES = "copies"
+"""The axis of a mesh along which devices have the same images."""
+
+
+def example_axes(axes: Sequence[str]) -> tuple[str, ...]:
+    """Those of the axes of a mesh that the images lie over."""
+    return tuple(axis for axis in axes if axis != COPIES)
 
 
 def per_image(function: Callable[..., Result], *arrays: object) -> Result:
@@ -25,7 +32,8 @@ def per_image(function: Callable[..., Result], *arrays: object) -> Result:
         what the function returns: a tree of arrays with the images, or as many rows of each, along their first axis.
 
     The devices are those of the mesh in whose context this is traced (`jax.sharding.use_abstract_mesh`); the images lie
-    over all its axes. Where there is one device, or they have no equal parts of the images, this is a mere call.
+    over all its axes but `COPIES`. Where there is one device, or they have no equal parts of the images, this is a mere
+    call.
     """
     return _by_devices(function, arrays, sums=False)
 
@@ -41,7 +49,8 @@ def sum_over_images(function: Callable[..., Result], *arrays: object) -> Result:
 
 def _by_devices(function: Callable[..., Result], arrays: tuple[object, ...], *, sums: bool) -> Result:
     mesh = jax.sharding.get_abstract_mesh()
-    axes = mesh.auto_axes  # none without a mesh, and none inside of another call of this
+    manual = mesh.auto_axes  # none without a mesh, and none inside of another call of this
+    axes = example_axes(manual)
     images = len(jax.tree.leaves(arrays)[0])
     devices = math.prod(mesh.shape[axis] for axis in axes)
     if devices == 1 or images % devices:
@@ -55,6 +64,6 @@ def _by_devices(function: Callable[..., Result], arrays: tuple[object, ...], *, 
         summed if sums else function,
         in_specs=split,
         out_specs=whole if sums else split,
-        axis_names=set(axes),
+        axis_names=set(manual),
         check_vma=False,
     )(*arrays)
