@@ -1,10 +1,11 @@
 """What is known to be wrong with a run from paths alone, before JAX is imported: within a second, whatever the data."""
 
-from jaxft.config import Config, Pretrained
+from jaxft.config import Config, Data, Optimizer, Pretrained
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.fields import differences
-from jaxft.places import check_writable
+from jaxft.optimization import READERS
+from jaxft.places import check_writable, in_bucket
 from jaxft.run import RunDirectory
 
 
@@ -20,6 +21,8 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
         UserError: something is in the way, or missing.
     """
     if run is not None and resume and run.exists():
+        if in_bucket(run.path):
+            check_writable(run.path)
         own_data = own_data or "datasets" in run.own()
     else:
         if run is not None:
@@ -29,12 +32,17 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
             from converters.sources import check
 
             check(config.pretrained.source)
-        _check_used(config)
+        check_used(config)
     if not own_data:
         check_root(config.data)
+    for name in ("holdout", "folds", "subset", "balance") if own_data else ():
+        if (found := getattr(config.data, name)) != getattr(Data(), name):
+            raise UserError(
+                f"data.{name} is {found!r}, but the datasets are your own, which nothing cuts; leave data.{name} out."
+            )
 
 
-def _check_used(config: Config) -> None:
+def check_used(config: Config) -> None:
     """Raises a UserError where a field is given that nothing would read, by its name."""
     pretrained, optimizer = config.pretrained, config.optimizer
     if pretrained.source is None:
@@ -44,13 +52,17 @@ def _check_used(config: Config) -> None:
                     f"pretrained.{name} is {found!r}, but there is no checkpoint that it could speak of; name one by "
                     f"pretrained.source, or leave pretrained.{name} out."
                 )
-    if optimizer.name != "sgd":
-        for name in ("momentum", "nesterov"):
-            if found := getattr(optimizer, name):
-                raise UserError(
-                    f"optimizer.{name} is {found!r}, which is sgd's alone, but optimizer.name is {optimizer.name!r}; "
-                    f"set optimizer.{name} to {type(found)()}."
-                )
+    if config.model.init and pretrained.new_kernels != "default":
+        raise UserError(
+            "model.init and pretrained.new_kernels both say how what is new is drawn; leave one of them out."
+        )
+    for name, readers in READERS.items():
+        found, default = getattr(optimizer, name), getattr(Optimizer(), name)
+        if optimizer.name not in readers and found != default:
+            raise UserError(
+                f"optimizer.{name} is {found!r}, which is for {', '.join(readers)} alone, but optimizer.name is "
+                f"{optimizer.name!r}; set optimizer.{name} to {default!r}."
+            )
     for section, switch in (("ema", "decay"), ("early_stopping", "patience")):
         fields, nothing = getattr(config, section), getattr(Config(), section)
         if getattr(fields, switch) is None and (given := differences(fields, nothing)):
@@ -59,10 +71,10 @@ def _check_used(config: Config) -> None:
                 f"{section}.{name} is {found!r}, but {section}.{switch} is None, which turns it off; set "
                 f"{section}.{switch}, or leave {section}.{name} out."
             )
-    if optimizer.moments != "float32" and optimizer.name == "sgd" and not optimizer.momentum:
+    if optimizer.moments != "float32" and optimizer.name in READERS["momentum"] and not optimizer.momentum:
         raise UserError(
-            f"optimizer.moments is {optimizer.moments!r}, but sgd without momentum keeps none; set optimizer.momentum, "
-            "or leave optimizer.moments out."
+            f"optimizer.moments is {optimizer.moments!r}, but {optimizer.name} without momentum keeps none; set "
+            "optimizer.momentum, or leave optimizer.moments out."
         )
     if optimizer.nesterov and not optimizer.momentum:
         raise UserError("optimizer.nesterov is a form of momentum, but optimizer.momentum is 0; set that, too.")

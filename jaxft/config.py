@@ -18,6 +18,7 @@ from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Check, Option, differences, explain, field_names, replace
 from jaxft.hardware import Hardware
+from jaxft.initialization import Checkpoint, Drawn, Initialize
 from jaxft.optimization import EarlyStopping, Ema, Optimizer, Phase, Rule, Schedule
 from jaxft.parts import Part
 from jaxft.precision import Precision, dtype_of
@@ -32,6 +33,7 @@ __all__ = [
     "EarlyStopping",
     "Ema",
     "Images",
+    "Initialize",
     "Model",
     "Optimizer",
     "Phase",
@@ -56,6 +58,9 @@ class Model:
     """Outputs of the last layer; None takes the number of classes in the data, any other number must equal it."""
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
     """Further arguments of the model's builder, such as dropout."""
+    init: tuple[Initialize, ...] = ()
+    """MMEngine's initialisers, those of `jaxft.initialization`, for what no checkpoint fills; later ones win. One of
+    the type Pretrained becomes `pretrained.source`."""
     mmdet: Annotated[dict[str, Any] | None, tyro.conf.Suppress] = None
     """A detector as the `model` of an MMDetection configuration describes it, instead of a name."""
 
@@ -113,6 +118,15 @@ class Data:
     """The split to evaluate on; None trains without any evaluation, so that no model is the best."""
     holdout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Evaluate on this share of the training split instead of the validation split (to choose settings)."""
+    folds: int = pydantic.Field(default=0, ge=0)
+    """Cut the training split into so many parts, train on all but one and evaluate on that, for cross-validation; 0
+    does not."""
+    fold: int = pydantic.Field(default=0, ge=0)
+    """folds: the part to evaluate on, from 0."""
+    subset: float = pydantic.Field(default=1.0, gt=0, le=1)
+    """Train on this share of the examples, of every class in proportion; a smaller share is a part of a larger one."""
+    balance: Literal["none", "oversample"] = "none"
+    """oversample repeats the examples of rarer classes until every class has as many as the largest."""
     check: Check = "full"
     """What happens to every photo before the first step: full decodes it, unless it was found whole before (the cache
     keeps its size and time), headers reads its width and height alone, none opens nothing."""
@@ -124,6 +138,17 @@ class Data:
     """Let batch_size count the examples of one device in one part of `optimizer.accumulate`, as MMDetection does."""
     workers: int = pydantic.Field(default=0, ge=0)
     """Processes that decode photos; 0 decodes in threads of the main process."""
+
+    def __post_init__(self) -> None:
+        if self.folds == 1 or self.fold >= max(self.folds, 1):
+            raise ValueError(f"fold is {self.fold} of {self.folds} folds; there are at least 2, counted from 0")
+        if self.folds and self.holdout:
+            raise ValueError("folds and holdout both say what is held out; leave one of them at 0")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether a part of the training split is evaluated on, in the place of a validation split."""
+        return bool(self.holdout or self.folds)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -163,6 +188,19 @@ class Config:
     best_metric: str | None = None
     """The metric that chooses the best model, with a leading - where smaller is better; None for the task's own."""
 
+    def __post_init__(self) -> None:
+        checkpoints = [rule.how for rule in self.model.init if isinstance(rule.how, Checkpoint)]
+        if not checkpoints:
+            return
+        if len(checkpoints) > 1 or self.pretrained.source is not None:
+            raise ValueError("model.init and pretrained.source name more than one checkpoint; leave all but one out")
+        source, start = checkpoints[0].source, checkpoints[0].start
+        rename = self.pretrained.rename | ({start: ""} if start else {})
+        drawn = tuple(rule for rule in self.model.init if rule.how is not checkpoints[0])
+        # One place says where weights come from, before anybody reads it.
+        object.__setattr__(self, "pretrained", dataclasses.replace(self.pretrained, source=source, rename=rename))
+        object.__setattr__(self, "model", dataclasses.replace(self.model, init=drawn))
+
     @property
     def dtype(self) -> str:
         """The type of the model's arithmetic, float32 or bfloat16."""
@@ -201,7 +239,7 @@ def load(name: str | Path) -> Config:
 def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
     run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping, Hardware)
-    kinds = (*run, Images, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]))
+    kinds = (*run, Images, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]), Initialize, *get_args(Drawn))
     return {kind.__name__: field_names(kind) for kind in kinds}
 
 

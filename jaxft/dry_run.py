@@ -13,6 +13,7 @@ from rich.table import Table
 
 from jaxft.activity import doing
 from jaxft.config import Config
+from jaxft.initialization.drawing import draws
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import walk
 from jaxft.precision import described
@@ -39,6 +40,7 @@ class Leaf:
         rates: the learning rate at the steps that are shown; empty where nothing is trained.
         decay: the weight decay of what is trained.
         batch_norm: of BatchNorm: which statistics it uses, batch or running.
+        drawn: the kind of initialiser of `model.init` that draws it; empty where none does.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Leaf:
     rates: tuple[float, ...] = ()
     decay: float = 0.0
     batch_norm: str = ""
+    drawn: str = ""
 
     @property
     def is_parameter(self) -> bool:
@@ -57,10 +60,13 @@ class Leaf:
         return self.kind in ("trained", "frozen")
 
 
-def print_plan(config: Config, console: Console, *, full: bool = False, compiling: bool = False) -> None:
+def print_plan(
+    config: Config, console: Console, *, begun: Config | None = None, full: bool = False, compiling: bool = False
+) -> None:
     """Prints, for each phase of a configuration, a row a part of the model, and sizes.
 
     Args:
+        begun: the configuration of a run that is to go on.
         full: a row a parameter or statistic instead.
         compiling: compile the training steps, too, for which one photo of each shape is opened, and print seconds and
             bytes.
@@ -69,10 +75,10 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
         UserError: the run could not be started.
     """
     with Screen(console) as screen, doing("planning"):
-        config, remark = resolved(config, jax.device_count())
+        config, remark = resolved(config, jax.device_count(), begun)
         if remark:
             screen.say(remark)
-        setup = set_up(config)
+        setup = set_up(config, copies=begun is not None)
         ledger = setup.load_weights()
         screen.say(described(config.precision))
         for dataset in setup.datasets:
@@ -83,6 +89,8 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
             f"{setup.steps_per_epoch} steps an epoch, {setup.total_steps} in all, on {setup.layout.mesh.size} device(s)"
         )
         sources = {row.path: row.key for row in ledger.having("mapped")} if ledger else {}
+        for line in initialized(setup, sources):
+            screen.say(line)
         for stage in setup.stages:
             phase = config.phases[stage.index]
             steps = stage.last - stage.first
@@ -100,6 +108,17 @@ def print_plan(config: Config, console: Console, *, full: bool = False, compilin
                     screen.say(line)
 
 
+def initialized(setup: Setup, sources: Mapping[str, str]) -> Iterator[str]:
+    """How much each rule of `model.init` draws, a line each; `sources` as of `planned`."""
+    drawn = draws(setup.model, setup.config.model.init)
+    for index, rule in enumerate(setup.config.model.init):
+        paths = [path for path, draw in drawn.items() if draw.rule == index]
+        new = [path for path in paths if path not in sources]
+        kept = f", {len(paths) - len(new)} that the checkpoint fills stay" if len(new) < len(paths) else ""
+        named = f": {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}" if new else ""
+        yield f"model.init.{index} ({rule.how.type}) draws {len(new)} arrays{named}{kept}"
+
+
 def planned(setup: Setup, stage: Stage, sources: Mapping[str, str], shown: Sequence[int]) -> Iterator[Leaf]:
     """Every parameter and statistic of the model during a stage.
 
@@ -109,6 +128,7 @@ def planned(setup: Setup, stage: Stage, sources: Mapping[str, str], shown: Seque
     """
     model = nnx.clone(setup.model)
     set_modes(model, stage.groups, stage.batch_norm)
+    drawn = {path: draw.how.type for path, draw in draws(model, setup.config.model.init).items() if draw.how}
     for path, owner, _, variable in walk(model):
         mode = ("running" if owner.running_only else "batch") if isinstance(owner, BatchNorm) else ""
         size, place = variable.size, (path, sources.get(path, ""), tuple(variable.shape))
@@ -118,10 +138,11 @@ def planned(setup: Setup, stage: Stage, sources: Mapping[str, str], shown: Seque
             continue
         group = stage.groups.group(path)
         if group.frozen:
-            yield Leaf(*common, kind="frozen", batch_norm=mode)
+            yield Leaf(*common, kind="frozen", batch_norm=mode, drawn=drawn.get(path, ""))
         else:
             rates = tuple(float(stage.learning_rates[group.label][step]) for step in shown)
-            yield Leaf(*common, kind="trained", rates=rates, decay=group.weight_decay, batch_norm=mode)
+            how = drawn.get(path, "")
+            yield Leaf(*common, kind="trained", rates=rates, decay=group.weight_decay, batch_norm=mode, drawn=how)
 
 
 def parts(leaves: Sequence[Leaf], depth: int = 1) -> Iterator[tuple[str, list[Leaf]]]:
@@ -173,7 +194,7 @@ def full_table(leaves: Sequence[Leaf], shown: Sequence[int]) -> Table:
         mode = f", {leaf.batch_norm} statistics" if leaf.batch_norm and leaf.is_parameter else ""
         table.add_row(
             leaf.path,
-            leaf.source or "(new)",
+            leaf.source or (f"(new, {leaf.drawn})" if leaf.drawn else "(new)"),
             "x".join(map(str, leaf.shape)) or "scalar",
             *rates,
             f"{leaf.decay:.3g}" if leaf.kind == "trained" else "",

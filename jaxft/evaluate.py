@@ -20,6 +20,7 @@ from jaxft.cli import program, run_command, start
 from jaxft.config import Data, replace
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
+from jaxft.hardware import Hardware
 from jaxft.predict import check_folder, write
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
@@ -43,6 +44,8 @@ class Options:
     annotation file) and pictures."""
     json: bool = False
     """Print one JSON object on standard output, and all else on standard error."""
+    hang_after: float = Hardware().hang_after
+    """As of `hardware.hang_after`, from the first photo on."""
     distributed: bool = False
     """This is one of several processes that share the work; see `jaxft train --help`."""
 
@@ -72,8 +75,7 @@ def main() -> None:
     from jaxft.training.watchdog import watched
 
     first = jax.process_index() == 0
-    watching = watched(config.hardware.hang_after, directory.path, jax.process_index())
-    with watching, Screen(make_console(quiet=not first, stderr=options.json)) as screen, doing("opening the run"):
+    with Screen(make_console(quiet=not first, stderr=options.json)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.dtype)
         if options.split is None:
@@ -90,7 +92,8 @@ def main() -> None:
             dataset.check()
         predictor, arrays = run_predictor(run, task)
         keep = None if options.output is None or not first else partial(write, task, dataset, folder=options.output)
-        with closing(predictor), doing("evaluating") as counted:
+        watching = watched(options.hang_after, directory.path, jax.process_index())
+        with closing(predictor), watching, doing("evaluating") as counted:
             metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted, write=keep, undefined=True)
         said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
@@ -112,7 +115,7 @@ def main() -> None:
 
 def split_name(data: Data) -> str | None:
     """What a run evaluates on."""
-    return f"{data.train} (held out)" if data.holdout else data.validation
+    return f"{data.train} (held out)" if data.holds_out else data.validation
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,33 +32,52 @@ Node = TypeVar("Node")
 def replace(config: Node, changes: Mapping[str, Any]) -> Node:
     """A copy of a configuration with some fields changed: `replace(base, {"optimizer.momentum": 0.9})`.
 
-    Keys are dotted paths; elements of tuples go by their index (`phases.0.epochs`).
+    Keys are dotted paths; elements of tuples go by their index (`phases.0.epochs`). Neighbors in `changes` that belong
+    to one group of fields change at once, because they may be right only together.
 
     Raises:
         UserError: a field is unknown (the nearest name is given) or its value is of the wrong type.
     """
-    for path, value in changes.items():
-        config = _replace_one(config, path, path.split("."), value)
+    for group, paths in itertools.groupby(changes, lambda path: path.rpartition(".")[0]):
+        values = {path: changes[path] for path in paths}
+        config = _replace_within(config, group.split(".") if group else [], values)
     return config
 
 
-def _replace_one(node: Any, path: str, parts: list[str], value: Any) -> Any:
-    name, rest = parts[0], parts[1:]
+def _replace_within(node: Any, parts: list[str], values: Mapping[str, Any]) -> Any:
+    """A copy of `node` in which the group at `parts` has other values; these go by their whole paths."""
+    if not parts:
+        return _replace_here(node, {path.rpartition(".")[2]: (path, value) for path, value in values.items()})
+    path = next(iter(values))
+    inner = _replace_within(_child(node, path, parts[0]), parts[1:], values)
+    return _replace_here(node, {parts[0]: (path, inner)})
+
+
+def _replace_here(node: Any, values: Mapping[str, tuple[str, Any]]) -> Any:
+    """A copy of `node` with other elements or fields: name -> (whole path, value)."""
+    for name, (path, _) in values.items():
+        _child(node, path, name)
+    if isinstance(node, tuple):
+        items = {int(name): value for name, (_, value) in values.items()}
+        return tuple(items.get(index, item) for index, item in enumerate(node))
+    try:
+        return dataclasses.replace(node, **{name: value for name, (_, value) in values.items()})
+    except pydantic.ValidationError as error:
+        raise UserError(explain(error, {type(node).__name__: field_names(node)})) from error
+
+
+def _child(node: Any, path: str, name: str) -> Any:
+    """The element or field of `node` with a name; `path` is the whole one, for the error."""
     if isinstance(node, tuple):
         if not name.isdigit() or int(name) >= len(node):
             raise UserError(f"{path}: there are {len(node)} elements, numbered from 0; {name!r} is none of them.")
-        item = _replace_one(node[int(name)], path, rest, value) if rest else value
-        return (*node[: int(name)], item, *node[int(name) + 1 :])
+        return node[int(name)]
     if not dataclasses.is_dataclass(node):
         raise UserError(f"{path}: a plain value has no field {name!r}.")
     names = field_names(node)
     if name not in names:
         raise UserError(f"{path}: {type(node).__name__} has no field {name!r}; {_nearest(name, names)}.")
-    new = _replace_one(getattr(node, name), path, rest, value) if rest else value
-    try:
-        return dataclasses.replace(node, **{name: new})  # type: ignore[type-var]
-    except pydantic.ValidationError as error:
-        raise UserError(explain(error, {type(node).__name__: names})) from error
+    return getattr(node, name)
 
 
 def field_names(node: Any) -> list[str]:

@@ -82,31 +82,54 @@ class Phase:
 class Optimizer:
     """The optimizer, with PyTorch's meaning of every number."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    """adam couples the weight decay to the gradient, adamw does not; sgd couples it."""
+    name: Literal["sgd", "adam", "adamw", "radam", "rmsprop", "lamb", "lars", "lion"] = "sgd"
+    """PyTorch's of these names; LAMB (arXiv:1904.00962), LARS (1708.03888) and Lion (2302.06675) as Optax has them. The
+    weight decay is a part of the gradient in sgd, adam, radam, rmsprop and lars, and one of the step in the others."""
     learning_rate: float = pydantic.Field(default=0.01, gt=0)
     """The rate that phases, rules and schedules multiply."""
     base_batch_size: int | None = pydantic.Field(default=None, ge=1)
     """Examples a step that the learning rate is meant for; None for any."""
     momentum: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """sgd: momentum."""
+    """sgd, rmsprop, lars: momentum."""
     nesterov: bool = False
     """sgd: Nesterov's form of momentum."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """adam, adamw: decay of the two moments."""
+    """adam, adamw, radam, lamb: decay of the two moments. lion: share of the momentum in a step, and its decay; Lion's
+    own are 0.9 and 0.99."""
+    alpha: float = pydantic.Field(default=0.99, ge=0, lt=1)
+    """rmsprop: decay of the mean square."""
     eps: float = pydantic.Field(default=1e-8, gt=0)
-    """adam, adamw: added to the root of the second moment."""
+    """adam, adamw, radam, rmsprop, lamb: added to the root of the second moment."""
+    trust: float = pydantic.Field(default=0.001, gt=0)
+    """lars: the trust coefficient."""
     moments: Literal["float32", "bfloat16"] = "float32"
-    """sgd with momentum, adam, adamw: the type that the momentum, or the first moment, is kept in; bfloat16 takes half
-    the memory and rounds it to 8 significant bits. The second moment stays float32."""
+    """sgd, rmsprop and lars with momentum, adam, adamw, lamb, lion: the type that the momentum, or the first moment, is
+    kept in; bfloat16 takes half the memory and rounds it to 8 significant bits. The second moment stays float32."""
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
     """Weight decay of parameters that no rule changes it for."""
     decay_bias_and_norm: bool = True
     """Whether one-dimensional parameters (biases, normalisation) decay too, as in PyTorch."""
+    decay_positions: bool = True
+    """Whether position embeddings, tables of relative positions and class tokens decay, too."""
+    layer_decay: float = pydantic.Field(default=1.0, gt=0, le=1)
+    """Multiplies the rate once for each block between a parameter and the output (see `jaxft.models.depth`), so that
+    what lies near the input moves less; 1 for one rate. A detector's blocks are its backbone's."""
     clip_norm: pydantic.PositiveFloat | None = None
     """Scale the gradient of all trained parameters down to this global norm."""
     accumulate: int = pydantic.Field(default=1, ge=1)
     """Parts in which a batch goes through the model; the step is taken on their mean gradient."""
+
+
+READERS = {
+    "momentum": ("sgd", "rmsprop", "lars"),
+    "nesterov": ("sgd",),
+    "betas": ("adam", "adamw", "radam", "lamb", "lion"),
+    "alpha": ("rmsprop",),
+    "eps": ("adam", "adamw", "radam", "rmsprop", "lamb"),
+    "trust": ("lars",),
+    "moments": ("sgd", "rmsprop", "lars", "adam", "adamw", "lamb", "lion"),
+}
+"""The optimizers that read a field of `Optimizer`, where not all of them do."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

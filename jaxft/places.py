@@ -30,6 +30,10 @@ def place(name: str | Path) -> Path:
             f"{scheme}://{rest} is no place for a run directory: Orbax writes checkpoints to disks and to {BUCKET} "
             "alone. Mount it as a folder, or choose another one."
         )
+    if not rest.partition("/")[2].strip("/"):
+        raise UserError(
+            f"{BUCKET}{rest} is a whole bucket; name a folder in it, such as {BUCKET}{rest.strip('/')}/run."
+        )
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(f"{BUCKET}{rest} needs gcsfs, which is not installed; pip install 'jaxft[gcs]'.")
     logging.getLogger("gcsfs").setLevel(logging.ERROR)  # it warns of what does not matter
@@ -85,7 +89,10 @@ def check_writable(path: Path) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file so that nobody ever sees a part of it."""
     if in_bucket(path):
-        path.write_bytes(data)  # an object appears when all of it is there
+        try:
+            path.write_bytes(data)  # an object appears when all of it is there
+        except Exception as error:
+            raise UserError(f"{path} could not be written ({_first_line(error)}).") from error
         return
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(data)

@@ -16,6 +16,7 @@ import tyro
 from jaxft.activity import doing
 from jaxft.cli import program, run_command, start
 from jaxft.errors import UserError
+from jaxft.hardware import Hardware
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 
@@ -89,6 +90,8 @@ class Options:
     checkpoint: Literal["best", "last"] | int | None = None
     """Which model of the run; by default the best where an evaluation has chosen one, and else the last. A number is
     the step of one that `keep_checkpoints` has kept."""
+    hang_after: float = Hardware().hang_after
+    """As of `hardware.hang_after`, from the first photo on."""
     distributed: bool = False
     """This is one of several processes that share the work; see `jaxft train --help`."""
 
@@ -102,7 +105,7 @@ def main() -> None:
     if options.output is not None:
         check_folder(options.output)
     directory = RunDirectory.at(options.run)
-    hang_after = directory.check().hardware.hang_after
+    directory.check()
     start(distributed=options.distributed)
     import jax
 
@@ -113,15 +116,15 @@ def main() -> None:
     from jaxft.training.watchdog import watched
 
     first = jax.process_index() == 0
-    watching = watched(hang_after, directory.path, jax.process_index())
-    with watching, Screen(make_console(quiet=not first)) as screen, doing("opening the run"):
+    with Screen(make_console(quiet=not first)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = run.config.task.task(run.config.dtype)
         check_alike({"photos": fingerprint(list(map(str, files)))})
         dataset = task.photos(files, run.classes)
         predictor, arrays = run_predictor(run, task)
         predictions: dict[int, Any] = {}
-        with closing(predictor), doing("predicting") as counted:
+        watching = watched(options.hang_after, directory.path, jax.process_index())
+        with closing(predictor), watching, doing("predicting") as counted:
             for index, prediction in predictor(arrays, dataset):
                 predictions[index] = prediction
                 counted(len(predictions), len(files))

@@ -131,16 +131,30 @@ def first_alone() -> Iterator[None]:
         _wait_for_all()
 
 
+def say(topic: str, text: str) -> None:
+    """Tells the other processes something, in the place of what this one has told of the same topic before."""
+    _service().key_value_set(f"jaxft/{topic}/{jax.process_index()}", text, allow_overwrite=True)
+
+
+def said_last(topic: str) -> dict[int, str]:
+    """What each process has told last of a topic; those that have not told anything yet are missing."""
+    return {int(key.rpartition("/")[2]): text for key, text in _service().key_value_dir_get(f"jaxft/{topic}")}
+
+
 _waits = itertools.count()
 
 
 def _wait_for_all() -> None:
     """Returns when all processes are here, however long it takes: no devices wait, whose operations have a limit."""
     if jax.process_count() > 1:
-        from jax._src import distributed  # JAX has no public name for its coordination service
+        _service().wait_at_barrier(f"jaxft/{next(_waits)}", timeout_in_ms=DAY * 1000)
 
-        client: Any = distributed.global_state.client
-        client.wait_at_barrier(f"jaxft/{next(_waits)}", timeout_in_ms=DAY * 1000)
+
+def _service() -> Any:
+    """JAX's coordination service, which has no public name."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
 
 
 def check_alike(facts: Mapping[str, object]) -> None:

@@ -36,7 +36,8 @@ def main() -> int:
     if options.dry_run:
         from jaxft.dry_run import print_plan
 
-        print_plan(config, console, full=options.full, compiling=options.compile)
+        begun = run.config() if options.resume else None
+        print_plan(config, console, begun=begun, full=options.full, compiling=options.compile)
         return 0
     try:
         fitted = fit(config, workdir, resume=options.resume, console=console)

@@ -163,7 +163,9 @@ def test_evaluating_a_run(small_run: Path, photos: Path, which: str) -> None:
     tests = [line for line in lines(small_run) if line["split"] == "validation"]
     wanted = tests[-1] if which == "last" else max(tests, key=lambda line: line["accuracy"])
     metrics = jaxft.evaluate(small_run, checkpoint=which)
-    assert metrics == pytest.approx({name: wanted[name] for name in ("loss", "accuracy")}, rel=1e-5)
+    assert metrics == pytest.approx(
+        {name: wanted[name] for name in ("loss", "accuracy", "balanced_accuracy")}, rel=1e-5
+    )
     assert jaxft.evaluate(small_run, split="test", root=photos, checkpoint=which) == pytest.approx(metrics)
     with pytest.raises(UserError, match=r"the run was trained on \('blue', 'green', 'red'\)"):
         jaxft.evaluate(small_run, jaxft.ArrayDataset([{"image": np.zeros((32, 32, 3), np.uint8), "label": 0}], ["a"]))

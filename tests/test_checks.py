@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jaxft import train
-from jaxft.checks import check_places
+from jaxft.checks import check_places, check_used
 from jaxft.config import Config, Data, Optimizer, load, replace
 from jaxft.errors import UserError
 from jaxft.tasks.multilabel import Multilabel
@@ -21,6 +21,12 @@ from tests.small import ROOT, call
         ({"pretrained.transfer_head_rows": True}, "pretrained.transfer_head_rows is True"),
         ({"pretrained.new_kernels": "xavier_uniform"}, "pretrained.new_kernels is 'xavier_uniform'"),
         ({"optimizer.name": "adam", "optimizer.momentum": 0.9}, r"optimizer\.momentum is 0\.9, .* to 0\.0\."),
+        (
+            {"optimizer.betas": (0.5, 0.9)},
+            r"betas is \(0\.5, 0\.9\), which is for adam, adamw, radam, lamb, lion alone",
+        ),
+        ({"optimizer.name": "lion", "optimizer.eps": 1e-3}, r"optimizer\.eps is 0\.001, which is for adam"),
+        ({"optimizer.trust": 0.1}, r"optimizer\.trust is 0\.1, which is for lars alone"),
         ({"optimizer.name": "adamw", "optimizer.nesterov": True}, r"optimizer\.nesterov is True, .* to False\."),
         ({"optimizer.moments": "bfloat16"}, "optimizer.moments is 'bfloat16', but sgd without momentum keeps none"),
         ({"optimizer.nesterov": True}, "optimizer.nesterov is a form of momentum, but optimizer.momentum is 0"),
@@ -33,9 +39,15 @@ def test_what_nothing_reads_is_refused(changes: dict[str, Any], message: str) ->
         check_places(replace(config, changes), None, own_data=True)
 
 
+def test_nothing_cuts_datasets_of_ones_own() -> None:
+    for changes in ({"data.holdout": 0.2}, {"data.folds": 3}, {"data.subset": 0.5}, {"data.balance": "oversample"}):
+        with pytest.raises(UserError, match=r"but the datasets are your own, which nothing cuts"):
+            check_places(replace(Config(), changes), None, own_data=True)
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda file: file.stem)
 def test_shipped_configurations_say_nothing_in_vain(file: Any) -> None:
-    check_places(load(file), None, own_data=True)
+    check_used(load(file))
 
 
 @pytest.mark.parametrize("source", ["folder", "tfds", "digits"])

@@ -59,7 +59,9 @@ def test_evaluate_prints_json_alone(small_run: Path, tmp_path: Path) -> None:
     result = call(evaluate_main, *arguments)
     assert result.code == 0, result
     printed = json.loads(result.out)
-    assert printed["metrics"] == pytest.approx({name: wanted[name] for name in ("loss", "accuracy")}, rel=1e-5)
+    assert printed["metrics"] == pytest.approx(
+        {name: wanted[name] for name in ("loss", "accuracy", "balanced_accuracy")}, rel=1e-5
+    )
     assert {name: value for name, value in printed.items() if name != "metrics"} == {
         "run": str(small_run),
         "checkpoint": "last",

@@ -70,7 +70,10 @@ def test_a_configuration_inherits_by_import_and_replace() -> None:
         ("from jaxft.config import Data\nconfig = Data(batch_sise=1)", ["'batch_sise'", "did you mean 'batch_size'"]),
         ("from jaxft.config import Config\nconfig = Config(seed='x')", ["Config.seed", "'x'"]),
         ("from jaxft.config import Data\nconfig = Data(batch_size=0)", ["Data.batch_size", "found 0"]),
-        ("from jaxft.config import Optimizer\nconfig = Optimizer(name='lion')", ["Optimizer.name", "'lion'", "'sgd'"]),
+        (
+            "from jaxft.config import Optimizer\nconfig = Optimizer(name='adan')",
+            ["Optimizer.name", "'adan'", "'sgd'"],
+        ),
         (
             "from jaxft.config import Optimizer\nconfig = Optimizer(learning_rate=float('nan'))",
             ["learning_rate", "nan"],
@@ -140,6 +143,16 @@ def test_replace_refuses(path: str, value: object, message: str) -> None:
         replace(load(HOTDOG), {path: value})
 
 
+def test_replace_changes_what_belongs_together_at_once() -> None:
+    together = {"task.images.magnitude": 5, "task.images.policy": "randaugment", "phases.0.epochs": 7, "seed": 4}
+    changed = replace(load(HOTDOG), together)
+    assert changed == replace(load(HOTDOG), dict(reversed(together.items())))
+    assert (changed.task.images.magnitude, changed.phases[0].epochs, changed.seed) == (5, 7, 4)
+    assert differences(load(HOTDOG), changed).keys() == together.keys()
+    phases = (Phase(epochs=1), Phase(epochs=2))
+    assert replace(Config(), {"phases": phases, "phases.1.epochs": 3}).phases == (Phase(epochs=1), Phase(epochs=3))
+
+
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     arguments = (
         "--optimizer.learning-rate 0.005 --data.batch-size 64 --task.images.scale 0.5 1.0 --hardware.fsdp 2 --seed 9"
@@ -177,6 +190,7 @@ def test_help_lists_every_field() -> None:
     # Of a list that is empty there is nothing to change.
     hidden = {
         "model.mmdet",
+        "model.init",
         "task.kind",
         "data.splits",
         "phases.0.schedule.schedulers",

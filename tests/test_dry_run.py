@@ -15,7 +15,7 @@ from jaxft.models.paths import values
 from jaxft.reporting.written import written
 from jaxft.training.setup import set_up
 from jaxft.training.step import Compiled
-from tests.small import Result, call
+from tests.small import Result, call, user_error, write_config
 
 pytest_plugins = ("tests.runs",)
 
@@ -140,3 +140,17 @@ def test_what_is_compiled_is_the_program_of_the_run(config_file: Path, tmp_path:
         assert call(train.main, "--config", config_file, "--workdir", tmp_path / "run").code == 0
     assert len(texts) == 2
     assert texts[0] == texts[1]
+
+
+def test_rates_fall_towards_the_input_where_they_are_to(config_file: Path, photos: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "configs" / "resnet.py", photos, model="resnet18")
+    flags = ("--dry-run", "--optimizer.layer-decay", 0.5, "--phases.0.schedule.decay", "constant")
+    result = call(train.main, "--config", config, *flags, "--phases.0.schedule.warmup", 0)
+    assert result.code == 0, result
+    rows = [[cell.strip() for cell in line.split("│")] for line in result.out.splitlines() if "│ trained │" in line]
+    rates = {row[1]: float(row[5]) for row in rows}
+    assert rates["layer4.1"] == pytest.approx(0.05 / 2, rel=1e-2)
+    assert rates["layer1.0"] == pytest.approx(0.05 / 2**8, rel=1e-2)
+    assert rates["conv1"] == pytest.approx(0.05 / 2**9, rel=1e-2)
+    message = user_error(call(train.main, "--config", config_file, *flags))
+    assert message.startswith("optimizer.layer_decay is 0.5, but the Small has no blocks to count")

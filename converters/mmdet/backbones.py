@@ -36,7 +36,7 @@ def regnet(section: Section) -> Part:
 def hrnet(section: Section) -> Part:
     """HRNet by the four stages of its `extra`."""
     section.only(multiscale_output=True)
-    section.ignore("zero_init_residual", because=values.DRAWN)
+    section.ignore("zero_init_residual", because="MMDetection's HRNet takes it and never acts on it")
     extra = section.section("extra")
     made = partial(
         HRNet,
@@ -72,7 +72,7 @@ def backbone(parent: Section) -> Part:
     """The constructor of the backbone that `parent.backbone` describes."""
     section = parent.section("backbone")
     kind = section.type(["ResNet", "ResNetV1d", "ResNeXt", "RegNet", "HRNet"])
-    section.elsewhere("frozen_stages", "norm_eval", "init_cfg")  # `rules` and `training` read them
+    section.elsewhere("frozen_stages", "norm_eval", "init_cfg")  # `rules` and `initial` read them
     section.only(dcn=None, pretrained=None)
     section.ignore("with_cp", because=values.RECOMPUTED)
     section.ignore("stage_with_dcn", because="there are no deformable convolutions")

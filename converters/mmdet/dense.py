@@ -19,7 +19,7 @@ def rpn_head(parent: Section, train: Section, test: Section, divisor: int | None
     name = "rpn_head"
     section = parent.section(name)
     section.type(["RPNHead"])
-    section.ignore("init_cfg", because=values.DRAWN)
+    section.elsewhere("init_cfg")  # `initial` reads it
     section.only(num_classes=1)
     made = partial(
         RPNHead,
@@ -49,7 +49,7 @@ def dense_head(parent: Section, name: str, divisor: int | None) -> Part:
     """The constructor of `parent.bbox_head`, a dense head of that name; `divisor` as of `rpn_head`."""
     section, test = parent.section("bbox_head"), parent.section("test_cfg")
     kind = section.type([name])
-    section.ignore("init_cfg", because=values.DRAWN)
+    section.elsewhere("init_cfg")  # `initial` reads it
     section.only(conv_cfg=None)
     options: dict[str, Any] = {
         "num_classes": section.take("num_classes", whole),

@@ -6,7 +6,7 @@ is understood.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ from converters.mmdet import values
 from converters.mmdet.backbones import backbone
 from converters.mmdet.dense import dense_head, rpn_head
 from converters.mmdet.file import read
+from converters.mmdet.initial import Part as Initial
+from converters.mmdet.initial import planned, read_initial
 from converters.mmdet.necks import neck
 from converters.mmdet.roi import roi_head
 from converters.mmdet.section import ConfigError, Ignored, Part, Section, whole
 from jaxft.errors import UserError
+from jaxft.initialization.drawing import fill
 from jaxft.models.detectors.detector import SingleStage, TwoStage
+from jaxft.models.streams import initial_rngs
 
 SINGLE_STAGE = {"RetinaNet": "RetinaHead", "FCOS": "FCOSHead", "ATSS": "ATSSHead", "GFL": "GFLHead"}
 TWO_STAGE = ("FasterRCNN", "MaskRCNN", "CascadeRCNN")
@@ -54,7 +58,7 @@ def parse(
     """
     model = model_dict(config)
     section = Section(with_classes(model, num_classes), "model", ignored)
-    section.elsewhere("init_cfg")  # `training` reads it
+    section.elsewhere("init_cfg")  # `initial` reads it, here and below
     _check_levels(section)
     kind = section.type([*TWO_STAGE, *SINGLE_STAGE, "RPN"])
     divisor = _divisor(section)
@@ -70,7 +74,19 @@ def parse(
     else:
         parts["bbox_head"] = dense_head(section, SINGLE_STAGE[kind], divisor)
     section.done()
-    return partial(_assemble, TwoStage if kind in TWO_STAGE else SingleStage, parts)
+    initial = read_initial(with_classes(model, num_classes), section.ignored)
+    detector = partial(_assemble, TwoStage if kind in TWO_STAGE else SingleStage, parts, initial)
+    if any(part.rules for part in initial):
+        _check_initial(detector)
+    return detector
+
+
+def _check_initial(detector: Part) -> None:
+    """Refuses rules that do not fit the layers, which takes the model to know; most files have none."""
+    try:
+        nnx.eval_shape(lambda: detector(rngs=initial_rngs(0)))
+    except UserError as error:
+        raise ConfigError("init_cfg", "init_cfg does not fit the model", f"init_cfg: {error}") from error
 
 
 def _two_stage(parent: Section, kind: str, divisor: int | None) -> dict[str, Any]:
@@ -88,8 +104,13 @@ def _two_stage(parent: Section, kind: str, divisor: int | None) -> dict[str, Any
     return parts
 
 
-def _assemble(detector: type[nnx.Module], parts: Mapping[str, Any], *, rngs: nnx.Rngs) -> nnx.Module:
-    return detector(**{name: part(rngs=rngs) if callable(part) else part for name, part in parts.items()})
+def _assemble(
+    detector: type[nnx.Module], parts: Mapping[str, Any], initial: Sequence[Initial], *, rngs: nnx.Rngs
+) -> nnx.Module:
+    made = detector(**{name: part(rngs=rngs) if callable(part) else part for name, part in parts.items()})
+    if drawn := planned(made, initial):  # or else no key is taken
+        fill(made, drawn, rngs.params())
+    return made
 
 
 def model_dict(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def neck(parent: Section) -> Part | None:
         raise ConfigError(key, f"{key} of several parts", f"{key} has several parts; jaxft builds one FPN.")
     section = parent.section("neck")
     kind = section.type(["FPN", "HRFPN"])
-    section.ignore("init_cfg", because=values.DRAWN)
+    section.elsewhere("init_cfg")  # `initial` reads it
     section.ignore("with_cp", because=values.RECOMPUTED)
     if kind == "HRFPN":
         return hrfpn(section)

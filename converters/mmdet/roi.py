@@ -26,7 +26,7 @@ COUNTS = ("num_shared_convs", "num_shared_fcs", "num_cls_convs", "num_cls_fcs", 
 def roi_head(section: Section, train: Section, test: Section, *, cascade: bool) -> Part:
     """`StandardRoIHead` or `CascadeRoIHead`; `train` and `test` are the detector's `train_cfg` and `test_cfg`."""
     section.type(["CascadeRoIHead" if cascade else "StandardRoIHead"])
-    section.ignore("init_cfg", because=values.DRAWN)
+    section.elsewhere("init_cfg")  # `initial` reads it
     section.only(shared_head=None)
     stages = section.take("num_stages", whole) if cascade else 1
     options: dict[str, Any] = {"test_cfg": values.selection(test.section("rcnn"))}
@@ -62,7 +62,7 @@ def _cascade(
 
 def _bbox_head(section: Section) -> Part:
     kind = section.type(list(LAYERS))
-    section.ignore("init_cfg", because=values.DRAWN)
+    section.elsewhere("init_cfg")  # `initial` reads it
     section.only(
         with_avg_pool=False,
         with_cls=True,
@@ -98,7 +98,7 @@ def _bbox_head(section: Section) -> Part:
 
 def _mask_head(section: Section) -> Part:
     section.type(["FCNMaskHead"])
-    section.ignore("init_cfg", because=values.DRAWN)
+    section.elsewhere("init_cfg")  # `initial` reads it
     section.ignore("roi_feat_size", because="the mask head is convolutional, and takes the size that the regions have")
     section.only(predictor_cfg={"type": "Conv"})
     even = section.standardizes()

@@ -16,13 +16,13 @@ from converters.mmdet import data, pipeline
 from converters.mmdet.evaluation import read_evaluators
 from converters.mmdet.file import is_mmdet, read
 from converters.mmdet.hooks import read_hooks
+from converters.mmdet.initial import checkpoint
 from converters.mmdet.model import class_counts, model_dict, parse, with_classes
 from converters.mmdet.optimizer import read_wrapper
 from converters.mmdet.rules import read_rules
 from converters.mmdet.runner import close
 from converters.mmdet.schedule import Loop, evaluations, length, read_evaluation_loop, read_loop, read_schedule
 from converters.mmdet.section import ConfigError, Ignored, Section, flag, grouped, text, whole
-from converters.mmdet.values import DRAWN
 from jaxft.config import Config, Data, Detection, Model, Phase, Pretrained
 from jaxft.errors import UserError
 from jaxft.fields import explain
@@ -154,39 +154,20 @@ def _seed(top: Section) -> int:
 
 def _pretrained(top: Section, model: Mapping[str, Any]) -> Pretrained:
     """The whole model's checkpoint where there is one, or the backbone's; nothing where everything is drawn."""
-    whole_model, backbone = Section(model, "model", top.ignored), model.get("backbone") or {}
-    source, prefix = _checkpoint(Section(backbone, "model.backbone", top.ignored))
-    for found in (top.take("load_from", text, None), _checkpoint(whole_model)[0]):
-        if found:
-            return Pretrained(source=found)
-    if not source:
+    if source := top.take("load_from", text, None):
+        return Pretrained(source=source)
+    if found := checkpoint(Section(model, "model")):
+        return Pretrained(source=found.source, rename={found.start: ""} if found.start else {})
+    found = checkpoint(Section(model.get("backbone") or {}, "model.backbone"))
+    if found is None:
         return Pretrained()
     others = [name for name in ("neck", "rpn_head", "roi_head", "bbox_head") if model.get(name)]
     if model.get("type") == "RPN":
         others = ["bbox_head" if name == "rpn_head" else name for name in others]
     # A classifier's own head has no place here, nor a bias that Caffe's stem has beside its normalization.
-    beside = ["~head", "~neck"] if prefix else ["~backbone.fc", "~backbone.conv1.bias", "~backbone.head"]
-    rename = {prefix: "backbone."} if prefix else {"": "backbone."}
-    return Pretrained(source=source, skip=tuple(dict.fromkeys([*others, *beside])), rename=rename)
-
-
-def _checkpoint(part: Section) -> tuple[str, str]:
-    """The source and the prefix of `init_cfg`; empty where it draws values."""
-    found = part.values.get("init_cfg")
-    if not isinstance(found, Mapping) or str(found.get("type")).rpartition(".")[2] != "Pretrained":
-        part.ignore("init_cfg", because=DRAWN)
-        return "", ""
-    section = part.section("init_cfg")
-    section.type(["Pretrained"])
-    source, prefix = section.take("checkpoint", text), section.take("prefix", text, "")
-    section.ignore("map_location", because="it says where PyTorch puts what it reads")
-    section.done()
-    scheme, mark, name = source.partition("://")
-    if scheme == "torchvision" and mark:
-        # In MMEngine a bare name means torchvision's first weights.
-        model, _, weights = name.partition(".")
-        source = f"torchvision://{model}/{weights or 'IMAGENET1K_V1'}"
-    return source, prefix
+    beside = ["~head", "~neck"] if found.start else ["~backbone.fc", "~backbone.conv1.bias", "~backbone.head"]
+    rename = {found.start: "backbone."}
+    return Pretrained(source=found.source, skip=tuple(dict.fromkeys([*others, *beside])), rename=rename)
 
 
 def load_any(path: Path) -> Reading:

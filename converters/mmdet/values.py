@@ -37,7 +37,6 @@ DELTAS = {"type": "DeltaXYWHBBoxCoder"}
 SIGMOID = {"type": "CrossEntropyLoss", "use_sigmoid": True}
 FOCAL = {"type": "FocalLoss"}
 # Why entries of a model are passed over.
-DRAWN = "first values are drawn by jaxft's own rules"
 RECOMPUTED = "computing twice would only save memory"
 UNREAD = "it is of MMDetection 2, and MMDetection 3 does not read it"
 
@@ -279,7 +278,7 @@ def extractor(parent: Section, name: str) -> RoIExtractor:
     section = parent.section(name)
     section.type(["SingleRoIExtractor"])
     section.ignore("out_channels", because="a region has the channels of the maps it is cut from")
-    section.ignore("init_cfg", because=DRAWN)
+    section.ignore("init_cfg", because="it has no parameters")
     layer = section.section("roi_layer")
     layer.type(["RoIAlign"])
     layer.only(pool_mode="avg", use_torchvision=False)

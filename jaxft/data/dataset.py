@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jaxft.data.mixing import Mixing
 from jaxft.data.photo import ImageData
 from jaxft.data.source import Source
 from jaxft.errors import UserError
@@ -79,12 +80,14 @@ class ImageDataset:
 
     Attributes:
         describe: what a person should know of the source; a function of a module, since worker processes get it, too.
+        mixing: adds `"mix": float32 [6]` to a training example.
     """
 
     source: Source
     augment: Augmentation
     fixed: FixedTransform
     describe: Callable[[Source], str] = count_classes
+    mixing: Mixing | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -100,7 +103,8 @@ class ImageDataset:
     def training(self, index: int, rng: np.random.Generator) -> Arrays:
         example = self.source[index]
         with naming(example.name):
-            return {"image": self.augment(example.image, rng), "label": label_array(example.label)}
+            arrays: Arrays = {"image": self.augment(example.image, rng), "label": label_array(example.label)}
+            return arrays if self.mixing is None else arrays | {"mix": self.mixing.draw(rng)}
 
     def evaluation(self, index: int) -> Arrays:
         example = self.source[index]

@@ -65,7 +65,7 @@ def _check_splits(data: Data, option: str) -> bool:
     if data.source not in ("coco", "voc"):
         raise UserError(f"data.splits is for the data sources coco and voc; {data.source!r} is neither of them.")
     used = [data.train]
-    if data.validation is not None and not data.holdout:
+    if data.validation is not None and not data.holds_out:
         used.append(data.validation)
     if not data.splits.keys() >= set(used):
         return True

@@ -22,7 +22,7 @@ Stored = tuple[int, int] | str | None
 """Width and height of a photo as it is stored; or what is wrong with it; or None where nobody looked."""
 _Known = dict[str, tuple[int, int, int, int]]  # file below its folder -> bytes, modified (ns), width, height
 _WORTH_KEEPING = 100  # to decode fewer takes less than a second
-_KNOWN, _STORED = pydantic.TypeAdapter(_Known), pydantic.TypeAdapter(list[Stored])
+_KNOWN = pydantic.TypeAdapter(_Known)
 
 
 def stored_sizes(files: Sequence[Path], how: Check, what: str) -> list[Stored]:
@@ -38,7 +38,12 @@ def stored_sizes(files: Sequence[Path], how: Check, what: str) -> list[Stored]:
         return [None] * len(files)
     among = sharing()
     parts = among.exchange(json.dumps(_own_sizes(among.own(files), how, what)).encode())
-    return among.merged([_STORED.validate_json(part) for part in parts])
+    return among.merged([[_stored(size) for size in json.loads(part)] for part in parts])
+
+
+def _stored(size: list[int] | str | None) -> Stored:
+    """What JSON has made of it, back again."""
+    return (size[0], size[1]) if isinstance(size, list) else size
 
 
 def _own_sizes(files: Sequence[Path], how: Check, what: str) -> list[Stored]:
@@ -100,7 +105,7 @@ def _decoded(files: Sequence[Path], what: str) -> list[Stored]:
         if isinstance(size, tuple) and stamp is not None:
             known[keys[index]] = (*stamp, *size)
     if len(new) >= _WORTH_KEEPING:
-        _save(cache, {key: known[key] for key in keys if key in known})
+        _save(cache, {key: known[key] for key in keys if key in known and key.isprintable()})  # others are no JSON
     return sizes
 
 

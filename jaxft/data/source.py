@@ -1,5 +1,6 @@
 """What a source of labelled images is, and how to hold a part of one out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -63,6 +64,25 @@ class Subset:
         self.source.check()
 
 
+def class_counts(source: Source) -> np.ndarray:
+    """How many examples each class has, int `[classes]`; the labels of all are read.
+
+    Raises:
+        UserError: a class has none.
+    """
+    labels = np.array([source[index].label for index in range(len(source))])
+    counts = np.bincount(labels, minlength=len(source.classes))
+    if empty := [name for name, count in zip(source.classes, counts, strict=True) if not count]:
+        raise UserError(f"The class {empty[0]!r} has no training example, so that it cannot be balanced; add some.")
+    return counts
+
+
+def balanced_weights(source: Source) -> tuple[float, ...]:
+    """The mean number of examples of a class over the number of each."""
+    counts = class_counts(source)
+    return tuple((counts.mean() / counts).tolist())
+
+
 def split_holdout(source: Source, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """Split `source` in two, every class in proportion, so that settings can be chosen without the test images.
 
@@ -110,6 +130,70 @@ def random_part(count: int, fraction: float, seed: int) -> np.ndarray:
     size = min(max(round(fraction * count), 1), count - 1)
     chosen = np.zeros(count, bool)
     chosen[np.random.default_rng(seed).permutation(count)[:size]] = True
+    return chosen
+
+
+def split_fold(source: Source, folds: int, fold: int, seed: int, *, by_class: bool) -> tuple[Subset, Subset]:
+    """All but one part of `source`, and that part, of so many equal ones; all folds together are the whole source.
+
+    Args:
+        by_class: keep every class in proportion.
+
+    Raises:
+        UserError: a class, or the whole, has fewer examples than there are parts.
+    """
+    held_out, before = np.zeros(len(source), bool), 0
+    for name, members in _groups(source, by_class):
+        if len(members) < folds:
+            raise UserError(f"{name} has {len(members)} example(s), too few for {folds} folds; lower --data.folds.")
+        # What is left over of a class goes to the folds after those that got what was left of the one before.
+        held_out[members[random_fold(len(members), folds, (fold - before) % folds, seed)]] = True
+        before += len(members)
+    return _cut(source, held_out)
+
+
+def nested_subset(source: Source, share: float, seed: int, *, by_class: bool) -> Subset:
+    """A share of `source`, rounded up, in its order; a smaller share is a part of a larger one.
+
+    Args:
+        by_class: keep every class in proportion.
+    """
+    chosen = np.zeros(len(source), bool)
+    for _, members in _groups(source, by_class):
+        chosen[members[random_share(len(members), share, seed)]] = True
+    return Subset(source, np.flatnonzero(chosen).tolist())
+
+
+def oversampled(source: Source) -> Subset:
+    """`source`, and the examples of rarer classes once more, and again, until each class has as many as the largest.
+
+    Raises:
+        UserError: a class has none.
+    """
+    most = int(class_counts(source).max())
+    more = [np.resize(members, most)[len(members) :] for _, members in _groups(source, True)]
+    return Subset(source, np.concatenate([np.arange(len(source)), *more]).tolist())
+
+
+def _groups(source: Source, by_class: bool) -> list[tuple[str, np.ndarray]]:
+    """The examples of each class by what it is called; or all."""
+    if not by_class:
+        return [("The training split", np.arange(len(source)))]
+    labels = np.array([source[index].label for index in range(len(source))])
+    return [(f"Class {name!r}", np.flatnonzero(labels == label)) for label, name in enumerate(source.classes)]
+
+
+def random_fold(count: int, folds: int, fold: int, seed: int) -> np.ndarray:
+    """bool `[count]`: one of so many random parts, as equal as they can be, which together are everything."""
+    chosen = np.zeros(count, bool)
+    chosen[np.random.default_rng(seed).permutation(count)[fold::folds]] = True
+    return chosen
+
+
+def random_share(count: int, share: float, seed: int) -> np.ndarray:
+    """bool `[count]`: a random share, rounded up; a smaller share is a part of a larger one."""
+    chosen = np.zeros(count, bool)
+    chosen[np.random.default_rng(seed).permutation(count)[: math.ceil(share * count - 1e-9)]] = True
     return chosen
 
 

@@ -187,8 +187,8 @@ def set_up_for(
     names = tuple(f"class {number}" for number in range(classes or told or ASSUMED))
     task: Task = config.task.task(config.dtype)
     blank: Dataset = task.blank(config.data, names, config.data.batch_size)
-    evaluated = config.data.validation is not None or config.data.holdout
-    return set_up(config, datasets=(blank, blank if evaluated else None), devices=devices), remark
+    evaluated = config.data.validation is not None or config.data.holds_out
+    return set_up(config, task=task, datasets=(blank, blank if evaluated else None), devices=devices), remark
 
 
 def known_classes(config: Config) -> int | None:

@@ -29,6 +29,21 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], picture: Path, score: st
     _save(figure, picture)
 
 
+def rate_curve(points: Sequence[tuple[float, float, float]], found: float | None, picture: Path) -> None:
+    """Draws losses over learning rates, from (rate, loss, smoothed loss), and a line at a rate that was found."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    rates, losses, smooth = zip(*points, strict=True) if points else ((), (), ())
+    axes.plot(rates, losses, color="lightgray", label="loss")
+    axes.plot(rates, smooth, label="smoothed")
+    if found is not None:
+        axes.axvline(found, color="tab:red", linestyle="--", label=f"{found:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, picture)
+
+
 class Line(NamedTuple):
     """A line over an image, in one color."""
 

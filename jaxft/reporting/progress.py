@@ -11,10 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxft.activity import Counted, doing, sign_of_life
+from jaxft.processes import said_last, say
 from jaxft.reporting.lines import Lines
 from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
@@ -109,8 +108,8 @@ class Reporter:
 
     def speed(self) -> dict[str, float]:
         """The speed since the last call, the share of the time that training has waited for data, and the share of all
-        time since the start that went into steps. Of several processes, which all call it at once, the share of the one
-        that has waited longest, too, and which one it is."""
+        time since the start that went into steps. Of several processes the share of the one that has waited longest,
+        too, and which one it is, as far as they have said so by now: nobody waits for another."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         wait = self._waited / seconds
         found = {
@@ -119,8 +118,10 @@ class Reporter:
             "goodput": self.spent.shares()["steps"],
         }
         if jax.process_count() > 1:
-            waits = multihost_utils.process_allgather(np.array([wait])).ravel()
-            found |= {"data_wait_most": float(waits.max()), "data_wait_process": int(waits.argmax())}
+            say("data wait", str(wait))
+            waits = {index: float(text) for index, text in said_last("data wait").items()}
+            longest = max(waits, key=waits.__getitem__)
+            found |= {"data_wait_most": waits[longest], "data_wait_process": longest}
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
         return found
 

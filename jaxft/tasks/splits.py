@@ -6,26 +6,42 @@ from pathlib import Path
 from jaxft.config import Data
 from jaxft.data.csv_targets import TargetSource
 from jaxft.data.download import data_root
-from jaxft.data.source import Source
+from jaxft.data.source import Source, nested_subset, oversampled, split_at_random, split_fold, split_holdout
 from jaxft.errors import UserError
 
 OpenSplit = Callable[[str, tuple[str, ...]], Source]
 """From the name of a split, and the classes that it is to have where they are known, to its source."""
-HoldOut = Callable[[Source, float, int], tuple[Source, Source]]
-"""`split_holdout` or `split_at_random` of `jaxft.data.source`."""
 Reader = Callable[[Path, Path, tuple[str, ...], bool], TargetSource]
 """`read_numbers` or `read_labels` of `jaxft.data.csv_targets`."""
 
 
-def open_splits(data: Data, seed: int, open_split: OpenSplit, hold_out: HoldOut) -> tuple[Source, Source | None]:
+def open_splits(data: Data, seed: int, open_split: OpenSplit, *, by_class: bool) -> tuple[Source, Source | None]:
     """The sources to train on and to evaluate on, None where there is no evaluation.
 
+    Args:
+        by_class: every example has one class; what is cut keeps all in proportion.
+
     Raises:
-        UserError: data are missing, or of different classes in the two splits.
+        UserError: data are missing, of different classes in the two splits, or too few to be cut.
     """
+    train, validation = _open_both(data, seed, open_split, by_class)
+    if data.subset < 1:
+        train = nested_subset(train, data.subset, seed, by_class=by_class)
+    if data.balance == "oversample":
+        if not by_class:
+            raise UserError(
+                "data.balance repeats examples of rare classes, and the examples here have several; leave it out."
+            )
+        train = oversampled(train)
+    return train, validation
+
+
+def _open_both(data: Data, seed: int, open_split: OpenSplit, by_class: bool) -> tuple[Source, Source | None]:
     train = open_split(data.train, ())
+    if data.folds:
+        return split_fold(train, data.folds, data.fold, seed, by_class=by_class)
     if data.holdout:
-        return hold_out(train, data.holdout, seed)
+        return (split_holdout if by_class else split_at_random)(train, data.holdout, seed)
     if data.validation is None:
         return train, None
     validation = open_split(data.validation, train.classes)

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 
 from converters.ledger import MismatchError
 from jaxft.errors import NotFiniteError, UserError
-from jaxft.places import absolute, write_whole
+from jaxft.places import absolute, in_bucket, write_whole
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Metric
 from jaxft.training.checksums import damage
@@ -108,7 +108,9 @@ class Checkpoints:
                 # Both managers number their barriers among the processes alike; a save beside another's end once hung.
                 self.wait()
             manager.save(step, args=arguments)
-        except OSError as error:
+        except Exception as error:  # of buckets TensorStore and gcsfs raise what is not an OSError
+            if not (isinstance(error, OSError) or in_bucket(self._folder)):
+                raise
             raise UserError(
                 f"The checkpoint of step {step} could not be written ({error}); the one before it stays."
             ) from error
@@ -136,6 +138,12 @@ class Checkpoints:
         step, found = self._restore(which, {METADATA: ocp.args.JsonRestore()})
         if reason := self._damage(self._find(which)[0], step, found[METADATA]["items"]):
             raise UserError(self._complaint(self._find(which)[0], step, reason))
+
+    def discard_best(self) -> None:
+        """Removes the best checkpoint."""
+        step = self.step("best")
+        assert step is not None
+        self._managers["best"].delete(step)
 
     def metadata(self, which: Which = "last") -> dict[str, Any]:
         """The JSON metadata of a checkpoint, the names of its `items`, and the `shapes` of its model by path."""
@@ -242,17 +250,22 @@ class Checkpoints:
             raise MismatchError(f"{claim} ({len(odd)} reason{'s' * (len(odd) > 1)}).", odd)
 
     def _complaint(self, which: str, step: int, reason: str) -> str:
-        return f"The {which} checkpoint of {self._run}, of step {step}, is damaged: {reason}. {self._advice(which)}"
+        return (
+            f"The {which} checkpoint of {self._run}, of step {step}, is damaged: {reason}. {self._advice(which, step)}"
+        )
 
-    def _advice(self, which: str) -> str:
+    def _advice(self, which: str, damaged: int | None = None) -> str:
         """What else there is, where a checkpoint cannot be read, and what to type."""
         other = "best" if which == "last" else "last"
         step = self.step(other)
         if step is None and self.step(which) is None:
             return "Train first."
-        if older := [step for step in self._steps(which)[:-1] if self._is_whole(which, step)]:
-            damaged = self._folder / which / str(self.step(which))
-            return f"That of step {older[-1]} is whole, and the run's last one after `rm -r {damaged}`."
+        if whole := [step for step in self._steps(which) if step != damaged and self._is_whole(which, step)]:
+            if damaged != self.step(which):
+                return f"That of step {whole[-1]} is whole: --checkpoint {whole[-1]}."
+            remove = "gcloud storage rm -r" if in_bucket(self._folder) else "rm -r"
+            place = self._folder / which / str(damaged)
+            return f"That of step {whole[-1]} is whole, and the run's last one after `{remove} {place}`."
         if step is None or not self._is_whole(other, step):
             return "No other one is whole; take the directory from a copy, or train again with another --workdir."
         found = (
@@ -277,7 +290,9 @@ class Checkpoints:
         try:
             for manager in self._managers.values():
                 manager.wait_until_finished()
-        except OSError as error:
+        except Exception as error:
+            if not (isinstance(error, OSError) or in_bucket(self._folder)):
+                raise
             raise UserError(f"A checkpoint could not be written ({error}); the one before it stays.") from error
 
     def __enter__(self) -> Self:
@@ -291,8 +306,15 @@ class Checkpoints:
 
 
 def best_value(checkpoints: Checkpoints, metric: Metric) -> float | None:
-    """The metric of the best model; None where there is none, or where another metric or direction has chosen it."""
-    if checkpoints.step("best") is None:
+    """The metric of the best model; None where there is none, or where another metric or direction has chosen it.
+
+    A best model that is later than the last checkpoint is of what a run did that goes on from before; it is removed.
+    """
+    best, last = checkpoints.step("best"), checkpoints.step()
+    if best is None:
+        return None
+    if last is not None and best > last:
+        checkpoints.discard_best()
         return None
     found = checkpoints.metadata("best")
     return found["best"] if found["metric"] == list(metric) else None

@@ -33,7 +33,7 @@ def validation_dataset(task: Task, config: Config, classes: tuple[str, ...]) -> 
         UserError: the data cannot be used, or have other classes.
     """
     data = config.data
-    if data.holdout:
+    if data.holds_out:
         return task.datasets(data, config.seed)[1]
     return None if data.validation is None else task.dataset(data, data.validation, classes)
 

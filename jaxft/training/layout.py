@@ -182,6 +182,12 @@ def device_layout(
         (count for count in range(groups, 0, -1) if groups % count == 0 and batch_size % (count * group * parts) == 0),
         0,
     )
+    if not at_once and copies and group > 1:
+        fits = math.gcd(batch_size // parts, len(devices)) if batch_size % parts == 0 else 1
+        raise UserError(
+            f"A batch of {batch_size} in {parts} part(s) cannot be cut for groups of {group} of the {len(devices)} "
+            f"devices that are left; lower --hardware.fsdp to a divisor of {fits}."
+        )
     if not at_once or (at_once < groups and not copies):
         raise UserError(
             f"A batch of {batch_size} cannot be cut into {parts} equal part(s) for {len(devices)} device(s); "

@@ -13,6 +13,7 @@ from converters import Ledger, load_pretrained
 from converters.carry import carry_classes, check_names
 from jaxft import config
 from jaxft.errors import UserError
+from jaxft.initialization.drawing import draws, initialize
 from jaxft.models import HEAD, abstract_model, builder, check_options, class_layers, head_of, initial_values, made
 from jaxft.models.layers import Linear
 from jaxft.models.paths import values, walk
@@ -34,8 +35,13 @@ class ModelSource:
         """Looks whether there is such a model, before anything is known of the data.
 
         Raises:
-            UserError: its name is not known, or it has no such option.
+            UserError: its name is not known, it has no such option, or initialisers are for a model that has values.
         """
+        if self.own is not None and self.settings.model.init:
+            raise UserError(
+                "model.init draws what no checkpoint fills, but your own model comes with its values; leave model.init "
+                "out, and call jaxft.initialization.drawing.initialize on your model."
+            )
         if self.own is None and self.settings.model.mmdet is None:
             check_options(self.settings.model.name, self.settings.model.options)
 
@@ -43,13 +49,16 @@ class ModelSource:
         """The model with its first values, by a random key, or else by the configuration's seed."""
         if self.own is not None:
             return nnx.clone(self.own)
-        settings = self.settings
-        rngs = initial_rngs(settings.seed if key is None else key)
-        if settings.model.mmdet is not None:
+        settings = self.settings.model
+        key = jax.random.key(self.settings.seed) if key is None else key
+        if settings.mmdet is not None:
             from converters.mmdet import create_model
 
-            return create_model(settings.model.mmdet, num_classes=classes, rngs=rngs)
-        return builder(settings.model.name)(classes, rngs=rngs, **settings.model.options)
+            model = create_model(settings.mmdet, num_classes=classes, rngs=initial_rngs(key))
+        else:
+            model = builder(settings.name)(classes, rngs=initial_rngs(key), **settings.options)
+        initialize(model, settings.init, key)
+        return model
 
     def abstract(self, classes: int) -> nnx.Module:
         """The same as shapes and types alone; a user's own model keeps its values.
@@ -90,7 +99,8 @@ def abstract_for(source: ModelSource, task: Task, classes: tuple[str, ...]) -> n
     """The abstract model of a run on data of these classes.
 
     Raises:
-        UserError: there is no such model, it does not do what the task needs, or it is told another number of classes.
+        UserError: there is no such model, it does not do what the task needs, it is told another number of classes, or
+            an initialiser of the configuration does not fit it.
     """
     told = source.settings.model.num_classes
     if told not in (None, len(classes)):
@@ -99,6 +109,7 @@ def abstract_for(source: ModelSource, task: Task, classes: tuple[str, ...]) -> n
             "leave it out or correct it."
         )
     model = source.abstract(len(classes))
+    draws(model, source.settings.model.init)
     task.check_model(model, classes)
     return model
 

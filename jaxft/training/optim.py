@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,9 +13,12 @@ from jaxft import config
 from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import matches, modules
+from jaxft.optimization import READERS
 from jaxft.training.schedules import Rates, phase_steps, schedule
 
 FROZEN = "frozen"
+POSITIONS = ("class_token", "pos_embedding", "relative_position_bias_table")
+"""What parameters are called that say where something is."""
 Numbers = dict[str, Any]
 """What an optimizer multiplies with: `learning_rate` and `weight_decay` by the label of a group, `momentum`, ...; they
 are inputs of a compiled step, so that a changed number compiles nothing."""
@@ -54,9 +58,16 @@ class ParameterGroups:
 
 
 def parameter_groups(
-    shapes: Mapping[str, tuple[int, ...]], optimizer: config.Optimizer, phase: config.Phase, steps_per_epoch: int
+    shapes: Mapping[str, tuple[int, ...]],
+    optimizer: config.Optimizer,
+    phase: config.Phase,
+    steps_per_epoch: int,
+    depths: Mapping[str, int] = MappingProxyType({}),
 ) -> ParameterGroups:
     """Applies the rules of a phase to parameters given by dotted path and shape.
+
+    Args:
+        depths: of the parameters, where `layer_decay` makes a difference; see `jaxft.models.depth`.
 
     Raises:
         UserError: a rule matches nothing, a parameter is matched by no rule, or everything is frozen; all at once.
@@ -75,19 +86,21 @@ def parameter_groups(
         raise UserError("Every rule is frozen, so nothing would be trained; leave at least one part unfrozen.")
 
     steps = phase_steps(phase, steps_per_epoch)
-    labels, groups = {}, {}
+    labels, groups, last = {}, {}, max(depths.values(), default=0)
     for path, index in owners.items():
         assert index is not None
         rule = phase.rules[index]
-        spared = len(shapes[path]) < 2 and not optimizer.decay_bias_and_norm
+        spared = _is_spared(path, shapes[path], optimizer)
         label = f"{index}: {rule.pattern}" + (" (no decay)" if spared else "")
+        above = last - depths[path] if depths else 0
+        label += f" (depth {depths[path]})" if depths else ""
         if rule.frozen:
             label = FROZEN if rule.batch_norm == "inherit" else f"{FROZEN}, {rule.batch_norm} statistics"
         labels[path] = label
         if label in groups:
             continue
         moving = phase.schedule if rule.schedule.decay == "inherit" else rule.schedule
-        rate = optimizer.learning_rate * phase.lr_scale * rule.lr_scale
+        rate = optimizer.learning_rate * phase.lr_scale * rule.lr_scale * optimizer.layer_decay**above
         groups[label] = ParameterGroup(
             label=label,
             lr=schedule(moving, 0.0 if rule.frozen else rate, steps, steps_per_epoch, optimizer.accumulate),
@@ -98,6 +111,12 @@ def parameter_groups(
     return ParameterGroups(labels, groups)
 
 
+def _is_spared(path: str, shape: tuple[int, ...], optimizer: config.Optimizer) -> bool:
+    """Whether the optimizer's switches spare a parameter the weight decay."""
+    small = len(shape) < 2 and not optimizer.decay_bias_and_norm
+    return small or (path.rpartition(".")[2] in POSITIONS and not optimizer.decay_positions)
+
+
 def _first(rules: Sequence[config.Rule], path: str) -> int | None:
     return next((index for index, rule in enumerate(rules) if matches(rule.pattern, path)), None)
 
@@ -105,13 +124,43 @@ def _first(rules: Sequence[config.Rule], path: str) -> int | None:
 def optimizer_numbers(groups: ParameterGroups, optimizer: config.Optimizer) -> Numbers:
     """The numbers of an optimizer that are the same at every step: all but the learning rates."""
     numbers: Numbers = {"weight_decay": {group.label: group.weight_decay for group in groups.trained_groups}}
-    if optimizer.name == "sgd":
-        numbers["momentum"] = optimizer.momentum
-    else:
-        numbers |= {"first": optimizer.betas[0], "second": optimizer.betas[1], "eps": optimizer.eps}
+    first, second = optimizer.betas
+    read = {"momentum": optimizer.momentum, "alpha": optimizer.alpha, "trust": optimizer.trust, "eps": optimizer.eps}
+    numbers |= {name: value for name, value in read.items() if optimizer.name in READERS[name]}
+    if optimizer.name in READERS["betas"]:
+        numbers |= {"first": first, "second": second}
     if optimizer.clip_norm is not None:
         numbers["clip_norm"] = optimizer.clip_norm
     return numbers
+
+
+def steps(
+    optimizer: config.Optimizer, numbers: Numbers, decay: optax.GradientTransformation, rate: Any
+) -> list[optax.GradientTransformation]:
+    """What an optimizer does to a gradient, one after the other; the place of the weight decay is a part of it."""
+    kept = jnp.bfloat16 if optimizer.moments == "bfloat16" else None  # the parameters' own type
+    step = optax.scale_by_learning_rate(rate)
+    if optimizer.name in READERS["momentum"]:
+        trace = optax.trace(numbers["momentum"], nesterov=optimizer.nesterov, accumulator_dtype=kept)
+        momentum = trace if optimizer.momentum else optax.identity()
+        if optimizer.name == "lars":  # whose momentum sums up steps, and not gradients
+            return [decay, optax.scale_by_trust_ratio(trust_coefficient=numbers["trust"]), step, momentum]
+        if optimizer.name == "rmsprop":
+            mean = optax.scale_by_rms(numbers["alpha"], numbers["eps"], eps_in_sqrt=False)
+            return [decay, mean, momentum, step]
+        return [decay, momentum, step]
+    first, second = numbers["first"], numbers["second"]
+    if optimizer.name == "lion":
+        return [optax.scale_by_lion(first, second, mu_dtype=kept), decay, step]
+    eps = numbers["eps"]
+    if optimizer.name == "radam":
+        return [decay, optax.scale_by_radam(first, second, eps), step]
+    adam = optax.scale_by_adam(first, second, eps=eps, mu_dtype=kept)
+    return {
+        "adam": [decay, adam, step],
+        "adamw": [adam, decay, step],
+        "lamb": [adam, decay, optax.scale_by_trust_ratio(), step],
+    }[optimizer.name]
 
 
 def transformation(
@@ -125,20 +174,11 @@ def transformation(
             same structure whatever they are.
     """
 
-    kept = jnp.bfloat16 if optimizer.moments == "bfloat16" else None  # the parameters' own type
-
     def chain(label: str) -> optax.GradientTransformation:
-        """PyTorch's SGD, Adam or AdamW: the place of the weight decay in the chain is what differs."""
         if label.startswith(FROZEN):
             return optax.set_to_zero()
         decay = optax.add_decayed_weights(numbers["weight_decay"][label])
-        if optimizer.name == "sgd":
-            trace = optax.trace(numbers["momentum"], nesterov=optimizer.nesterov, accumulator_dtype=kept)
-            parts = [decay, trace if optimizer.momentum else optax.identity()]
-        else:
-            adam = optax.scale_by_adam(numbers["first"], numbers["second"], eps=numbers["eps"], mu_dtype=kept)
-            parts = [decay, adam] if optimizer.name == "adam" else [adam, decay]
-        return optax.chain(*parts, optax.scale_by_learning_rate(numbers["learning_rate"][label]))
+        return optax.chain(*steps(optimizer, numbers, decay, numbers["learning_rate"][label]))
 
     parts = optax.multi_transform(
         {label: chain(label) for label in sorted({*labels.values()})},

@@ -17,6 +17,7 @@ from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.epoch_order import steps_per_epoch
 from jaxft.errors import UserError
+from jaxft.models.depth import depths
 from jaxft.models.paths import values, walk
 from jaxft.run import Names
 from jaxft.tasks.task import Metric, Task
@@ -202,6 +203,7 @@ def set_up(
     config: Config,
     own: Own = NOTHING_OWN,
     *,
+    task: Task | None = None,
     datasets: tuple[Dataset, Dataset | None] | None = None,
     devices: Sequence[jax.Device] | None = None,
     copies: bool = False,
@@ -209,13 +211,13 @@ def set_up(
     """Opens the data as far as their lists, and lays everything out for an abstract model.
 
     Args:
-        datasets: the task's, where they are opened already.
+        task, datasets: the configured task and its datasets, where they are made already.
         devices, copies: as of `jaxft.training.layout.device_layout`.
 
     Raises:
         UserError: whatever can be known to be wrong by now.
     """
-    task, source = config.task.task(config.dtype), ModelSource(config, own.model)
+    task, source = task or config.task.task(config.dtype), ModelSource(config, own.model)
     source.check()
     layout = device_layout(
         config.data.batch_size,
@@ -238,7 +240,7 @@ def set_up(
     named = head_named(source)
     steps = steps_per_epoch(train.buckets, config.data.batch_size)
     shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
-    stages = lay_out(named, shapes, steps)
+    stages = lay_out(named, shapes, steps, _depths(named, task, model, train))
     if own.model is not None or own.datasets is not None:
         if validation is not None:
             _try_out(task, model, validation, config.precision)
@@ -246,6 +248,27 @@ def set_up(
             _try_loss(task, model, train, config.dtype)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
     return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)
+
+
+def _depths(config: Config, task: Task, model: nnx.Module, dataset: Dataset) -> dict[str, int]:
+    """How deep the parameters lie, where that makes a difference.
+
+    Raises:
+        UserError: it is to make one, but the model has no blocks.
+    """
+    if config.optimizer.layer_decay == 1:
+        return {}
+    evaluated = nnx.clone(model)
+    evaluated.eval()
+    padding = dataset.padding(int(dataset.buckets[0]))
+    batch = _Asked({name: jnp.asarray(array)[None] for name, array in padding.items()})
+    found = depths(evaluated, lambda model: task.predict(model, batch))
+    if len(set(found.values())) == 1:
+        raise UserError(
+            f"optimizer.layer_decay is {config.optimizer.layer_decay}, but the {type(model).__name__} has no blocks to "
+            "count; set it to 1, and give parts rates of their own by rules."
+        )
+    return found
 
 
 def _try_out(task: Task, model: nnx.Module, dataset: Dataset, precision: str) -> None:

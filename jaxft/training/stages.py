@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import optax
@@ -65,8 +66,14 @@ class Stage:
         return max(float(values[step - self.first]) for values in self.learning_rates.values())
 
 
-def lay_out(config: Config, shapes: Mapping[str, tuple[int, ...]], steps_per_epoch: int) -> list[Stage]:
-    """The stages of a run of a model whose parameters have these shapes, by dotted path.
+def lay_out(
+    config: Config,
+    shapes: Mapping[str, tuple[int, ...]],
+    steps_per_epoch: int,
+    depths: Mapping[str, int] = MappingProxyType({}),
+) -> list[Stage]:
+    """The stages of a run of a model whose parameters have these shapes, by dotted path; `depths` as of
+    `parameter_groups`.
 
     Raises:
         UserError: the rules of a phase do not fit the model, or its length or its schedule contradicts itself.
@@ -79,7 +86,7 @@ def lay_out(config: Config, shapes: Mapping[str, tuple[int, ...]], steps_per_epo
                 f"phases.{index}.epochs is {phase.epochs} and phases.{index}.steps {phase.steps}, but a phase has one "
                 f"length; set steps to None, or epochs to {Phase().epochs}, its default, which then says nothing."
             )
-        groups = parameter_groups(shapes, config.optimizer, phase, steps_per_epoch)
+        groups = parameter_groups(shapes, config.optimizer, phase, steps_per_epoch, depths)
         since = {path: since.get(path, index) for path in groups.trained}
         last = first + phase_steps(phase, steps_per_epoch)
         split = _split_by_beginning(groups, since)

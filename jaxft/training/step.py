@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 from jax import Array
 
+from jaxft.errors import UserError
 from jaxft.models.layers import Wide
 from jaxft.models.layers.onednn import Option, compiled, for_onednn
 from jaxft.models.layers.rematerialization import rematerializing
@@ -88,8 +89,13 @@ def train_step(
     def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
         model = computing(template, params | frozen | stats, dtype_of(precision), gathered)
         reseed(model, key)
-        with rematerializing(rematerialize):
+        with rematerializing(rematerialize) as blocks:
             value, metrics = loss_function(model, batch)
+        if rematerialize and not blocks:
+            raise UserError(
+                f"hardware.rematerialize keeps the inputs of blocks alone, but the {type(template).__name__} has none "
+                "that it knows; leave it out."
+            )
         return value, (values(model, nnx.BatchStat), metrics)
 
     def gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:

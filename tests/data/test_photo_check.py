@@ -140,6 +140,17 @@ def test_processes_look_at_their_share_and_know_of_all(tmp_path: Path, decoded: 
         assert decoded == ["3.jpg"]
 
 
+def test_names_that_are_no_text_are_said_all_the_same(tmp_path: Path, decoded: list[str]) -> None:
+    odd = [
+        file.rename(os.fsdecode(os.fsencode(file.with_suffix("")) + b"\xe9.jpg")) for file in photos(tmp_path / "a", 2)
+    ]
+    truncate(odd[1])
+    for _ in range(2):
+        found = stored_sizes(odd, "full", "x")
+        assert found[0] == (48, 32)
+        assert "cannot be read" in str(found[1])
+
+
 def test_splits_of_one_folder_are_kept_beside_each_other(tmp_path: Path, decoded: list[str]) -> None:
     files = photos(tmp_path / "a")
     for part in (files[:2], files[2:], files):

@@ -14,6 +14,7 @@ from jaxft.tasks.regression import Regression
 from tests.small import ROOT, environment
 
 IMAGES = Images(crop=16, resize=16)
+AUGMENTED = Images(crop=16, resize=16, policy="randaugment", color_jitter=(0.4, 0.4, 0.4, 0.1), blur=0.5, erasing=0.5)
 HEAVY = ("jax", "flax", "torch", "matplotlib", "sklearn")
 PROGRAM = f"""
 import pickle, sys
@@ -27,7 +28,7 @@ print([name for name in {HEAVY} if name in sys.modules], example["image"].sum(),
 
 @pytest.mark.parametrize(
     ("fields", "source"),
-    [(Classification(images=IMAGES), "digits"), (Regression(images=IMAGES), "shapes"), (Multilabel(), "shapes")],
+    [(Classification(images=AUGMENTED), "digits"), (Regression(images=IMAGES), "shapes"), (Multilabel(), "shapes")],
     ids=["classification", "regression", "multilabel"],
 )
 def test_a_dataset_works_in_a_process_without_jax(fields: TaskFields, source: str) -> None:

@@ -210,8 +210,15 @@ def test_an_older_checkpoint_that_was_kept_is_the_way_back(config_file: Path, sm
     message = user_error(call(train.main, *training, "--resume"))
     assert f"That of step 3 is whole, and the run's last one after `rm -r {last / '6'}`" in message
     shutil.rmtree(last / "6")
-    shutil.rmtree(run / "checkpoints" / "best")
+    best = run / "checkpoints" / "best"
+    (chosen,) = best.iterdir()
+    chosen.rename(best / "6")  # as if it had been chosen where the run does not go on
     with jax.set_mesh(mesh):
         assert call(train.main, *training, "--resume").code == 0
+    assert final(run, "best")[0] == 6
+    assert (best / "6").stat().st_mtime > (last / "3").stat().st_mtime
+    flipped(largest(last / "3" / "model" / "ocdbt.process_0"))
+    message = user_error(call(evaluate_main, "--run", run, "--checkpoint", 3))
+    assert message.rstrip().endswith("That of step 6 is whole: --checkpoint 6.")
     for path, array in arrays_in(last / "6" / "model").items():
         np.testing.assert_array_equal(array, arrays[path[2:-2]])

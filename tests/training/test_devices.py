@@ -6,14 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxft.config import Config, Optimizer, Phase
 from jaxft.errors import UserError
+from jaxft.models import abstract_model
 from jaxft.models.layers.per_image import COPIES
+from jaxft.models.paths import values
 from jaxft.training import layout as layouts
 from jaxft.training.layout import DATA, FSDP, Layout, abstract, device_layout, one_device
-from jaxft.training.state import TrainState
+from jaxft.training.stages import lay_out
+from jaxft.training.state import TrainState, abstract_state
 from jaxft.training.step import Compiled, RecompilationError, StepInputs, key_data
 from tests.training.test_step import ROWS, assert_close, batch, prepared, small, step_function
 
@@ -127,6 +132,20 @@ def test_devices_that_cannot_be_grouped_are_refused() -> None:
     with pytest.raises(UserError, match=r"fsdp is 3, but 2 device\(s\) cannot be cut into groups of 3\."):
         device_layout(6, fsdp=3)
     assert dict(device_layout(6, fsdp=0).mesh.shape) == {DATA: 1, FSDP: 2}
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_b_16"])
+def test_eight_devices_hold_an_eighth_each(name: str) -> None:
+    """Parameters, statistics and Adam's moments; what is too small to be cut is less than a fifth of that."""
+    layout = device_layout(8, fsdp=8, devices=[Chip(number, 0, 0, "cpu") for number in range(8)])  # type: ignore[arg-type]
+    model = abstract_model(name)
+    params, stats = values(model, nnx.Param), values(model, nnx.BatchStat)
+    config = Config(optimizer=Optimizer(name="adamw"), phases=(Phase(),))
+    (stage,) = lay_out(config, {path: tuple(value.shape) for path, value in params.items()}, 10)
+    state = abstract_state(stage, params, stats, ema=True)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert whole > 3.9 * 4 * sum(leaf.size for leaf in params.values())
+    assert layout.bytes_per_device(state) <= 1.2 * whole / 8
 
 
 def test_what_is_small_is_copied() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -213,12 +214,20 @@ def test_parts_that_contradict_each_other_are_refused(settings: Schedule, messag
 # Optimizers
 
 SGD, ADAM, ADAMW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
+RADAM, RMSPROP = torch.optim.RAdam, torch.optim.RMSprop
 OPTIMIZERS: dict[str, tuple[Optimizer, Any, dict[str, Any]]] = {
     "sgd": (Optimizer(name="sgd"), SGD, {}),
     "momentum": (Optimizer(name="sgd", momentum=0.9), SGD, {"momentum": 0.9}),
     "nesterov": (Optimizer(name="sgd", momentum=0.8, nesterov=True), SGD, {"momentum": 0.8, "nesterov": True}),
     "adam": (Optimizer(name="adam", betas=(0.8, 0.95), eps=1e-6), ADAM, {"betas": (0.8, 0.95), "eps": 1e-6}),
     "adamw": (Optimizer(name="adamw", betas=(0.8, 0.95), eps=1e-6), ADAMW, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "radam": (Optimizer(name="radam", betas=(0.8, 0.95), eps=1e-6), RADAM, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "rmsprop": (Optimizer(name="rmsprop", alpha=0.9, eps=1e-6), RMSPROP, {"alpha": 0.9, "eps": 1e-6}),
+    "rmsprop, momentum": (
+        Optimizer(name="rmsprop", alpha=0.9, eps=1e-6, momentum=0.8),
+        RMSPROP,
+        {"alpha": 0.9, "eps": 1e-6, "momentum": 0.8},
+    ),
 }
 RULES = (
     Rule(pattern="head", lr_scale=10.0, weight_decay_scale=0.5),
@@ -289,6 +298,51 @@ def test_five_steps_equal_pytorch(name: str, decay: float, spared: bool, clip: f
             expected = theirs[path].detach().numpy()
             assert np.abs(expected - begin[path]).max() > 1e-4, path
             np.testing.assert_allclose(np.asarray(value), expected, rtol=1e-9, atol=1e-9, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        (Optimizer(name="lamb", eps=1e-6), partial(optax.lamb, eps=1e-6)),
+        (Optimizer(name="lars", momentum=0.9, trust=0.01), partial(optax.lars, momentum=0.9, trust_coefficient=0.01)),
+        (Optimizer(name="lion", betas=(0.9, 0.99)), optax.lion),
+    ],
+)
+def test_others_are_optax_own(settings: Optimizer, theirs: Any) -> None:
+    """On all parameters at one rate with one weight decay."""
+    settings = dataclasses.replace(settings, learning_rate=0.02, weight_decay=0.1)
+    (stage,) = lay_out(Config(optimizer=settings, phases=(Phase(epochs=1),)), START, 5)
+    other = theirs(0.02, weight_decay=0.1)
+    rng = np.random.default_rng(0)
+    params = {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in START.items()}
+    ends = [params, params]
+    states = [stage.chain(stage.numbers(0)).init(params), other.init(params)]
+    for step in range(5):
+        grads = {path: jnp.asarray(rng.normal(size=shape), jnp.float32) for path, shape in START.items()}
+        for index, optimizer in enumerate((stage.chain(stage.numbers(step)), other)):
+            updates, states[index] = optimizer.update(grads, states[index], ends[index])
+            ends[index] = optax.apply_updates(ends[index], updates)
+    for path, value in ends[0].items():
+        assert float(jnp.abs(value - params[path]).max()) > 1e-4
+        np.testing.assert_allclose(value, ends[1][path], rtol=1e-6, atol=1e-7, err_msg=path)
+
+
+def test_rates_fall_towards_the_input() -> None:
+    depths = {path: {"body": 1, "still": 2, "head": 3}[path.partition(".")[0]] for path in START}
+    settings = Optimizer(learning_rate=0.1, layer_decay=0.5)
+    groups = parameter_groups(START, settings, Phase(rules=RULES), 3, depths)
+    rates = {path: float(groups.group(path).lr(0)) for path in START if path in groups.trained}
+    expected = {"head.kernel": 1.0, "head.bias": 1.0, "body.kernel": 0.1 / 4, "body.bias": 0.1 / 4}
+    assert rates == pytest.approx(expected)
+    assert groups.labels["still.kernel"] == "frozen"
+
+
+def test_position_tables_are_spared_by_a_switch_of_their_own() -> None:
+    shapes = {"class_token": (1, 1, 4), "encoder.pos_embedding": (1, 5, 4), "attn.relative_position_bias_table": (9, 2)}
+    shapes |= {"fc.kernel": (4, 2), "fc.bias": (2,)}
+    settings = Optimizer(weight_decay=0.1, decay_positions=False)
+    groups = parameter_groups(shapes, settings, Phase(), 3)
+    assert {path for path in shapes if groups.group(path).weight_decay} == {"fc.kernel", "fc.bias"}
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adamw"])

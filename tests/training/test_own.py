@@ -158,7 +158,7 @@ def test_a_finished_run_is_opened_with_a_model_like_it(calm: Fitted) -> None:
     assert run.preprocessing == calm.preprocessing
     assert run.preprocessing.size == 8
     assert all(np.array_equal(value, values(calm.model)[path]) for path, value in values(run.model).items())
-    wanted = {name: lines(calm.path)[-1][name] for name in ("loss", "accuracy")}
+    wanted = {name: lines(calm.path)[-1][name] for name in ("loss", "accuracy", "balanced_accuracy")}
     for metrics in (jaxft.evaluate(run, VALIDATION), jaxft.evaluate(calm)):
         assert metrics == pytest.approx(wanted, rel=1e-5)
     with pytest.raises(UserError, match="was trained on datasets of your own; name one to evaluate on"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.small import Result, execute, final, lines, write_config
+from tests.small import Result, execute, final, lines, start, write_config
 from tests.training.test_kills import newest
 from tests.training.test_processes import begun, ended, processes
 from tests.training.test_resume import wait_for
@@ -107,16 +107,23 @@ def killed(running: Sequence, victims: Sequence[int], number: signal.Signals, mo
 
 
 def disturbed(config: Path, run: Path, kills: int, rng: random.Random, counts: Sequence[int]) -> None:
-    """Two processes that are killed again and again, on one device each or on two, then finished."""
+    """Two processes that are killed again and again, on one device each or on two, then finished; beside a reader now
+    and then."""
     arguments = ("--config", config, "--workdir", run, *AVERAGED, "--checkpoint-every", 1, "--resume")
     for _ in range(kills):
         known, devices = newest(run), str(rng.choice(counts))
         slow = {"module": "tests.failing", "FAILS": "0:0:slow", "JAX_NUM_CPU_DEVICES": devices}
         running = begun(*arguments, **slow)  # type: ignore[arg-type]
         wait_for(lambda known=known, running=running: newest(run) > known or running[0].poll() is not None)
+        reader = start("tests.small", "--run", run, COMMAND="evaluate") if rng.random() < 0.3 else None
         victims = rng.choice([[0], [1], [0, 1]])
         number = rng.choice([signal.SIGKILL, signal.SIGTERM])
         results = killed(running, victims, number, rng.uniform(0, 0.5))
+        if reader is not None:
+            with reader:
+                out, err = reader.communicate(timeout=300)
+            assert reader.returncode == 0 or "checkpoint" in err, (out, err)
+            assert "Traceback" not in err, err
         codes = [result.code for result in results]
         assert 2 not in codes, results
         assert 1 not in codes, results

@@ -181,6 +181,8 @@ class Layer(nnx.Module):
 class Block(nnx.Module):
     """Layers at one size of the map."""
 
+    ROW = True  # of blocks, in the sense of other families, and none itself
+
     def __init__(self, layers: list[Layer]) -> None:
         self.layers = Sequential(layers)
 

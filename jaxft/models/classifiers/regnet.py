@@ -57,6 +57,8 @@ def multiple(width: int, group: int) -> int:
 class Named(nnx.Module):
     """Layers applied in order at paths of their own, as a `torch.nn.Sequential` of an `OrderedDict`."""
 
+    ROW = True  # of blocks, and none itself
+
     def __init__(self, layers: Mapping[str, Callable[[Array], Array]]) -> None:
         self.order = tuple(layers)
         for name, layer in layers.items():

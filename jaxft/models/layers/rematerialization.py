@@ -8,17 +8,19 @@ from typing import Any
 from flax import nnx
 from jax import Array
 
-_wanted: ContextVar[bool] = ContextVar("rematerializing", default=False)
+_applied: ContextVar[list[str] | None] = ContextVar("rematerializing", default=None)
 
 
 @contextmanager
-def rematerializing(wanted: bool) -> Iterator[None]:
-    """Within, what is traced keeps the inputs of its blocks alone, if that is wanted."""
-    token = _wanted.set(wanted)
+def rematerializing(wanted: bool) -> Iterator[list[str]]:
+    """Within, what is traced keeps the inputs of its blocks alone, if that is wanted; gives the kinds of the blocks
+    that it has met so far."""
+    applied = list[str]()
+    token = _applied.set(applied if wanted else None)
     try:
-        yield
+        yield applied
     finally:
-        _wanted.reset(token)
+        _applied.reset(token)
 
 
 def apply_block(block: Callable[[Array], Array], x: Array) -> Array:
@@ -27,8 +29,10 @@ def apply_block(block: Callable[[Array], Array], x: Array) -> Array:
     A block is a module made of modules, such as a residual block; what lies within it is a part of it, and single
     layers and functions are merely called.
     """
-    if not _wanted.get() or not _is_block(block):
+    applied = _applied.get()
+    if applied is None or not is_block(block):
         return block(x)
+    applied.append(type(block).__name__)
 
     def run(block: Any, x: Array) -> Array:
         with rematerializing(False):
@@ -39,7 +43,8 @@ def apply_block(block: Callable[[Array], Array], x: Array) -> Array:
     return result
 
 
-def _is_block(layer: object) -> bool:
-    single = isinstance(layer, nnx.Module) and not isinstance(layer, nnx.List)  # the latter is a row of blocks
+def is_block(layer: object) -> bool:
+    """Whether a layer is a module made of modules, and not a mere row of them: a list, or one that says `ROW`."""
+    single = isinstance(layer, nnx.Module) and not isinstance(layer, nnx.List) and not getattr(layer, "ROW", False)
     parts = vars(layer).values() if single else ()
     return any(isinstance(part, nnx.Module | nnx.List | nnx.Dict) for part in parts)

@@ -1,10 +1,12 @@
 """Classification: cross-entropy, accuracy, and probabilities by class."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -13,13 +15,15 @@ from rich.table import Table
 from jaxft.config import Data
 from jaxft.data.blank import Blank
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.mixing import Mixing
 from jaxft.data.preprocessing import Preprocessing
-from jaxft.data.source import split_holdout
+from jaxft.data.source import balanced_weights
 from jaxft.errors import UserError
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.data import open_source
 from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide, write_entries
 from jaxft.tasks.images import check_model
+from jaxft.tasks.mixing import mixed_images, mixed_targets
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits
 from jaxft.tasks.task import Metric, Prediction, Predictions, Program
@@ -40,17 +44,22 @@ class ClassificationTask:
 
     def __init__(self, fields: Classification, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
+        self.class_weights: tuple[float, ...] = () if fields.class_weights == "balanced" else fields.class_weights
 
     # Data
 
     def _dataset(self, source: Any) -> ImageDataset:
-        return ImageDataset(source, self.fields.images.augment(), self.fields.images.center_crop())
+        fields = self.fields
+        mixing = Mixing(fields.mixup, fields.cutmix, fields.images.crop) if fields.mixup or fields.cutmix else None
+        return ImageDataset(source, fields.images.augment(), fields.images.center_crop(), mixing=mixing)
 
     def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
-        return ("loss", "accuracy")
+        return ("loss", "accuracy", "balanced_accuracy")
 
     def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
-        train, validation = open_splits(data, seed, lambda split, _: open_source(data, split), split_holdout)
+        train, validation = open_splits(data, seed, lambda split, _: open_source(data, split), by_class=True)
+        if self.fields.class_weights == "balanced":
+            self.class_weights = balanced_weights(train)
         return self._dataset(train), None if validation is None else self._dataset(validation)
 
     def dataset(self, data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
@@ -62,6 +71,8 @@ class ClassificationTask:
         return self._dataset(Photos(tuple(files), classes, -1))
 
     def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
+        if self.fields.class_weights == "balanced":
+            self.class_weights = (1.0,) * len(classes)
         return self._dataset(Blank(classes, count, 0))
 
     # The model
@@ -83,14 +94,66 @@ class ClassificationTask:
     def loss(self, model: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         """The mean cross-entropy of a batch `{image, label}`; metrics `loss` and `accuracy` (0..1).
 
-        Auxiliary heads add theirs with the weight that the model gives them.
+        With `mix` `[N, 6]` images and targets are mixed first, and the accuracy is that of the images' own labels.
+        Auxiliary heads add their loss with the weight that the model gives them.
         """
-        labels = batch["label"]
-        loss, logits = total_loss(model(self.images(batch["image"])), lambda logits: self._losses(logits, labels))
+        labels, mix = batch["label"], batch.get("mix")
+        images = self.images(batch["image"])
+        self._check_mixture(mix, len(labels))
+        if mix is not None:
+            images = mixed_images(images, mix)
+        losses = partial(self._training_losses, labels=labels, mix=mix)
+        loss, logits = total_loss(model(images), losses)
         return loss, {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean()}
 
-    def _losses(self, logits: Array, labels: Array) -> Array:
-        """The cross-entropy of each example, `[N]`.
+    def _check_mixture(self, mix: Array | None, examples: int) -> None:
+        """Raises a UserError where nothing would be mixed that is to be mixed."""
+        if not (self.fields.mixup or self.fields.cutmix):
+            return
+        if mix is None:
+            raise UserError(
+                "task.mixup and task.cutmix mix the examples of the configured data; with datasets of your own let "
+                'each example have an array "mix" as jaxft.data.mixing.Mixing draws it, or set both to 0.'
+            )
+        if examples < 2:
+            raise UserError(
+                "task.mixup and task.cutmix mix the examples of a batch, or of a part of it, with each other, but "
+                "there is only one; raise --data.batch-size or lower --optimizer.accumulate."
+            )
+
+    def _training_losses(self, logits: Array, labels: Array, mix: Array | None) -> Array:
+        """What each example adds to the mean of a batch, `[N]`: weighted as PyTorch's CrossEntropyLoss does it."""
+        targets = self._targets(logits, labels)
+        if mix is not None:
+            targets = mixed_targets(targets, mix)
+        weights = self._weights(logits)
+        losses = cross_entropy(logits, targets, weights, self.fields.focal)
+        if mix is not None or not self.fields.class_weights:
+            return losses
+        whole = weights[labels].sum()
+        return losses * jnp.where(whole > 0, len(labels) / jnp.where(whole > 0, whole, 1), 0)
+
+    def _weights(self, logits: Array) -> Array:
+        """Of the classes, `[classes]`.
+
+        Raises:
+            UserError: there are more or fewer weights than classes, or they are to come from data that nobody counts.
+        """
+        weights = self.class_weights
+        if self.fields.class_weights == "balanced" and not weights:
+            raise UserError(
+                "task.class_weights is balanced, which counts the examples of the configured data; with datasets of "
+                "your own give a number for each class."
+            )
+        if weights and len(weights) != logits.shape[-1]:
+            raise UserError(
+                f"task.class_weights has {len(weights)} weight(s), but there are {logits.shape[-1]} classes; give one "
+                "for each, in their order, or balanced."
+            )
+        return jnp.asarray(weights or np.ones(logits.shape[-1]), logits.dtype)
+
+    def _targets(self, logits: Array, labels: Array) -> Array:
+        """The probabilities that are to be learnt, `[N, classes]`.
 
         Raises:
             UserError: the outputs are not `[N, classes]`, or the labels not `[N]`; others would be broadcast.
@@ -101,7 +164,11 @@ class ClassificationTask:
                 "a batch of N examples has outputs [N, classes] and labels [N]; a label is one number, of shape []."
             )
         onehot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-        return optax.softmax_cross_entropy(logits, optax.smooth_labels(onehot, self.fields.label_smoothing))
+        return optax.smooth_labels(onehot, self.fields.label_smoothing)
+
+    def _losses(self, logits: Array, labels: Array) -> Array:
+        """The cross-entropy of each example, `[N]`, that evaluation reports: no class counts more there."""
+        return optax.softmax_cross_entropy(logits, self._targets(logits, labels))
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
         """For a batch `{image, label}`: `probabilities` `[N, classes]`, `loss` `[N]`, and `label` as it came."""
@@ -144,12 +211,25 @@ class ClassificationTask:
         return image_program(lambda pixels: self.logits(model, pixels), self.fields.images, pad_shape)
 
 
+def cross_entropy(logits: Array, targets: Array, weights: Array, gamma: float = 0.0) -> Array:
+    """The cross-entropy of each example `[N]` with targets `[N, C]`, by class weighted and made focal.
+
+    It is the sum over classes c of -weights[c] * targets[c] * (1 - p[c]) ** gamma * log p[c], whose factor with gamma
+    is that of https://arxiv.org/abs/1708.02002, equation 4, for several classes.
+    """
+    logs = jax.nn.log_softmax(logits)
+    focus = 1.0 if gamma == 0 else jnp.maximum(-jnp.expm1(logs), jnp.finfo(logs.dtype).tiny) ** gamma
+    return -(weights[None] * targets * focus * logs).sum(-1)
+
+
 class Accuracy:
-    """Mean loss and accuracy (0..1) over so many classes."""
+    """Mean loss, accuracy, and balanced accuracy over so many classes: the mean of the accuracies of the classes that
+    occur, in which rare ones count as much as others. All but the loss are 0..1."""
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
         self._losses: list[float] = []
+        self._labels: list[int] = []
         self._right: list[bool] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
@@ -165,11 +245,18 @@ class Accuracy:
                 "classes."
             )
         self._losses.append(float(prediction["loss"]))
+        self._labels.append(int(prediction["label"]))
         self._right.append(bool(prediction["probabilities"].argmax() == prediction["label"]))
 
     def result(self) -> dict[str, float]:
         """The means, each example counted once."""
-        return {"loss": float(np.mean(self._losses)), "accuracy": float(np.mean(self._right))}
+        right, labels = np.array(self._right), np.array(self._labels)
+        each = [right[labels == label].mean() for label in np.unique(labels)]
+        return {
+            "loss": float(np.mean(self._losses)),
+            "accuracy": float(right.mean()),
+            "balanced_accuracy": float(np.mean(each)),
+        }
 
 
 def _title(prediction: Prediction, classes: Sequence[str]) -> "list[Line]":

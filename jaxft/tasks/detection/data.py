@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxft.config import Data
 from jaxft.data.download import data_root
+from jaxft.data.source import random_share
 from jaxft.errors import UserError
 from jaxft.parts import ClassBalanced, Concat, Files, Part, Repeat
 from jaxft.tasks.detection import Detection
@@ -31,15 +32,23 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
     fields = with_metric(fields, data)
     train = open_source(data, fields, data.train, data.classes, training=True)
     validation = None
-    if data.holdout:
-        if not isinstance(data.splits.get(data.train), Files | None):
-            raise UserError(
-                f"data.holdout cannot hold a part of the split {data.train!r} out, because data.splits repeats its "
-                "photos or joins several files; name a validation split instead."
-            )
-        train, validation = split_objects(train, data.holdout, seed)
+    if data.balance != "none":
+        raise UserError(
+            "data.balance repeats examples of one class each, and photos of objects have several; leave it out, or "
+            "give the training split a ClassBalanced in data.splits."
+        )
+    cuts = [name for name in ("holdout", "folds", "subset") if getattr(data, name) != getattr(Data(), name)]
+    if cuts and not isinstance(data.splits.get(data.train), Files | None):
+        raise UserError(
+            f"data.{cuts[0]} cannot cut the split {data.train!r}, because data.splits repeats its photos or joins "
+            f"several files; leave data.{cuts[0]} out."
+        )
+    if data.holds_out:
+        train, validation = split_objects(train, data, seed)
     elif data.validation is not None:
         validation = open_source(data, fields, data.validation, data.classes or train.classes)
+    if data.subset < 1:
+        train = train.only(np.flatnonzero(random_share(len(train), data.subset, seed)))
     kept = train.only(_kept(train, keep_empty=fields.keep_empty, min_side=fields.min_side))
     if not len(kept):
         raise UserError(

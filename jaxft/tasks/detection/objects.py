@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxft.config import Data
 from jaxft.data.photo import ImageData, Photo
 from jaxft.data.photo_check import Stored, stored_sizes
 from jaxft.data.problems import refuse
 from jaxft.data.shared import Packed
-from jaxft.data.source import random_part
+from jaxft.data.source import random_fold, random_part
 from jaxft.errors import UserError
 from jaxft.fields import Check
 
@@ -148,18 +149,23 @@ class ObjectSource:
         refuse(self.where, [problem for problem in problems if problem])
 
 
-def split_objects(source: ObjectSource, fraction: float, seed: int) -> tuple[ObjectSource, ObjectSource]:
-    """Cut a source in two at random, so that settings can be chosen without the test photos.
+def split_objects(source: ObjectSource, data: Data, seed: int) -> tuple[ObjectSource, ObjectSource]:
+    """Cut a source in two at random, by `holdout` or `folds`, so that settings can be chosen without the test photos.
 
     Returns:
         `(train, held_out)`, disjoint, together the whole source, each in the source's order; at least one photo each.
 
     Raises:
-        UserError: there are fewer than two photos.
+        UserError: there are fewer photos than parts.
     """
-    if len(source) < 2:
-        raise UserError(f"{source.where} has {len(source)} photo(s); to hold a part out it needs at least 2.")
-    held_out = random_part(len(source), fraction, seed)
+    if len(source) < max(data.folds, 2):
+        raise UserError(
+            f"{source.where} has {len(source)} photo(s); to hold a part out it needs at least {max(data.folds, 2)}."
+        )
+    if data.folds:
+        held_out = random_fold(len(source), data.folds, data.fold, seed)
+    else:
+        held_out = random_part(len(source), data.holdout, seed)
     return source.only(np.flatnonzero(~held_out)), source.only(np.flatnonzero(held_out))
 
 

@@ -17,7 +17,7 @@ from jaxft.data.csv_targets import read_labels
 from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_shapes
-from jaxft.data.source import Source, split_at_random
+from jaxft.data.source import Source
 from jaxft.errors import UserError
 from jaxft.tasks.image_task import (
     check_outputs,
@@ -82,7 +82,7 @@ class MultilabelTask:
         return ("loss", "mAP", "f1", *(f"{figure}/{name}" for figure in ("AP", "f1") for name in classes))
 
     def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
-        train, validation = open_splits(data, seed, partial(self._open, data), split_at_random)
+        train, validation = open_splits(data, seed, partial(self._open, data), by_class=False)
         trained = self._labeled(train, data.train)
         return trained, None if validation is None else self._labeled(validation, data.validation or data.train)
 

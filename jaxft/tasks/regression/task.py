@@ -18,7 +18,7 @@ from jaxft.data.csv_targets import FILE, read_numbers
 from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_discs
-from jaxft.data.source import Source, split_at_random
+from jaxft.data.source import Source
 from jaxft.errors import UserError
 from jaxft.tasks.image_task import (
     check_outputs,
@@ -72,7 +72,7 @@ class RegressionTask:
         return ("loss", "r2", "mae", "rmse", *(f"{figure}/{name}" for figure in ("r2", "mae") for name in classes))
 
     def datasets(self, data: Data, seed: int) -> tuple[Dataset, Dataset | None]:
-        train, validation = open_splits(data, seed, partial(self._open, data), split_at_random)
+        train, validation = open_splits(data, seed, partial(self._open, data), by_class=False)
         standardized = self.fields.target_mean or self.fields.target_std
         evaluated = None if validation is None else self._dataset(validation)
         return self._dataset(train, flags=not standardized), evaluated

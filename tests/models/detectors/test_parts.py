@@ -23,6 +23,7 @@ from jaxft.models.detectors.dense.gfl_head import GFLHead
 from jaxft.models.detectors.dense.retina_head import RetinaHead
 from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.necks.fpn import FPN
+from jaxft.models.detectors.necks.hrfpn import HRFPN
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.types import Norm
@@ -187,6 +188,10 @@ HEADS: dict[str, tuple[dict[str, Any], Callable[[nnx.Rngs], nnx.Module]]] = {
     "fpn": (
         {"type": "FPN", "in_channels": [64, 128], "out_channels": 64, "num_outs": 3},
         lambda rngs: FPN([64, 128], 64, 3, rngs=rngs),
+    ),
+    "hrfpn": (
+        {"type": "HRFPN", "in_channels": [16, 32], "out_channels": 32, "num_outs": 2},
+        lambda rngs: HRFPN([16, 32], 32, num_outs=2, rngs=rngs),
     ),
     "resnet": (
         {"type": "ResNet", "depth": 18, "num_stages": 2, "strides": (1, 2), "dilations": (1, 1), "out_indices": (1,)},

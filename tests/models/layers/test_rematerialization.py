@@ -1,5 +1,6 @@
 """What rematerializes gives the same numbers and keeps less, in every family that has blocks."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,10 +10,14 @@ import pytest
 from flax import nnx
 from jax import Array
 
+from jaxft import train
 from jaxft.models.layers import BatchNorm, Conv, Outputs, Sequential
 from jaxft.models.layers.rematerialization import apply_block, rematerializing
 from jaxft.models.paths import filled, values
 from tests.models.classifiers.shallow import CLASSES, NETS
+from tests.small import call, final, user_error, write_config
+
+pytest_plugins = ("tests.runs",)
 
 WITHOUT_BLOCKS = {"alexnet", "vgg", "vgg_bn"}
 
@@ -56,6 +61,20 @@ def test_every_family_with_blocks_has_them_recognized(name: str) -> None:
     with rematerializing(True):
         text = str(jax.make_jaxpr(lambda arrays: filled(model, arrays)(x))(values(model)))  # type: ignore[operator]
     assert ("remat2[" in text) != (name in WITHOUT_BLOCKS)
+
+
+def test_a_step_is_the_same_in_parts_and_with_dropout(config_file: Path, photos: Path, tmp_path: Path) -> None:
+    """And a network without blocks is refused."""
+    config = write_config(tmp_path / "configs" / "fire.py", photos, model="squeezenet1_1")
+    flags = ("--optimizer.accumulate", 2, "--phases.0.epochs", 1, "--data.validation", "None")
+    for name, more in (("kept", ()), ("again", ("--hardware.rematerialize",))):
+        result = call(train.main, "--config", config, "--workdir", tmp_path / name, *flags, *more)
+        assert result.code == 0, result
+    (_, kept), (_, again) = final(tmp_path / "kept"), final(tmp_path / "again")
+    for path, array in kept.items():
+        np.testing.assert_allclose(again[path], array, rtol=1e-3, atol=1e-5, err_msg=path)
+    refused = call(train.main, "--config", config_file, "--workdir", tmp_path / "none", "--hardware.rematerialize")
+    assert "hardware.rematerialize keeps the inputs of blocks alone, but the Small has none" in user_error(refused)
 
 
 def test_single_layers_and_functions_are_called() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxft.config import Data
 from jaxft.errors import UserError
 from jaxft.tasks.detection.coco import read_coco
 from jaxft.tasks.detection.objects import split_objects
@@ -103,13 +104,20 @@ def test_boxes_at_the_edge_are_clipped_and_flat_ones_left_out(tmp_path: Path, co
 def test_a_hold_out_is_disjoint_and_repeatable(tmp_path: Path) -> None:
     write_coco(tmp_path, [1] * 10, "train")
     source = read_coco(tmp_path / "annotations" / "instances_train.json", tmp_path / "photos")
-    train, held = split_objects(source, 0.3, 0)
+    train, held = split_objects(source, Data(holdout=0.3), 0)
     names = [{example.name for example in part.examples} for part in (train, held)]
     assert [len(part) for part in names] == [7, 3]
     assert not names[0] & names[1]
-    assert [example.name for example in split_objects(source, 0.3, 0)[1].examples] == [e.name for e in held.examples]
+    assert [example.name for example in split_objects(source, Data(holdout=0.3), 0)[1].examples] == [
+        e.name for e in held.examples
+    ]
     with pytest.raises(UserError, match="at least 2"):
-        split_objects(source.only([0]), 0.5, 0)
+        split_objects(source.only([0]), Data(holdout=0.5), 0)
+    folds = [split_objects(source, Data(folds=3, fold=fold), 0)[1] for fold in range(3)]
+    assert sorted(len(part) for part in folds) == [3, 3, 4]
+    assert {example.name for part in folds for example in part.examples} == names[0] | names[1]
+    with pytest.raises(UserError, match="at least 11"):
+        split_objects(source, Data(folds=11), 0)
 
 
 def changed(change: Callable[[Content], object]) -> Callable[[Content], Content]:

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxft.models.detectors.conv_module import ConvModule, xavier_uniform
+from jaxft.models.detectors.conv_module import ConvModule
 from jaxft.models.layers.pooling import average_pool
+
+caffe2_xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class HRFPN(nnx.Module):
@@ -23,9 +25,10 @@ class HRFPN(nnx.Module):
     def __init__(
         self, in_channels: Sequence[int], out_channels: int, *, num_outs: int = 5, stride: int = 1, rngs: nnx.Rngs
     ) -> None:
-        module = partial(ConvModule, activation=False, init=xavier_uniform, rngs=rngs)
+        module = partial(ConvModule, activation=False, rngs=rngs)
         self.reduction_conv = module(sum(in_channels), out_channels, 1)
-        convs = [module(out_channels, out_channels, 3, padding=1, stride=stride) for _ in range(num_outs)]
+        again = partial(module, out_channels, out_channels, 3, padding=1, stride=stride, init=caffe2_xavier)
+        convs = [again() for _ in range(num_outs)]
         self.fpn_convs = nnx.List(convs)
 
     def __call__(self, maps: Sequence[Array]) -> tuple[Array, ...]:
