@@ -30,12 +30,13 @@ def carry_classes(
     theirs: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
     sha256: str | None = None,
+    prefix: str = "",
 ) -> tuple[str, ...]:
     """Overwrites, in place, the rows of a filled model's head with a checkpoint's rows of the classes of the same name.
 
     Args:
         model: filled, its head with values of its own for the classes that the checkpoint does not know.
-        source, rename, sha256: as of `load_pretrained`.
+        source, rename, sha256, prefix: as of `load_pretrained`.
         ours: the names of the model's classes, in order.
         layers: paths of the class-dependent layers, such as `jaxft.models.class_layers` gives.
         theirs: the names of the checkpoint's classes, in order; those in the file where it is empty.
@@ -58,7 +59,7 @@ def carry_classes(
         )
     pairs = [(theirs.index(name), list(ours).index(name)) for name in common]
     targets = list(leaves(model))
-    _, state, problems = read_source({leaf.key for leaf in targets}, source, rename, sha256)
+    _, state, problems, _ = read_source({leaf.key for leaf in targets}, source, rename, sha256, prefix)
     firsts, changed = _background_first(model), []
     for leaf in targets:
         if not any(matches(layer, leaf.path) for layer in layers):

@@ -103,6 +103,7 @@ def load_pretrained(
     skip: Sequence[str] = (),
     rename: Mapping[str, str] | None = None,
     sha256: str | None = None,
+    prefix: str = "",
 ) -> Ledger:
     """Fills `model` in place from a PyTorch checkpoint, all of it or nothing.
 
@@ -118,6 +119,7 @@ def load_pretrained(
             `jaxft.create_model` made.
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
         sha256: the expected hash of the file, or its first digits.
+        prefix: take what lies below it in the source alone, without it; what lies elsewhere is skipped.
 
     Raises:
         MismatchError: anything is missing, left over, of another shape or kind, or not finite; nothing is changed then.
@@ -125,7 +127,7 @@ def load_pretrained(
     """
     skip = [name for pattern in skip for name in (head_of(model) if pattern == HEAD else (pattern,))]
     targets = {leaf.key: leaf for leaf in leaves(model)}
-    name, state, problems = read_source(targets, source, rename, sha256)
+    name, state, problems, outside = read_source(targets, source, rename, sha256, prefix)
     names = [*state, *targets, *(leaf.path for leaf in targets.values())]
     problems += idle_patterns(skip, names)
 
@@ -134,7 +136,8 @@ def load_pretrained(
 
     # Files of before PyTorch 0.4.1, among them torchvision's own, have no such counters; PyTorch takes them as 0, too.
     counted = any(key.endswith(COUNTER) for key in state)
-    rows, values = [], {}
+    rows = [Row("skipped", key, "", tuple(tensor.shape), str(tensor.dtype)) for key, tensor in outside.items()]
+    values = {}
     homeless, odd, empty = list[str](), list[str](), list[str]()
     for key, tensor in state.items():
         leaf = targets.get(key)
@@ -179,16 +182,26 @@ def read_source(
     source: str | Path | Mapping[str, np.ndarray],
     rename: Mapping[str, str] | None = None,
     sha256: str | None = None,
-) -> tuple[str, dict[str, np.ndarray], list[str]]:
-    """A source's name, its tensors under the names of today for a model with the keys `targets`, and what is odd.
+    prefix: str = "",
+) -> tuple[str, dict[str, np.ndarray], list[str], dict[str, np.ndarray]]:
+    """A source's name, its tensors under the names of today for a model with the keys `targets`, what is odd, and the
+    tensors that do not lie below the prefix.
 
     The arguments are those of `load_pretrained`.
+
+    Raises:
+        UserError: the source cannot be read, or nothing lies below the prefix.
     """
     if isinstance(source, Mapping):
         name, state = "state dict", {key: np.asarray(tensor) for key, tensor in source.items()}
     else:
         name, state = str(source), load(str(source), sha256)
-    return name, *_renamed(state, rename or {}, targets)
+    inside = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    if not inside and state:
+        parts = ", ".join(sorted({f"{key.partition('.')[0]}." for key in state}))
+        raise UserError(f"Nothing in {name} lies below {prefix!r}; its names begin with {parts}.")
+    outside = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    return name, *_renamed(inside, rename or {}, targets), outside
 
 
 def to_torch(

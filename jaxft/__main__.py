@@ -9,6 +9,7 @@ from jaxft.memory import keep_memory
 COMMANDS = {
     "train": "fine-tune a model, or go on with a run",
     "plan": "what a run takes on a TPU slice that is not here: memory, time, traffic",
+    "compare": "ways to fine-tune a network, side by side",
     "lr-find": "a learning rate to begin with",
     "evaluate": "metrics of a run's model on a split",
     "predict": "what a run's model says of photos",

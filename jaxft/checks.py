@@ -35,7 +35,8 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
         check_used(config)
     if not own_data:
         check_root(config.data)
-    for name in ("holdout", "folds", "subset", "balance") if own_data else ():
+    new = not (run is not None and resume and run.exists())
+    for name in ("holdout", "folds", "subset", "balance") if own_data and new else ():
         if (found := getattr(config.data, name)) != getattr(Data(), name):
             raise UserError(
                 f"data.{name} is {found!r}, but the datasets are your own, which nothing cuts; leave data.{name} out."
@@ -46,7 +47,7 @@ def check_used(config: Config) -> None:
     """Raises a UserError where a field is given that nothing would read, by its name."""
     pretrained, optimizer = config.pretrained, config.optimizer
     if pretrained.source is None:
-        for name in ("sha256", "skip", "transfer_head_rows", "rename", "new_kernels"):
+        for name in ("sha256", "prefix", "skip", "transfer_head_rows", "rename", "new_kernels"):
             if (found := getattr(pretrained, name)) != getattr(Pretrained(), name):
                 raise UserError(
                     f"pretrained.{name} is {found!r}, but there is no checkpoint that it could speak of; name one by "

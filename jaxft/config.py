@@ -79,8 +79,10 @@ class Pretrained:
     transfer_head_rows: bool = False
     """Take the rows of the new head from the checkpoint for the classes that it knows by the same name; checkpoints of
     MMDetection say what their classes are called."""
+    prefix: str = ""
+    """Take what lies below this in the checkpoint alone, without it, such as student.; leave the rest out."""
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Prefixes of the checkpoint's names to replace."""
+    """Prefixes of the checkpoint's names to replace, after that."""
     new_kernels: Literal["default", "xavier_uniform"] = "default"
     """How the kernels of skipped linear layers are drawn: as the model's family does it, or Xavier-uniform."""
 
@@ -192,13 +194,12 @@ class Config:
         checkpoints = [rule.how for rule in self.model.init if isinstance(rule.how, Checkpoint)]
         if not checkpoints:
             return
-        if len(checkpoints) > 1 or self.pretrained.source is not None:
+        if len(checkpoints) > 1 or self.pretrained.source is not None or self.pretrained.prefix:
             raise ValueError("model.init and pretrained.source name more than one checkpoint; leave all but one out")
         source, start = checkpoints[0].source, checkpoints[0].start
-        rename = self.pretrained.rename | ({start: ""} if start else {})
         drawn = tuple(rule for rule in self.model.init if rule.how is not checkpoints[0])
         # One place says where weights come from, before anybody reads it.
-        object.__setattr__(self, "pretrained", dataclasses.replace(self.pretrained, source=source, rename=rename))
+        object.__setattr__(self, "pretrained", dataclasses.replace(self.pretrained, source=source, prefix=start))
         object.__setattr__(self, "model", dataclasses.replace(self.model, init=drawn))
 
     @property

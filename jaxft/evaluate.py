@@ -65,6 +65,8 @@ def main() -> None:
     if options.root is not None:
         config = replace(config, {"data.root": options.root})
     check_root(config.data, "--root")
+    if options.hang_after <= 0:
+        raise UserError(f"--hang-after is {options.hang_after:g}; it is more than 0 seconds.")
     start(distributed=options.distributed)
     import jax
 

@@ -87,6 +87,8 @@ def main() -> None:
         stage = setup.stages[0]
         points = tested(setup, stage, setup.first_state(stage, ledger), rates(options))
     found = suggested(points)
+    if found is not None:  # in the configuration's own unit, which auto_scale_lr multiplies
+        found *= options.settings.optimizer.learning_rate / config.optimizer.learning_rate
     if options.picture is not None:
         draw(points, found, options.picture)
     if options.json:

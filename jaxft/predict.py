@@ -106,6 +106,8 @@ def main() -> None:
         check_folder(options.output)
     directory = RunDirectory.at(options.run)
     directory.check()
+    if options.hang_after <= 0:
+        raise UserError(f"--hang-after is {options.hang_after:g}; it is more than 0 seconds.")
     start(distributed=options.distributed)
     import jax
 

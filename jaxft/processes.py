@@ -116,7 +116,12 @@ def gathered(own: bytes) -> list[bytes]:
 
 def checks_shared() -> AbstractContextManager[None]:
     """Within, each process checks its share of the photos, and knows what the others have found."""
-    return shared(Sharing(jax.process_index(), jax.process_count(), gathered))
+
+    def exchange(own: bytes) -> list[bytes]:
+        _wait_for_all()  # however much longer one has to decode
+        return gathered(own)
+
+    return shared(Sharing(jax.process_index(), jax.process_count(), exchange))
 
 
 @contextmanager

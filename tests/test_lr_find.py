@@ -52,6 +52,9 @@ def test_the_batch_is_that_of_a_run(config_file: Path) -> None:
     result = call(lr_find.main, *flags, *each)
     assert result.code == 0, result
     assert json.loads(result.out)["batch_size"] == 2 * 2 * jax.device_count()
+    scaled = ("--auto-scale-lr", "--optimizer.base-batch-size", 80)
+    found, other = (json.loads(call(lr_find.main, *flags, *more).out)["suggested"] for more in ((), scaled))
+    assert other == pytest.approx(10 * found)  # a tenth of which is what eight examples a step get
     message = user_error(call(lr_find.main, *flags, "--optimizer.name", "adam", "--optimizer.momentum", 0.9))
     assert "optimizer.momentum is 0.9" in message
 

@@ -157,7 +157,7 @@ def _pretrained(top: Section, model: Mapping[str, Any]) -> Pretrained:
     if source := top.take("load_from", text, None):
         return Pretrained(source=source)
     if found := checkpoint(Section(model, "model")):
-        return Pretrained(source=found.source, rename={found.start: ""} if found.start else {})
+        return Pretrained(source=found.source, prefix=found.start)
     found = checkpoint(Section(model.get("backbone") or {}, "model.backbone"))
     if found is None:
         return Pretrained()
@@ -165,9 +165,9 @@ def _pretrained(top: Section, model: Mapping[str, Any]) -> Pretrained:
     if model.get("type") == "RPN":
         others = ["bbox_head" if name == "rpn_head" else name for name in others]
     # A classifier's own head has no place here, nor a bias that Caffe's stem has beside its normalization.
-    beside = ["~head", "~neck"] if found.start else ["~backbone.fc", "~backbone.conv1.bias", "~backbone.head"]
-    rename = {found.start: "backbone."}
-    return Pretrained(source=found.source, skip=tuple(dict.fromkeys([*others, *beside])), rename=rename)
+    beside = [] if found.start else ["~backbone.fc", "~backbone.conv1.bias", "~backbone.head"]
+    skip = tuple(dict.fromkeys([*others, *beside]))
+    return Pretrained(source=found.source, prefix=found.start, skip=skip, rename={"": "backbone."})
 
 
 def load_any(path: Path) -> Reading:

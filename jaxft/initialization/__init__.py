@@ -16,6 +16,8 @@ from jaxft.fields import STRICT
 LAYERS = (
     *("Conv2d", "ConvWS2d", "ConvTranspose2d", "Linear"),
     *("BatchNorm2d", "SyncBatchNorm", "_BatchNorm", "GroupNorm", "LayerNorm"),
+    *("_ConvNd", "_ConvTransposeNd", "_NormBase"),
+    *("Conv1d", "Conv3d", "ConvTranspose1d", "ConvTranspose3d", "BatchNorm1d", "BatchNorm3d", "InstanceNorm2d"),
 )
 """PyTorch's and mmcv's names of the layers that models of jaxft have. A rule for `Conv2d` counts for `ConvWS2d`, too,
 one for `_BatchNorm` for every batch normalization."""

@@ -34,8 +34,8 @@ from jaxft.models.paths import Place, matches, modules, walk
 # What a rule may call each layer: its own name in PyTorch, and those of the classes that it is made from directly.
 # Layers that count statistics over devices are the same here, so that both names mean both.
 NAMES: dict[type[nnx.Module], tuple[str, ...]] = {
-    Conv: ("Conv2d",),
-    ConvTranspose: ("ConvTranspose2d",),
+    Conv: ("Conv2d", "_ConvNd"),
+    ConvTranspose: ("ConvTranspose2d", "_ConvTransposeNd"),
     Linear: ("Linear",),
     LinearOverMap: ("Linear",),
     BatchNorm: ("BatchNorm2d", "SyncBatchNorm", "_BatchNorm"),

@@ -15,9 +15,9 @@ from jaxft.processes import check_alike, check_shared, checks_shared, code_versi
 from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.batch import resolved
-from jaxft.training.checkpoint import Saved, last_checkpoint
 from jaxft.training.layout import first_says
 from jaxft.training.resuming import check_config, check_examples, check_own
+from jaxft.training.saved import Saved, last_checkpoint
 from jaxft.training.setup import Own, Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState

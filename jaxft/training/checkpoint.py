@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import jax
 import numpy as np
@@ -108,8 +108,8 @@ class Checkpoints:
                 # Both managers number their barriers among the processes alike; a save beside another's end once hung.
                 self.wait()
             manager.save(step, args=arguments)
-        except Exception as error:  # of buckets TensorStore and gcsfs raise what is not an OSError
-            if not (isinstance(error, OSError) or in_bucket(self._folder)):
+        except Exception as error:
+            if not self._is_of_writing(error):
                 raise
             raise UserError(
                 f"The checkpoint of step {step} could not be written ({error}); the one before it stays."
@@ -257,15 +257,18 @@ class Checkpoints:
     def _advice(self, which: str, damaged: int | None = None) -> str:
         """What else there is, where a checkpoint cannot be read, and what to type."""
         other = "best" if which == "last" else "last"
+        remove = "gcloud storage rm -r" if in_bucket(self._folder) else "rm -r"
         step = self.step(other)
         if step is None and self.step(which) is None:
             return "Train first."
         if whole := [step for step in self._steps(which) if step != damaged and self._is_whole(which, step)]:
             if damaged != self.step(which):
                 return f"That of step {whole[-1]} is whole: --checkpoint {whole[-1]}."
-            remove = "gcloud storage rm -r" if in_bucket(self._folder) else "rm -r"
             place = self._folder / which / str(damaged)
-            return f"That of step {whole[-1]} is whole, and the run's last one after `{remove} {place}`."
+            return (
+                f"That of step {whole[-1]} is whole, and the run's last one after `{remove} {place}`; a best one of a "
+                "later step than that goes, too, when the run goes on."
+            )
         if step is None or not self._is_whole(other, step):
             return "No other one is whole; take the directory from a copy, or train again with another --workdir."
         found = (
@@ -275,11 +278,16 @@ class Checkpoints:
         if other == "last" and self.step(which) is None:
             return f"{found}."
         if other == "last":
-            return f"{found}, and training goes on without the best one after `rm -r {self._folder / which}`."
+            return f"{found}, and training goes on without the best one after `{remove} {self._folder / which}`."
         return (
             f"{found}, and another run starts from it with `--pretrained.source model.pth` after `python -m "
             f"jaxft.export --run {self._run} --checkpoint best --output model.pth`."
         )
+
+    def _is_of_writing(self, error: Exception) -> bool:
+        """Whether an error says that nothing can be written; what TensorStore and gcsfs raise has no kind in common."""
+        memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        return isinstance(error, OSError) or (in_bucket(self._folder) and not memory)
 
     def _is_whole(self, which: str, step: int) -> bool:
         """Whether a model can be had from a checkpoint."""
@@ -291,7 +299,7 @@ class Checkpoints:
             for manager in self._managers.values():
                 manager.wait_until_finished()
         except Exception as error:
-            if not (isinstance(error, OSError) or in_bucket(self._folder)):
+            if not self._is_of_writing(error):
                 raise
             raise UserError(f"A checkpoint could not be written ({error}); the one before it stays.") from error
 
@@ -318,31 +326,6 @@ def best_value(checkpoints: Checkpoints, metric: Metric) -> float | None:
         return None
     found = checkpoints.metadata("best")
     return found["best"] if found["metric"] == list(metric) else None
-
-
-class Saved(NamedTuple):
-    """Where a run goes on: after so many steps, in a phase, from 0; and whether the numbers of the next were finite."""
-
-    step: int
-    phase: int
-    all_finite: bool
-
-
-def last_checkpoint(run: RunDirectory) -> Saved | None:
-    """Where a run goes on; None where it ended before its first checkpoint."""
-    if not run.checkpoints.is_dir():
-        return None
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        found: list[Which] = [which for which in ("last", "best") if checkpoints.step(which) is not None]
-        if not found:
-            return None
-        for which in ("last", *found[1:]):
-            checkpoints.check(which)
-        step = checkpoints.step()
-        assert step is not None
-        mark = run.checkpoints / NOT_FINITE
-        stopped_there = mark.is_file() and mark.read_text().strip() == str(step)
-        return Saved(step, int(checkpoints.metadata()["phase"]), not stopped_there)
 
 
 def _scalar(abstract: Any, value: np.generic) -> jax.Array:

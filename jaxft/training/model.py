@@ -147,7 +147,12 @@ def load_weights(
         return None
     with on_host():  # on the host, until it is known what lies where
         ledger = load_pretrained(
-            model, pretrained.source, skip=pretrained.skip, rename=pretrained.rename, sha256=pretrained.sha256
+            model,
+            pretrained.source,
+            skip=pretrained.skip,
+            rename=pretrained.rename,
+            sha256=pretrained.sha256,
+            prefix=pretrained.prefix,
         )
     known = source.own is None or made(source.own) is not None
     check_names(ledger, pretrained.source, classes, source.head if known else tuple, pretrained.sha256)
@@ -181,7 +186,13 @@ def first_values(
             if path in fresh:
                 variable.set_value(jnp.asarray(fetch(fresh[path])))
         carry_classes(
-            model, pretrained.source, classes, layers=layers, rename=pretrained.rename, sha256=pretrained.sha256
+            model,
+            pretrained.source,
+            classes,
+            layers=layers,
+            rename=pretrained.rename,
+            sha256=pretrained.sha256,
+            prefix=pretrained.prefix,
         )
         arrays |= layout.place({path: np.asarray(values(model)[path]) for path in fresh})
     return arrays

@@ -10,7 +10,7 @@ from jaxft.errors import UserError
 from jaxft.fields import differences, field_names
 from jaxft.hardware import Hardware
 from jaxft.run import Names, RunDirectory
-from jaxft.training.checkpoint import Saved
+from jaxft.training.saved import Saved
 
 # What has no part in the result, besides more epochs of a phase that has not ended, and a lower learning rate.
 MAY_CHANGE = (

@@ -240,7 +240,13 @@ def set_up(
     named = head_named(source)
     steps = steps_per_epoch(train.buckets, config.data.batch_size)
     shapes = {path: tuple(value.shape) for path, value in values(model, nnx.Param).items()}
-    stages = lay_out(named, shapes, steps, _depths(named, task, model, train))
+    deep = block_depths(task, model, train) if config.optimizer.layer_decay != 1 else {}
+    if deep and len(set(deep.values())) == 1:
+        raise UserError(
+            f"optimizer.layer_decay is {config.optimizer.layer_decay}, but the {type(model).__name__} has no blocks to "
+            "count; set it to 1, and give parts rates of their own by rules."
+        )
+    stages = lay_out(named, shapes, steps, deep)
     if own.model is not None or own.datasets is not None:
         if validation is not None:
             _try_out(task, model, validation, config.precision)
@@ -250,25 +256,13 @@ def set_up(
     return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)
 
 
-def _depths(config: Config, task: Task, model: nnx.Module, dataset: Dataset) -> dict[str, int]:
-    """How deep the parameters lie, where that makes a difference.
-
-    Raises:
-        UserError: it is to make one, but the model has no blocks.
-    """
-    if config.optimizer.layer_decay == 1:
-        return {}
+def block_depths(task: Task, model: nnx.Module, dataset: Dataset) -> dict[str, int]:
+    """How deep the parameters of a model lie, abstract or not; see `jaxft.models.depth`."""
     evaluated = nnx.clone(model)
     evaluated.eval()
     padding = dataset.padding(int(dataset.buckets[0]))
     batch = _Asked({name: jnp.asarray(array)[None] for name, array in padding.items()})
-    found = depths(evaluated, lambda model: task.predict(model, batch))
-    if len(set(found.values())) == 1:
-        raise UserError(
-            f"optimizer.layer_decay is {config.optimizer.layer_decay}, but the {type(model).__name__} has no blocks to "
-            "count; set it to 1, and give parts rates of their own by rules."
-        )
-    return found
+    return depths(evaluated, lambda model: task.predict(model, batch))
 
 
 def _try_out(task: Task, model: nnx.Module, dataset: Dataset, precision: str) -> None:
@@ -292,7 +286,8 @@ def _try_loss(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> No
         reseed(filled_in, key)
         return task.loss(filled_in, _Asked(batch))[0]
 
-    batch = {name: np.asarray(array)[None] for name, array in dataset.training(0, np.random.default_rng(0)).items()}
+    example = dataset.training(0, np.random.default_rng(0))
+    batch = {name: np.stack([np.asarray(array)] * 2) for name, array in example.items()}  # some losses mix them
     jax.eval_shape(loss, values(trained), batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 

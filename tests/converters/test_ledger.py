@@ -10,6 +10,7 @@ from converters import load_pretrained, to_torch
 from converters.ledger import MismatchError
 from converters.recognition import fitting_models
 from converters.rules import leaves
+from jaxft.errors import UserError
 from jaxft.models import abstract_model, initialize_missing
 from jaxft.models.paths import filled, values
 from tests.converters.tiny import Tiny, random_state, snapshot, tiny
@@ -314,3 +315,22 @@ def test_a_copy_is_filled_by_path() -> None:
     copy = filled(nnx.eval_shape(tiny), values(model))
     assert isinstance(copy, Tiny)
     assert snapshot(copy) == snapshot(model)
+
+
+def test_what_lies_below_a_prefix_is_taken_alone_and_goes_home_under_its_own_names() -> None:
+    """A file of a student and a teacher, and a head outside of both."""
+    state = random_state(tiny())
+    student = {f"student.{key}": tensor for key, tensor in state.items()}
+    teacher = {f"teacher.{key}": tensor for key, tensor in state.items()}
+    outside = {"fc.bias": state["fc.bias"] + 7}
+    other = tiny()
+    ledger = load_pretrained(other, student | teacher | outside, prefix="student.")
+    assert {row.key for row in ledger.having("skipped")} == {*teacher, *outside}
+    home = to_torch(other)
+    assert home.keys() == state.keys()
+    for key, tensor in state.items():
+        np.testing.assert_array_equal(home[key], tensor)
+    with pytest.raises(
+        UserError, match=r"Nothing in state dict lies below 'tutor\.'; its names begin with fc\., student\."
+    ):
+        load_pretrained(other, student | teacher | outside, prefix="tutor.")

@@ -95,7 +95,7 @@ def test_a_checkpoint_among_the_rules_is_where_the_weights_come_from() -> None:
     loads = {"type": "Pretrained", "checkpoint": "torchvision://resnet18", "prefix": "encoder"}
     found = config({"type": "Normal", "layer": "Linear"}, loads, pretrained=Pretrained(skip=("@head",)))
     assert found.pretrained == Pretrained(
-        source="torchvision://resnet18/IMAGENET1K_V1", rename={"encoder.": ""}, skip=("@head",)
+        source="torchvision://resnet18/IMAGENET1K_V1", prefix="encoder.", skip=("@head",)
     )
     assert found.model.init == (Initialize(how=Normal(), layer=("Linear",)),)
     assert from_json(to_json(found), Path("x")) == found

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torchvision.transforms import v2
 
+import jaxft
 from jaxft import train
-from jaxft.config import Classification, Config, Data, Images, Model, replace
+from jaxft.config import Classification, Config, Data, Images, Model, Phase, replace
 from jaxft.data.mixing import Mixing
 from jaxft.data.source import Example, nested_subset, oversampled, split_fold
 from jaxft.errors import UserError
@@ -21,7 +23,7 @@ from jaxft.evaluate import main as evaluate_main
 from jaxft.planning.program import set_up_for
 from jaxft.tasks.classification.task import ClassificationTask, cross_entropy
 from jaxft.tasks.mixing import mixed_images, mixed_targets
-from tests.small import assert_equal_runs, call, interrupted, lines, user_error
+from tests.small import Small, assert_equal_runs, call, interrupted, lines, user_error
 
 pytest_plugins = ("tests.runs",)
 
@@ -239,3 +241,18 @@ def test_a_run_on_a_fold_of_a_share_is_evaluated_again_on_the_same_photos(config
     found = call(evaluate_main, "--run", run, "--json", "--checkpoint", "last")
     assert json.loads(found.out)["metrics"]["loss"] == pytest.approx(last["loss"], rel=1e-5)
     assert json.loads(found.out)["examples"] == 6
+
+
+def test_a_model_of_ones_own_and_datasets_that_bring_mixtures_are_trained(photos: Path, tmp_path: Path) -> None:
+    settings = Config(
+        task=Classification(mixup=0.2, images=Images(crop=8, resize=8)),
+        data=Data(root=str(photos), batch_size=4),
+        phases=(Phase(epochs=1),),
+    )
+    mine = Small(3, rngs=nnx.Rngs(0))
+    assert jaxft.fit(settings, tmp_path / "own", model=mine).step == 6
+    draw = Mixing(0.2, 0.0, 8).draw
+    example = {"image": np.zeros((8, 8, 3), np.uint8), "label": 1}
+    mixed = jaxft.ArrayDataset([example | {"mix": draw(np.random.default_rng(i))} for i in range(8)], ["a", "b", "c"])
+    own = replace(settings, {"data.validation": None})
+    assert jaxft.fit(own, tmp_path / "both", model=Small(3, rngs=nnx.Rngs(0)), datasets=(mixed, None)).step == 2

@@ -99,7 +99,7 @@ class ClassificationTask:
         """
         labels, mix = batch["label"], batch.get("mix")
         images = self.images(batch["image"])
-        self._check_mixture(mix, len(labels))
+        self._check_mixture(mix, len(images))
         if mix is not None:
             images = mixed_images(images, mix)
         losses = partial(self._training_losses, labels=labels, mix=mix)

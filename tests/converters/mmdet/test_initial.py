@@ -182,10 +182,11 @@ def test_checkpoints_in_a_list_of_rules_and_with_a_prefix_are_found() -> None:
     found = understood(config).config.pretrained
     assert (found.source, found.rename) == ("torchvision://resnet50/IMAGENET1K_V1", {"": "backbone."})
     backbone["init_cfg"] = {"type": "Pretrained", "checkpoint": "a.pth", "prefix": "encoder"}
-    assert understood(config).config.pretrained.rename == {"encoder.": "backbone."}
+    found = understood(config).config.pretrained
+    assert (found.prefix, found.rename) == ("encoder.", {"": "backbone."})
     config["model"]["init_cfg"] = {"type": "Pretrained", "checkpoint": "b.pth", "prefix": "student."}
     found = understood(config).config.pretrained
-    assert (found.source, found.rename) == ("b.pth", {"student.": ""})
+    assert (found.source, found.prefix, found.rename) == ("b.pth", "student.", {})
 
 
 def test_a_rule_without_a_place_is_passed_over_by_name() -> None:

@@ -157,7 +157,7 @@ def test_an_evaluation_takes_each_photo_of_one_file_once(root: Path) -> None:
     with pytest.raises(UserError, match=r"'two' joins several files"):
         open_source(data, FIELDS, "two", CLASSES)
     held = Data(source="coco", root=str(root), splits=data.splits, holdout=0.5)
-    with pytest.raises(UserError, match=r"data\.holdout cannot hold a part of the split 'train' out"):
+    with pytest.raises(UserError, match=r"data\.holdout cannot cut the split 'train'"):
         open_datasets(held, FIELDS, 0)
 
 
