@@ -115,7 +115,8 @@ def test_another_metric_may_choose_the_best() -> None:
 
 def test_the_best_value_so_far_is_that_of_the_same_metric_and_direction() -> None:
     kept: Any = SimpleNamespace(
-        step=lambda which="last": 3, metadata=lambda which: json.loads(json.dumps({"best": 0.5, "metric": Metric("loss")}))
+        step=lambda which="last": 3,
+        metadata=lambda which: json.loads(json.dumps({"best": 0.5, "metric": Metric("loss")})),
     )
     assert best_value(kept, Metric("loss")) == 0.5
     assert best_value(kept, Metric("accuracy")) is None

@@ -22,6 +22,7 @@ PHASES = (
     "Rule(pattern='*', lr_scale=0.1))),"
 )
 SLOW = pytest.mark.slow
+EVERY_STEP = ("--checkpoint-every", 1, "--log-every", 1)  # a line is a mean since the one before, or since a start
 AVERAGED = ("--ema.decay", 0.9)
 
 
@@ -109,7 +110,7 @@ def killed(running: Sequence, victims: Sequence[int], number: signal.Signals, mo
 def disturbed(config: Path, run: Path, kills: int, rng: random.Random, counts: Sequence[int]) -> None:
     """Two processes that are killed again and again, on one device each or on two, then finished; beside a reader now
     and then."""
-    arguments = ("--config", config, "--workdir", run, *AVERAGED, "--checkpoint-every", 1, "--resume")
+    arguments = ("--config", config, "--workdir", run, *EVERY_STEP, *AVERAGED, "--resume")
     for _ in range(kills):
         known, devices = newest(run), str(rng.choice(counts))
         slow = {"module": "tests.failing", "FAILS": "0:0:slow", "JAX_NUM_CPU_DEVICES": devices}
@@ -143,7 +144,7 @@ def test_two_processes_that_are_killed_again_and_again(
     rng = random.Random()
     disturbed(config, tmp_path / "run", kills, rng, counts)
     calm = tmp_path / "calm"
-    trained(config, calm, 2 * counts[0], 1, 2, "--checkpoint-every", 1)
+    trained(config, calm, 2 * counts[0], 1, 2, *EVERY_STEP)
     assert_close_runs(tmp_path / "run", calm, 0 if len(counts) == 1 else 1e-5)
     steps = [line["step"] for line in lines(tmp_path / "run") if line["split"] == "train"]
     assert steps == sorted(set(steps))
