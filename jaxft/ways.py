@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 from jaxft.config import Config, Phase, Pretrained, Rule, replace
 from jaxft.errors import UserError
-from jaxft.models.paths import matches
 
 Way = Literal["scratch", "features", "partial", "full", "progressive"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -77,6 +76,8 @@ def upper_half(depths: Mapping[str, int], head: Sequence[str]) -> list[str]:
         depths: of every parameter; see `jaxft.models.depth`.
         head: the paths of the head's parts.
     """
+    from jaxft.models.paths import matches  # with Flax, which takes a second
+
     blocks = max(depths.values(), default=0) - 1
     wanted = {
         path
@@ -88,6 +89,8 @@ def upper_half(depths: Mapping[str, int], head: Sequence[str]) -> list[str]:
 
 def _shortest(path: str, wanted: set[str], depths: Mapping[str, int]) -> str:
     """The shortest beginning of a path that names wanted parameters alone."""
+    from jaxft.models.paths import matches
+
     parts = path.split(".")
     beginnings = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
     mixed = list(takewhile(lambda start: any(matches(start, other) for other in depths.keys() - wanted), beginnings))

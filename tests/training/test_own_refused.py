@@ -28,8 +28,8 @@ def pair(train: dict[str, Any], validation: dict[str, Any] | None = None) -> tup
         (pair({"x": IMAGE}), "The task needs an array 'image' of each example, but your dataset has x;"),
         (pair({"image": IMAGE}), "The task needs an array 'label' of each example, but your dataset has image;"),
         (pair({"image": IMAGE}, {"image": IMAGE, "label": 1}), "needs an array 'label'"),
-        (pair({"image": IMAGE, "label": [1]}), r"for labels of the shape \(1, 1\)"),
-        (pair({"image": IMAGE, "label": [1]}, {"image": IMAGE, "label": 1}), r"for labels of the shape \(1, 1\)"),
+        (pair({"image": IMAGE, "label": [1]}), r"for labels of the shape \([12], 1\)"),
+        (pair({"image": IMAGE, "label": [1]}, {"image": IMAGE, "label": 1}), r"for labels of the shape \([12], 1\)"),
     ],
 )
 def test_arrays_that_the_task_needs_are_named(tmp_path: Path, datasets: Any, message: str) -> None:
