@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -103,17 +104,11 @@ class Checkpoints:
             **{name: ocp.args.StandardSave(arrays[name]) for name in items},
             metadata=ocp.args.JsonSave({**metadata, **facts}),
         )
-        try:
-            if jax.process_count() > 1:
-                # Both managers number their barriers among the processes alike; a save beside another's end once hung.
-                self.wait()
+        if jax.process_count() > 1:
+            # Both managers number their barriers among the processes alike; a save beside another's end once hung.
+            self.wait()
+        with self._writing(f"The checkpoint of step {step}"):
             manager.save(step, args=arguments)
-        except Exception as error:
-            if not self._is_of_writing(error):
-                raise
-            raise UserError(
-                f"The checkpoint of step {step} could not be written ({error}); the one before it stays."
-            ) from error
 
     def not_finite(self, step: int, run: RunDirectory) -> NotFiniteError:
         """Notes that the numbers of the step after `step`, the last checkpoint's, were not finite: the error for it."""
@@ -284,10 +279,16 @@ class Checkpoints:
             f"jaxft.export --run {self._run} --checkpoint best --output model.pth`."
         )
 
-    def _is_of_writing(self, error: Exception) -> bool:
-        """Whether an error says that nothing can be written; what TensorStore and gcsfs raise has no kind in common."""
-        memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-        return isinstance(error, OSError) or (in_bucket(self._folder) and not memory)
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Within, an error that says that nothing can be written becomes a UserError."""
+        try:
+            yield
+        except Exception as error:  # of a bucket TensorStore and gcsfs raise kinds that have nothing in common
+            memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+            if not isinstance(error, OSError) and (memory or not in_bucket(self._folder)):
+                raise
+            raise UserError(f"{what} could not be written ({error}); the one before it stays.") from error
 
     def _is_whole(self, which: str, step: int) -> bool:
         """Whether a model can be had from a checkpoint."""
@@ -295,13 +296,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything is on the disk."""
-        try:
+        with self._writing("A checkpoint"):
             for manager in self._managers.values():
                 manager.wait_until_finished()
-        except Exception as error:
-            if not self._is_of_writing(error):
-                raise
-            raise UserError(f"A checkpoint could not be written ({error}); the one before it stays.") from error
 
     def __enter__(self) -> Self:
         return self
