@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from flax import nnx
 
 from jaxft import compare
-from jaxft.config import Config, Phase, Pretrained, Rule
+from jaxft.config import Config, Phase, Pretrained, Rule, load
 from jaxft.errors import UserError
+from jaxft.models.paths import matches, values
+from jaxft.training.setup import block_depths, set_up
 from jaxft.ways import changed, upper_half
 from tests.small import call, execute, user_error, write_config
 
@@ -61,6 +64,18 @@ def test_ways_share_out_the_budget() -> None:
         changed(Config(phases=(Phase(epochs=2),)), "progressive", upper)
     with pytest.raises(UserError, match="give the phases epochs and no steps"):
         changed(Config(phases=(Phase(steps=9),)), "full", upper)
+
+
+def test_every_pattern_of_the_upper_half_names_parameters(photos: Path, tmp_path: Path) -> None:
+    """A counter of batches, which nothing reads, is no parameter, and lies nowhere."""
+    settings = load(write_config(tmp_path / "lite.py", photos, model="efficientnet_lite0"))
+    setup = set_up(settings)
+    parameters = values(setup.model, nnx.Param)
+    patterns = upper_half(block_depths(setup.task, setup.model, setup.train), setup.source.head())
+    assert patterns
+    assert all(any(matches(pattern, path) for path in parameters) for pattern in patterns)
+    assert not any(matches(pattern, "_conv_stem.kernel") for pattern in patterns)
+    assert set_up(changed(settings, "partial", patterns)).stages
 
 
 def test_a_comparison_prints_a_table_and_goes_on_where_it_was(photos: Path, tmp_path: Path) -> None:

@@ -262,7 +262,8 @@ def block_depths(task: Task, model: nnx.Module, dataset: Dataset) -> dict[str, i
     evaluated.eval()
     padding = dataset.padding(int(dataset.buckets[0]))
     batch = _Asked({name: jnp.asarray(array)[None] for name, array in padding.items()})
-    return depths(evaluated, lambda model: task.predict(model, batch))
+    deep = depths(evaluated, lambda model: task.predict(model, batch))
+    return {path: deep[path] for path in values(model, nnx.Param)}
 
 
 def _try_out(task: Task, model: nnx.Module, dataset: Dataset, precision: str) -> None:
