@@ -132,6 +132,9 @@ class Data:
     check: Check = "full"
     """What happens to every photo before the first step: full decodes it, unless it was found whole before (the cache
     keeps its size and time), headers reads its width and height alone, none opens nothing."""
+    views: int = pydantic.Field(default=0, ge=0)
+    """In how many ways each example is augmented: the epochs take one after the other, over and over; 0 augments anew
+    in every epoch."""
     shuffle: bool = True
     """Train in another order each epoch; otherwise in that of the files, over and over."""
     batch_size: int = pydantic.Field(default=32, ge=1)
@@ -171,6 +174,9 @@ class Config:
     tensorfloat32: matrix products and convolutions round what they multiply, to 11 significant bits on GPUs that can;
     three passes of bfloat16 on a TPU, float32 on a CPU. bfloat16: activations and kernels have 8 significant bits.
     Parameters, optimizer state, sums, normalisation, softmax, losses and boxes are float32 in all three."""
+    stored_features: bool = False
+    """Compute what lies in front of all that trains once for each of the `data.views`, keep it in the cache folder, and
+    train from that; for phases that all train the same parts."""
     auto_scale_lr: bool = False
     """Multiply the learning rate by the examples of a step over optimizer.base_batch_size, for which it is meant."""
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
@@ -191,6 +197,11 @@ class Config:
     """The metric that chooses the best model, with a leading - where smaller is better; None for the task's own."""
 
     def __post_init__(self) -> None:
+        if self.stored_features and not self.data.views:
+            raise ValueError(
+                "stored_features keeps each way in which an example is augmented, but data.views is 0, which augments "
+                "anew in every epoch; set data.views, to 1 without any augmentation, or to more with it"
+            )
         checkpoints = [rule.how for rule in self.model.init if isinstance(rule.how, Checkpoint)]
         if not checkpoints:
             return

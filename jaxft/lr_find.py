@@ -111,7 +111,6 @@ def rates(options: Options) -> list[float]:
 
 def tested(setup: "Setup", stage: "Stage", state: object, wanted: Sequence[float]) -> list[Point]:
     """Trains a step at each rate, until the loss is not finite or has grown too much."""
-    from jaxft.data.loader import train_batches
     from jaxft.training.ema import ema_momentum
     from jaxft.training.step import Compiled, StepInputs, key_data
 
@@ -119,17 +118,8 @@ def tested(setup: "Setup", stage: "Stage", state: object, wanted: Sequence[float
     step = Compiled(
         setup.training_step(stage), updates_state=True, budget=setup.shapes, compiling=lambda _: doing("compiling")
     )
-    size = config.data.batch_size
-    batches = train_batches(
-        setup.train,
-        batch_size=size,
-        seed=config.seed,
-        shuffle=config.data.shuffle,
-        workers=config.data.workers,
-        positions=setup.layout.positions(size),
-    )
     first = stage.numbers(stage.first)
-    with batches, doing("trying rates, steps") as counted:
+    with setup.batches() as batches, doing("trying rates, steps") as counted:
         for number, rate in enumerate(wanted, 1):
             scale = rate / config.optimizer.learning_rate
             groups = {label: scale * share for label, share in relative(stage).items()}

@@ -127,6 +127,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "reporting": {"places", "processes"},
     "training": {
         "config",
+        "download",  # where the cache folder is
         "schedulers",
         "data",
         "precision",

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from jaxft.data.mixing import Mixing
-from jaxft.data.photo import ImageData
+from jaxft.data.photo import ImageData, content_word
 from jaxft.data.source import Source
 from jaxft.errors import UserError
 
@@ -118,6 +118,10 @@ class ImageDataset:
     def names(self) -> Sequence[str]:
         examples = (self.source[index] for index in range(len(self.source)))
         return [f"{example.name}\t{_written(example.label)}" for example in examples]
+
+    def contents(self) -> list[str]:
+        """A word an image that changes with it; see `content_word`."""
+        return [content_word(self.source[index].image) for index in range(len(self.source))]
 
     def check(self) -> None:
         self.source.check()

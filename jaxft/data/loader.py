@@ -20,6 +20,7 @@ from absl import flags
 from jaxft.data.dataset import Arrays, Dataset
 from jaxft.data.epoch_order import epoch_order, occurrences, steps_per_epoch
 from jaxft.data.shared import Shared
+from jaxft.data.stored import Stored, view_chance
 from jaxft.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -122,6 +123,7 @@ def train_batches(
     start_step: int = 0,
     workers: int = 0,
     positions: Sequence[int] | np.ndarray | None = None,
+    views: int = 0,
 ) -> Batches:
     """Endless training batches. Order and augmentation depend on the seed and the epoch alone.
 
@@ -139,6 +141,7 @@ def train_batches(
             few cores; about a fifth of the work holds Python's lock, so from some six cores on processes are faster.
         positions: which examples of each batch this process needs; all by default. See
             `jaxft.training.layout.Layout.positions`.
+        views: how many ways an example is augmented in, one epoch after the other; 0 for another one each time.
 
     Returns:
         An iterator over the examples' arrays, stacked: `B = len(positions)` of one bucket.
@@ -153,7 +156,7 @@ def train_batches(
         )
     buckets = dataset.buckets
     epoch = steps_per_epoch(buckets, batch_size) * batch_size
-    return Batches(_TrainExamples(dataset, buckets, epoch, seed, shuffle, cut), start_step, workers)
+    return Batches(_TrainExamples(dataset, buckets, epoch, seed, shuffle, cut, views), start_step, workers)
 
 
 def eval_batches(
@@ -224,6 +227,7 @@ class _TrainExamples:
     seed: int
     shuffle: bool
     cut: _Cut
+    views: int = 0
     orders: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -233,6 +237,11 @@ class _TrainExamples:
         epoch, place = divmod(self.cut.position(row), self.epoch)
         order, before = self._order(epoch)
         index, again = int(order[place]), int(before[place])
+        if self.views:
+            view = (epoch + again) % self.views
+            if isinstance(self.dataset, Stored):
+                return self.dataset.view(index, view)
+            return self.dataset.training(index, view_chance(self.seed, view, index))
         return self.dataset.training(
             index, np.random.default_rng([self.seed, epoch, index, *([again] if again else [])])
         )

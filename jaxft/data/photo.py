@@ -1,5 +1,6 @@
 """One image: read its header first, decode it later, upright and in RGB."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -34,6 +35,21 @@ _JPEG_SHRINK = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     1: cv2.IMREAD_COLOR,
 }
+
+
+def content_word(image: ImageData) -> str:
+    """A word that changes with an image: of a file its path, its size and when it was changed, nanoseconds.
+
+    Raises:
+        UserError: the file is not there.
+    """
+    if not isinstance(image, Path):
+        return f"{zlib.crc32(image if isinstance(image, bytes) else np.ascontiguousarray(image).data):08x}"
+    try:
+        found = image.stat()
+    except OSError as error:
+        raise UserError(f"the photo {image} cannot be read ({error})") from error
+    return f"{image.absolute()} {found.st_size} {found.st_mtime_ns}"
 
 
 class Photo:

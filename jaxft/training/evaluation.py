@@ -17,6 +17,7 @@ from jaxft.models.paths import values
 from jaxft.tasks.task import Prediction, Task
 from jaxft.training.finished import Trained
 from jaxft.training.layout import Layout, device_layout, fetch
+from jaxft.training.setup import StoredPrediction
 from jaxft.training.step import Compiled, predict_step
 from jaxft.training.stopping import raise_if_agreed, raise_if_stopped
 
@@ -47,6 +48,7 @@ class Predictor:
         template: the model; its arrays do not matter, and it may be abstract.
         batch_size, workers: as of `jaxft.data.loader.eval_batches`.
         precision: see `jaxft.precision`.
+        stored: what predicts from stored features, whatever dataset is asked for.
         compiling: as of `Compiled`.
     """
 
@@ -59,17 +61,20 @@ class Predictor:
         batch_size: int,
         workers: int = 0,
         precision: str = "float32",
+        stored: StoredPrediction | None = None,
         compiling: Callable[[int], AbstractContextManager] = lambda _: nullcontext(),
     ) -> None:
         model = nnx.clone(template)
         model.eval()
         self._layout, self._batch_size, self._workers = layout, batch_size, workers
         step = predict_step(model, task.predict, precision, layout.gathered)
-        self._step = Compiled(step, compiling=compiling)
+        self._step = Compiled(step if stored is None else stored.function, compiling=compiling)
+        self._stored = stored
         self._reading: tuple[Dataset, Passes] | None = None
 
     def prepare(self, arrays: Arrays, dataset: Dataset) -> None:
         """Begins to compile the programs of a dataset while something else goes on; `arrays` may be abstract."""
+        dataset = dataset if self._stored is None else self._stored.examples
         buckets = np.unique(dataset.buckets).tolist()
         self._step.expect(len(buckets))
         for bucket in buckets:
@@ -98,9 +103,9 @@ class Predictor:
         if self._reading is None or self._reading[0] is not dataset:
             self.close()
             passes = eval_batches(
-                dataset,
+                dataset if self._stored is None else self._stored.examples,
                 batch_size=self._batch_size,
-                workers=self._workers,
+                workers=self._workers if self._stored is None else 0,
                 positions=self._layout.positions(self._batch_size),
             )
             self._reading = dataset, passes

@@ -19,7 +19,7 @@ from rich.console import Console
 from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
-from jaxft.data.loader import Batches, train_batches
+from jaxft.data.loader import Batches
 from jaxft.processes import check_shared
 from jaxft.reporting.console import make_console
 from jaxft.reporting.progress import Reporter
@@ -29,6 +29,7 @@ from jaxft.training.beginning import begin
 from jaxft.training.checkpoint import Checkpoints, best_value
 from jaxft.training.ema import ema_momentum
 from jaxft.training.evaluation import Predictor, evaluate, spread
+from jaxft.training.features import with_features
 from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
@@ -93,6 +94,7 @@ def fit(
                 with doing("loading the last checkpoint"):
                     state = checkpoints.state(setup.abstract_state(stage))
                 screen.say(setup.progress(int(state.step)))
+            setup = with_features(setup, state, screen)
             reporter = Reporter(
                 run.path,
                 start_step=int(state.step),
@@ -141,6 +143,7 @@ class Loop:
             batch_size=data.batch_size,
             workers=data.workers,
             precision=setup.config.precision,
+            stored=setup.prediction,
             compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
         )
         self.metrics = LateMetrics(self.reporter)
@@ -149,16 +152,7 @@ class Loop:
     def run(self, state: TrainState, stage: Stage) -> TrainState:
         """Trains from a state of a stage to the end of the last one, or until something asks to stop."""
         setup, step = self.setup, int(state.step)
-        batches = train_batches(
-            setup.train,
-            batch_size=setup.config.data.batch_size,
-            seed=setup.config.seed,
-            shuffle=setup.config.data.shuffle,
-            start_step=step,
-            workers=setup.config.data.workers,
-            positions=setup.layout.positions(setup.config.data.batch_size),
-        )
-        with batches, closing(self.predictor), closing(self.trace):
+        with setup.batches(step) as batches, closing(self.predictor), closing(self.trace):
             self.end_if_judged()
             evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
             self.evaluated_step = step if evaluated else 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.epoch_order import steps_per_epoch
+from jaxft.data.loader import Batches, train_batches
+from jaxft.data.stored import Stored
 from jaxft.errors import UserError
 from jaxft.models.depth import depths
 from jaxft.models.paths import values, walk
@@ -28,7 +30,7 @@ from jaxft.training.model import ModelSource, abstract_for, first_values, head_n
 from jaxft.training.optim import set_modes
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
-from jaxft.training.step import Batch, LossFunction, Step, computing, predict_step, reseed, train_step
+from jaxft.training.step import ArrayLoss, Batch, LossFunction, Step, computing, predict_step, reseed, train_step
 
 Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
 """A user's loss of a batch: a scalar, alone or with metrics of the batch."""
@@ -80,6 +82,13 @@ def with_metrics(loss: Loss) -> LossFunction:
     return function
 
 
+class StoredPrediction(NamedTuple):
+    """What predicts from stored features, (arrays, batch) -> predictions, and the validation split as features."""
+
+    function: Callable[[Mapping[str, Array], Batch], Mapping[str, Array]]
+    examples: Stored
+
+
 @dataclass(frozen=True)
 class Setup:
     """A run before its first array.
@@ -88,6 +97,7 @@ class Setup:
         written: the configuration as it is saved; `config` has the paths of the head in the place of `@head`.
         validation: None where nothing is evaluated.
         model: abstract, but for what `load_weights` has filled, and a user's own.
+        through, prediction: of a run from stored features; see `jaxft.training.features`.
     """
 
     written: Config
@@ -101,6 +111,8 @@ class Setup:
     stages: list[Stage]
     layout: Layout
     steps_per_epoch: int
+    through: Callable[[ArrayLoss], ArrayLoss] = lambda loss: loss
+    prediction: StoredPrediction | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -155,11 +167,10 @@ class Setup:
 
     def training_step(self, stage: Stage) -> Step:
         """The function that a stage repeats, to be compiled; see `jaxft.training.step.train_step`."""
-        template, config = nnx.clone(self.model), self.config
-        set_modes(template, stage.groups, stage.batch_norm)
+        config = self.config
         parts, precision = config.optimizer.accumulate, config.precision
         return train_step(
-            template,
+            self.template(stage),
             self.loss,
             stage.groups.trained,
             stage.chain,
@@ -167,6 +178,27 @@ class Setup:
             precision=precision,
             gathered=self.layout.gathered,
             rematerialize=config.hardware.rematerialize,
+            through=self.through,
+        )
+
+    def template(self, stage: Stage) -> nnx.Module:
+        """The model in the training modes of a stage, abstract."""
+        template = nnx.clone(self.model)
+        set_modes(template, stage.groups, stage.batch_norm)
+        return template
+
+    def batches(self, start_step: int = 0) -> Batches:
+        """This process's share of the training batches, from a step of the whole run on."""
+        data = self.config.data
+        return train_batches(
+            self.train,
+            batch_size=data.batch_size,
+            seed=self.config.seed,
+            shuffle=data.shuffle,
+            start_step=start_step,
+            workers=0 if isinstance(self.train, Stored) else data.workers,
+            positions=self.layout.positions(data.batch_size),
+            views=data.views,
         )
 
     def progress(self, step: int) -> str:

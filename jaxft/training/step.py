@@ -30,6 +30,7 @@ from jaxft.training.stopping import Work, at_once
 Arrays = dict[str, Array]
 Batch = Mapping[str, Array]
 LossFunction = Callable[[Any, Batch], tuple[Array, Arrays]]
+ArrayLoss = Callable[[Arrays, Arrays, Arrays, Batch, Array], tuple[Array, Any]]
 Gathered = Callable[[Mapping[str, Array]], Arrays]
 Step = Callable[[TrainState, Batch, "StepInputs"], tuple[TrainState, Arrays]]
 
@@ -70,6 +71,7 @@ def train_step(
     precision: str = "float32",
     gathered: Gathered = dict,
     rematerialize: bool = False,
+    through: Callable[[ArrayLoss], ArrayLoss] = lambda loss: loss,
 ) -> Step:
     """A function (state, batch, inputs) -> (state, metrics of the batch), to be compiled.
 
@@ -83,20 +85,12 @@ def train_step(
             own type, and are summed in it.
         gathered: see `jaxft.training.layout.Layout.gathered`.
         rematerialize: see `jaxft.models.layers.rematerialization`.
+        through: makes of the loss of arrays one that takes batches of another kind; see `jaxft.training.features`.
     """
     trained = sorted(trained)
-
-    def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
-        model = computing(template, params | frozen | stats, dtype_of(precision), gathered)
-        reseed(model, key)
-        with rematerializing(rematerialize) as blocks:
-            value, metrics = loss_function(model, batch)
-        if rematerialize and not blocks:
-            raise UserError(
-                f"hardware.rematerialize keeps the inputs of blocks alone, but the {type(template).__name__} has none "
-                "that it knows; leave it out."
-            )
-        return value, (values(model, nnx.BatchStat), metrics)
+    loss = through(
+        loss_of_arrays(template, loss_function, precision=precision, gathered=gathered, rematerialize=rematerialize)
+    )
 
     def gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:
         grads, (stats, metrics) = jax.grad(loss, has_aux=True)(params, frozen, stats, batch, key)
@@ -139,6 +133,32 @@ def train_step(
         return TrainState(kept.step, finite, everything, kept.stats, ema, kept.opt_state), found.metrics
 
     return precise(step, precision)
+
+
+def loss_of_arrays(
+    template: nnx.Module,
+    loss_function: LossFunction,
+    *,
+    precision: str = "float32",
+    gathered: Gathered = dict,
+    rematerialize: bool = False,
+) -> ArrayLoss:
+    """The loss as a function of arrays: (trained parameters, frozen ones, statistics, batch, key) -> (loss, (statistics
+    afterwards, metrics)); arguments as of `train_step`."""
+
+    def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
+        model = computing(template, params | frozen | stats, dtype_of(precision), gathered)
+        reseed(model, key)
+        with rematerializing(rematerialize) as blocks:
+            value, metrics = loss_function(model, batch)
+        if rematerialize and not blocks:
+            raise UserError(
+                f"hardware.rematerialize keeps the inputs of blocks alone, but the {type(template).__name__} has none "
+                "that it knows; leave it out."
+            )
+        return value, (values(model, nnx.BatchStat), metrics)
+
+    return loss
 
 
 class Gradient(NamedTuple):
