@@ -18,6 +18,7 @@ from converters.recognition import fitting_models, mmdetection_like, nearest_mod
 from converters.rules import COUNTER, TRACKED_MEAN, Leaf, leaves
 from converters.sources import TORCHVISION, load
 from converters.torchvision import modern_key
+from jaxft.adapters.low_rank import merged
 from jaxft.errors import UserError
 from jaxft.models import HEAD, MADE, head_of, made
 from jaxft.models.paths import matches
@@ -130,6 +131,8 @@ def load_pretrained(
     name, state, problems, outside = read_source(targets, source, rename, sha256, prefix)
     names = [*state, *targets, *(leaf.path for leaf in targets.values())]
     problems += idle_patterns(skip, names)
+    if not any(".lora." in key for key in state):
+        skip.append("~*.lora")  # what a network had added since it was published starts fresh
 
     def skipped(key: str) -> bool:
         return skips(skip, key, targets[key].path if key in targets else key)
@@ -211,13 +214,14 @@ def to_torch(
 
     `rename` is the one given to `load_pretrained`, applied backwards by the longest prefix of ours that fits. A prefix
     that was taken off goes back onto every name, so name those that never had it: `{"backbone.": "", "fc.": "fc."}`.
-    `without` are our paths of leaves to leave out.
+    `without` are our paths of leaves to leave out. Low-rank additions are merged into their kernels.
 
     Raises:
         MismatchError: leaves have no certain name and axes in PyTorch; all are named.
         UserError: two leaves would get one name, or the model is abstract.
     """
     state: dict[str, np.ndarray] = {}
+    model = merged(model)
     backwards = {ours: theirs for theirs, ours in (rename or {}).items()}
     targets = [leaf for leaf in leaves(model) if leaf.path not in without]
     if empty := [leaf.path for leaf in targets if isinstance(leaf.variable.get_value(), jax.ShapeDtypeStruct)]:

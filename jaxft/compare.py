@@ -41,7 +41,8 @@ class Options:
     """The configuration, as of `jaxft train`: network, data, rate, and the epochs that every run has in all."""
     ways: tuple[Way, ...] = WAYS
     """scratch (random first values), features (the head alone), partial (the upper half of the blocks, too), full
-    (everything), progressive (head, upper half, everything, one after the other)."""
+    (everything), progressive (head, upper half, everything, one after the other), lora (head and low-rank
+    additions, those of the configuration or of rank 8)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every way is trained once with each."""
     workdir: Path | None = None

@@ -14,6 +14,7 @@ import pydantic
 import tyro
 from pydantic.dataclasses import dataclass
 
+from jaxft.adapters import Lora
 from jaxft.config_file import execute, find
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Check, Option, differences, explain, field_names, replace
@@ -34,6 +35,7 @@ __all__ = [
     "Ema",
     "Images",
     "Initialize",
+    "Lora",
     "Model",
     "Optimizer",
     "Phase",
@@ -61,6 +63,8 @@ class Model:
     init: tuple[Initialize, ...] = ()
     """MMEngine's initialisers, those of `jaxft.initialization`, for what no checkpoint fills; later ones win. One of
     the type Pretrained becomes `pretrained.source`."""
+    lora: Lora = Lora()
+    """Low-rank additions to frozen layers, which rules name as *.lora."""
     mmdet: Annotated[dict[str, Any] | None, tyro.conf.Suppress] = None
     """A detector as the `model` of an MMDetection configuration describes it, instead of a name."""
 
@@ -251,7 +255,7 @@ def load(name: str | Path) -> Config:
 def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
     run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping, Hardware)
-    kinds = (*run, Images, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]), Initialize, *get_args(Drawn))
+    kinds = (*run, Images, Lora, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]), Initialize, *get_args(Drawn))
     return {kind.__name__: field_names(kind) for kind in kinds}
 
 

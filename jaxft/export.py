@@ -44,11 +44,12 @@ class Options:
 
     run: Path
     """The run directory."""
-    format: Literal["torch", "safetensors", "stablehlo"] = "torch"
-    """A PyTorch state dict under its original names (.pth), the same as safetensors, or a StableHLO program. Names of
-    classes and preprocessing lie inside, or beside a .pth in NAME.pth.json."""
+    format: Literal["torch", "safetensors", "stablehlo", "peft"] = "torch"
+    """A PyTorch state dict under its original names (.pth), the same as safetensors, or a StableHLO program; low-rank
+    additions are merged. Names of classes and preprocessing lie inside, or beside a .pth in NAME.pth.json. Or the
+    additions and the head alone, as PEFT's adapter."""
     output: Path
-    """The file to write; one that exists is not overwritten."""
+    """The file to write, or of peft the folder; what exists is not overwritten."""
     checkpoint: Literal["best", "last"] | int | None = None
     """Which model of the run; by default the best where an evaluation has chosen one, and else the last. A number is
     the step of one that `keep_checkpoints` has kept."""
@@ -83,7 +84,13 @@ def main() -> None:
         if not first:
             return
         with doing(f"exporting to {options.output}"):
-            if options.format == "stablehlo":
+            if options.format == "peft":
+                from converters.peft import save_adapter
+                from jaxft.training.model import ModelSource
+
+                whole = ModelSource(run.config).head()
+                save_adapter(run.model, options.output, whole=whole, base=run.config.pretrained.source)
+            elif options.format == "stablehlo":
                 _write_bytes(stablehlo(run, options.pad_shape), options.output)
             else:
                 save(run, options.output)

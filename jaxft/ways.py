@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Literal, get_args
 
+from jaxft.adapters import Lora
 from jaxft.config import Config, Phase, Pretrained, Rule, replace
 from jaxft.errors import UserError
 
-Way = Literal["scratch", "features", "partial", "full", "progressive"]
+Way = Literal["scratch", "features", "partial", "full", "progressive", "lora"]
 WAYS: tuple[Way, ...] = get_args(Way)
 MEANING: dict[Way, str] = {
     "scratch": "random first values, everything trained",
@@ -15,7 +16,9 @@ MEANING: dict[Way, str] = {
     "partial": "the head and the upper half of the blocks",
     "full": "everything",
     "progressive": "the head, then the upper half with it, then everything",
+    "lora": "the head and low-rank additions",
 }
+LORA = Lora(rank=8)  # where the configuration has none
 HEAD_SCALE = 10.0  # of the rate, where the configuration says nothing of the head
 
 
@@ -31,7 +34,8 @@ def changed(config: Config, way: Way, upper: Sequence[str]) -> Config:
     if any(phase.steps is not None for phase in config.phases):
         raise UserError("compare shares out epochs; give the phases epochs and no steps.")
     budget, last = sum(phase.epochs for phase in config.phases), config.phases[-1]
-    head = head_rule(config)
+    head, given = head_rule(config), config
+    config = replace(config, {"model.lora": Lora()})  # of the way lora alone
 
     def phase(epochs: int, *rules: Rule, **changes: object) -> Phase:
         return replace(last, {"epochs": epochs, "rules": rules, **changes})
@@ -44,6 +48,10 @@ def changed(config: Config, way: Way, upper: Sequence[str]) -> Config:
         return replace(config, {"phases": (phase(budget, head, frozen),)})
     if way == "full":
         return replace(config, {"phases": (phase(budget, head, all_of_it),)})
+    if way == "lora":
+        additions = Rule(pattern="*.lora", lr_scale=head.lr_scale)
+        lora = given.model.lora if given.model.lora.rank else LORA
+        return replace(config, {"model.lora": lora, "phases": (phase(budget, head, additions, frozen),)})
     if not upper:
         raise UserError(f"The network has no blocks to freeze the lower half of; leave {way} out of --ways.")
     rest = [Rule(pattern=pattern) for pattern in upper]

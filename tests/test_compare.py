@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 
 from jaxft import compare
-from jaxft.config import Config, Phase, Pretrained, Rule, load
+from jaxft.config import Config, Phase, Pretrained, Rule, load, replace
 from jaxft.errors import UserError
 from jaxft.models.paths import matches, values
 from jaxft.training.setup import block_depths, set_up
-from jaxft.ways import changed, upper_half
+from jaxft.ways import LORA, WAYS, changed, upper_half
 from tests.small import call, execute, user_error, write_config
 
 pytest_plugins = ("tests.runs",)
@@ -43,15 +43,20 @@ def test_the_upper_half_is_named_shortly_and_alone() -> None:
 
 def test_ways_share_out_the_budget() -> None:
     upper = upper_half(DEPTHS, ["fc"])
-    ways = {way: changed(BASE, way, upper) for way in ("scratch", "features", "partial", "full", "progressive")}
+    ways = {way: changed(BASE, way, upper) for way in WAYS}
     assert {way: [phase.epochs for phase in config.phases] for way, config in ways.items()} == {
         "scratch": [5],
         "features": [5],
         "partial": [5],
         "full": [5],
         "progressive": [1, 2, 2],
+        "lora": [5],
     }
     assert ways["scratch"].pretrained == Pretrained()
+    assert ways["lora"].model.lora == LORA
+    assert [rule.pattern for rule in ways["lora"].phases[0].rules] == ["@head", "*.lora", "*"]
+    own = replace(BASE, {"model.lora.rank": 3})
+    assert [changed(own, way, upper).model.lora.rank for way in ("full", "lora")] == [0, 3]
     head = Rule(pattern="@head", lr_scale=7.0)
     assert ways["features"].phases[0].rules == (head, Rule(pattern="*", frozen=True))
     assert [rule.pattern for rule in ways["partial"].phases[0].rules] == ["@head", "norm", "rows.2", "rows.3", "*"]

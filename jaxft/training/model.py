@@ -12,6 +12,7 @@ from jax import Array
 from converters import Ledger, load_pretrained
 from converters.carry import carry_classes, check_names
 from jaxft import config
+from jaxft.adapters.low_rank import add_lora
 from jaxft.errors import UserError
 from jaxft.initialization.drawing import draws, initialize
 from jaxft.models import HEAD, abstract_model, builder, check_options, class_layers, head_of, initial_values, made
@@ -37,6 +38,11 @@ class ModelSource:
         Raises:
             UserError: its name is not known, it has no such option, or initialisers are for a model that has values.
         """
+        if self.own is not None and self.settings.model.lora.rank:
+            raise UserError(
+                "model.lora adds to a configured model, but yours is your own; leave it out, and call "
+                "jaxft.adapters.low_rank.add_lora on your model."
+            )
         if self.own is not None and self.settings.model.init:
             raise UserError(
                 "model.init draws what no checkpoint fills, but your own model comes with its values; leave model.init "
@@ -58,6 +64,8 @@ class ModelSource:
         else:
             model = builder(settings.name)(classes, rngs=initial_rngs(key), **settings.options)
         initialize(model, settings.init, key)
+        if settings.lora.rank:
+            add_lora(model, settings.lora, head=self.head(), rngs=initial_rngs(jax.random.fold_in(key, 1)))
         return model
 
     def abstract(self, classes: int) -> nnx.Module:
@@ -69,9 +77,18 @@ class ModelSource:
         if self.own is not None:
             _check_own(self.own)
             return nnx.clone(self.own)
-        if self.settings.model.mmdet is None:
-            return abstract_model(self.settings.model.name, classes, **self.settings.model.options)
-        return nnx.eval_shape(lambda: self.build(classes))
+        model = self._plain(classes)
+        if self.settings.model.lora.rank:
+            add_lora(model, self.settings.model.lora, head=self.head())
+        return model
+
+    def _plain(self, classes: int) -> nnx.Module:
+        """The abstract model without additions."""
+        settings = self.settings.model
+        if settings.mmdet is None:
+            return abstract_model(settings.name, classes, **settings.options)
+        plain = ModelSource(replace(self.settings, model=replace(settings, lora=config.Lora())))
+        return nnx.eval_shape(lambda: plain.build(classes))
 
     def head(self) -> tuple[str, ...]:
         """The paths of the class-dependent layers.
@@ -79,7 +96,7 @@ class ModelSource:
         Raises:
             UserError: they are not known, of a model of the user's own.
         """
-        return class_layers(self.abstract) if self.own is None else head_of(self.own)
+        return class_layers(self._plain) if self.own is None else head_of(self.own)
 
 
 def _check_own(model: nnx.Module) -> None:

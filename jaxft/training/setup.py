@@ -13,6 +13,7 @@ from jax import Array
 
 from converters import Ledger
 from jaxft.activity import doing
+from jaxft.adapters.low_rank import check_trained
 from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.epoch_order import steps_per_epoch
@@ -279,6 +280,7 @@ def set_up(
             "count; set it to 1, and give parts rates of their own by rules."
         )
     stages = lay_out(named, shapes, steps, deep)
+    check_trained(frozenset().union(*(stage.groups.trained for stage in stages)), model)
     if own.model is not None or own.datasets is not None:
         if validation is not None:
             _try_out(task, model, validation, config.precision)

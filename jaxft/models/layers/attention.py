@@ -56,11 +56,14 @@ class MultiheadAttention(nnx.Module):
         self.in_proj_bias = nnx.Param(jnp.zeros(3 * channels))
         self.out_proj = Linear(channels, channels, bias_init=zeros, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.lora: nnx.Module | None = None  # of the joint projection; see `layers/low_rank.py`
 
     def __call__(self, x: Array) -> Array:
         """`[N, tokens, channels]` -> the same shape."""
         projected = x @ self.in_proj_kernel[...]
         projected += along_channels(self.in_proj_bias[...].astype(projected.dtype), projected)
+        if self.lora is not None:
+            projected += self.lora(x).astype(projected.dtype)
         queries, keys, values = split_heads(projected, self.heads)
         queries *= queries.shape[-1] ** -0.5
         return self.out_proj(attend(queries, keys, values, dropout=self.dropout))

@@ -58,6 +58,7 @@ class Conv(nnx.Module):
         default = partial(fan_in_uniform, fan_in=math.prod(shape[:3]))
         self.kernel = nnx.Param((init or default)(rngs.params(), shape))
         self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,))) if bias else None
+        self.lora: nnx.Module | None = None  # see `layers/low_rank.py`
 
     def _pads(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         if isinstance(self.padding, str):
@@ -79,7 +80,8 @@ class Conv(nnx.Module):
             groups=self.groups,
             dtype=jnp.promote_types(x.dtype, jnp.float32) if self.wide else None,
         )
-        return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
+        y = y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
+        return y if self.lora is None else y + self.lora(x).astype(y.dtype)
 
 
 def standardize(kernel: Array) -> Array:

@@ -31,11 +31,13 @@ class Linear(nnx.Module):
         default = partial(fan_in_uniform, fan_in=inputs)
         self.kernel = nnx.Param((init or default)(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param((bias_init or default)(rngs.params(), (outputs,))) if bias else None
+        self.lora: nnx.Module | None = None  # see `layers/low_rank.py`
 
     def __call__(self, x: Array) -> Array:
         """`[..., inputs]` -> `[..., outputs]`."""
         y = wide_product("...i,io->...o", x, self.kernel[...]) if self.wide else x @ self.kernel[...]
-        return y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
+        y = y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
+        return y if self.lora is None else y + self.lora(x).astype(y.dtype)
 
 
 class LinearOverMap(nnx.Module):

@@ -1,0 +1,122 @@
+"""Low-rank additions alone, in the layout of PEFT 0.21: a folder of adapter_config.json and adapter_model.safetensors.
+
+PEFT's names: `base_model.model.PATH.lora_A.weight`, where PATH is the layer's; of self-attention, whose output
+projection it wraps together with it, `PATH.lora_A.weight` and `PATH.base_layer.out_proj.lora_A.weight`. Layers that
+train whole (`modules_to_save`), such as a new head, are there under their own names.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from converters.files import read, write
+from converters.rules import Leaf, leaves
+from jaxft.adapters.low_rank import NAME, additions
+from jaxft.errors import UserError
+from jaxft.models.layers.attention import MultiheadAttention
+from jaxft.models.paths import matches
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+def save_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = (), base: str | None = None) -> None:
+    """Writes the additions of a model, and the layers that train whole.
+
+    Args:
+        folder: made where it is missing; the two files in it are replaced.
+        whole: paths of layers to write whole.
+        base: where the weights of the network come from, for PEFT's `base_model_name_or_path`.
+
+    Raises:
+        UserError: the model has no additions, or they differ in rank or scaling, which PEFT's file says once.
+    """
+    found = list(additions(model))
+    if not found:
+        raise UserError(
+            f"This {type(model).__name__} has no low-rank additions to write as an adapter; train one with "
+            "--model.lora.rank, or choose another --format."
+        )
+    kinds = {(addition.lora_A.kernel.shape[-1], addition.scaling, addition.dropout.rate) for _, _, addition in found}
+    if len(kinds) > 1:
+        raise UserError(
+            f"The additions of this {type(model).__name__} have {len(kinds)} ranks or scales; PEFT has one."
+        )
+    ((rank, scaling, dropout),) = kinds
+    attention = {path for path, layer, _ in found if isinstance(layer, MultiheadAttention)}
+    targets = [path for path, _, _ in found if path.rpartition(".")[0] not in attention]
+    state = {key: leaf.to_torch(np.asarray(leaf.variable[...])) for key, leaf in _names(model, whole).items()}
+    settings: dict[str, Any] = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": scaling * rank,
+        "lora_dropout": dropout,
+        "target_modules": [_torch_path(model, path) for path in targets],
+        "modules_to_save": [_torch_path(model, path) for path in whole] or None,
+        "bias": "none",
+        "task_type": None,
+        "inference_mode": True,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write(state, folder / WEIGHTS, {"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def load_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()) -> None:
+    """Fills the additions of a model, and the layers that train whole, in place, from what `save_adapter` or PEFT has
+    written.
+
+    Args:
+        model: with additions of the same rank and scaling on the same layers (see `jaxft.adapters.low_rank.add_lora`).
+
+    Raises:
+        UserError: the folder is no adapter of this model; what does not fit is named.
+    """
+    try:
+        settings = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG} cannot be read ({error}); an adapter of PEFT has one.") from error
+    scalings = {addition.scaling for _, _, addition in additions(model)}
+    theirs = settings.get("lora_alpha", 8) / (settings.get("r", 8) ** (0.5 if settings.get("use_rslora") else 1))
+    if scalings != {theirs}:
+        raise UserError(
+            f"{folder} multiplies its additions by {theirs:g}, the model by {sorted(scalings)}; change alpha."
+        )
+    state, targets = read(folder / WEIGHTS), _names(model, whole)
+    problems = [f"{key} has no place in the model" for key in state if key not in targets]
+    problems += [f"{key} is missing" for key in targets if key not in state]
+    problems += [
+        f"{key} is {tuple(state[key].shape)} there and {leaf.source_shape} here"
+        for key, leaf in targets.items()
+        if key in state and tuple(state[key].shape) != leaf.source_shape
+    ]
+    if problems:
+        raise UserError(f"{folder} does not fit the model: {'; '.join(problems[:5])}{'; ...' * (len(problems) > 5)}.")
+    for key, leaf in targets.items():
+        leaf.variable.set_value(jnp.asarray(leaf.from_torch(np.asarray(state[key])), leaf.variable.dtype))
+
+
+def _names(model: nnx.Module, whole: Collection[str]) -> Mapping[str, Leaf]:
+    """The leaves of an adapter by PEFT's names."""
+    attention = [path for path, layer, _ in additions(model) if isinstance(layer, MultiheadAttention)]
+    found = {}
+    for leaf in leaves(model):
+        if f".{NAME}." not in f".{leaf.path}" and not any(matches(path, leaf.path) for path in whole):
+            continue
+        key = re.sub(rf"(^|\.){NAME}\.lora_", r"\1lora_", leaf.key)
+        for path in attention:
+            key = re.sub(rf"^{re.escape(path)}\.out_proj\.", f"{path}.base_layer.out_proj.", key)
+        found[PREFIX + key] = leaf
+    return found
+
+
+def _torch_path(model: nnx.Module, path: str) -> str:
+    """PyTorch's path of a layer."""
+    return next(leaf.key.rpartition(".")[0] for leaf in leaves(model) if leaf.path.rpartition(".")[0] == path)
