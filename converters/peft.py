@@ -1,8 +1,8 @@
 """Low-rank additions alone, in the layout of PEFT 0.21: a folder of adapter_config.json and adapter_model.safetensors.
 
-PEFT's names: `base_model.model.PATH.lora_A.weight`, where PATH is the layer's; of self-attention, whose output
-projection it wraps together with it, `PATH.lora_A.weight` and `PATH.base_layer.out_proj.lora_A.weight`. Layers that
-train whole (`modules_to_save`), such as a new head, are there under their own names.
+PEFT's names: `base_model.model.PATH.lora_A.weight`, where PATH is the layer's. With self-attention it wraps the output
+projection, `PATH.base_layer.out_proj.lora_A.weight`, to which nothing is added here: these are zeros. Layers that train
+whole (`modules_to_save`), such as a new head, are there under their own names.
 """
 
 import json
@@ -49,16 +49,16 @@ def save_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()
             f"The additions of this {type(model).__name__} have {len(kinds)} ranks or scales; PEFT has one."
         )
     ((rank, scaling, dropout),) = kinds
-    attention = {path for path, layer, _ in found if isinstance(layer, MultiheadAttention)}
-    targets = [path for path, _, _ in found if path.rpartition(".")[0] not in attention]
+    targets = "|".join(re.escape(_torch_path(model, path)) for path, _, _ in found)
     state = {key: leaf.to_torch(np.asarray(leaf.variable[...])) for key, leaf in _names(model, whole).items()}
+    state |= _unused(model)
     settings: dict[str, Any] = {
         "peft_type": "LORA",
         "base_model_name_or_path": base,
         "r": rank,
         "lora_alpha": scaling * rank,
         "lora_dropout": dropout,
-        "target_modules": [_torch_path(model, path) for path in targets],
+        "target_modules": f"^(?:{targets})$",  # a list would name every layer that ends so
         "modules_to_save": [_torch_path(model, path) for path in whole] or None,
         "bias": "none",
         "task_type": None,
@@ -90,6 +90,10 @@ def load_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()
             f"{folder} multiplies its additions by {theirs:g}, the model by {sorted(scalings)}; change alpha."
         )
     state, targets = read(folder / WEIGHTS), _names(model, whole)
+    for key in _unused(model):
+        product = state.pop(key, None)
+        if key.endswith("lora_B.weight") and product is not None and np.any(product):
+            raise UserError(f"{folder} adds to the output projection of self-attention ({key}), which jaxft does not.")
     problems = [f"{key} has no place in the model" for key in state if key not in targets]
     problems += [f"{key} is missing" for key in targets if key not in state]
     problems += [
@@ -105,15 +109,24 @@ def load_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()
 
 def _names(model: nnx.Module, whole: Collection[str]) -> Mapping[str, Leaf]:
     """The leaves of an adapter by PEFT's names."""
-    attention = [path for path, layer, _ in additions(model) if isinstance(layer, MultiheadAttention)]
     found = {}
     for leaf in leaves(model):
         if f".{NAME}." not in f".{leaf.path}" and not any(matches(path, leaf.path) for path in whole):
             continue
         key = re.sub(rf"(^|\.){NAME}\.lora_", r"\1lora_", leaf.key)
-        for path in attention:
-            key = re.sub(rf"^{re.escape(path)}\.out_proj\.", f"{path}.base_layer.out_proj.", key)
         found[PREFIX + key] = leaf
+    return found
+
+
+def _unused(model: nnx.Module) -> dict[str, np.ndarray]:
+    """What PEFT's file has for output projections of self-attention: zeros."""
+    found = {}
+    for path, layer, addition in additions(model):
+        if isinstance(layer, MultiheadAttention):
+            start, rank = f"{PREFIX}{path}.base_layer.out_proj", addition.lora_A.kernel.shape[-1]
+            inputs, outputs = layer.out_proj.kernel.shape
+            found[f"{start}.lora_A.weight"] = np.zeros((rank, inputs), np.float32)
+            found[f"{start}.lora_B.weight"] = np.zeros((outputs, rank), np.float32)
     return found
 
 

@@ -21,7 +21,8 @@ NAME = "lora"
 def add_lora(model: nnx.Module, fields: Lora, *, head: Collection[str] = (), rngs: nnx.Rngs | None = None) -> None:
     """Gives layers of a model their additions, in place.
 
-    A layer of self-attention gets two: to its joint projection, and to the one of its output.
+    A layer of self-attention gets one to its joint projection, and none to that of its output: PEFT 0.21, which wraps
+    both, adds the latter twice (`MultiheadAttention.merge`, and in it the layer's own).
 
     Args:
         model: it may be abstract.
@@ -35,7 +36,8 @@ def add_lora(model: nnx.Module, fields: Lora, *, head: Collection[str] = (), rng
         if not found:
             raise UserError(
                 f"model.lora.patterns has {pattern!r}, which names no linear layer, convolution without groups or "
-                f"self-attention besides the head; the parts of the {type(model).__name__} are {_parts(model)}."
+                f"self-attention besides the head (an output projection of attention has none); the parts of the "
+                f"{type(model).__name__} are {_parts(model)}."
             )
     chosen = {path: layer for found in _chosen(model, fields.patterns, head).values() for path, layer in found.items()}
     for layer in chosen.values():
@@ -54,14 +56,8 @@ def _chosen(
     layers = {path: layer for path, layer in modules(model) if adaptable(layer)}
     attention = {path for path, layer in layers.items() if isinstance(layer, MultiheadAttention)}
     free = {path: layer for path, layer in layers.items() if not any(matches(part, path) for part in head)}
-    # An output projection goes with its attention, as in PEFT, and never alone.
-    lone = {path for path in free if path.rpartition(".")[0] in attention}
-    found = {}
-    for pattern in patterns:
-        named = {path: layer for path, layer in free.items() if path not in lone and matches(pattern, path)}
-        both = {f"{path}.out_proj": free[f"{path}.out_proj"] for path in named if path in attention}
-        found[pattern] = named | both
-    return found
+    able = {path: layer for path, layer in free.items() if path.rpartition(".")[0] not in attention}
+    return {pattern: {path: layer for path, layer in able.items() if matches(pattern, path)} for pattern in patterns}
 
 
 def _parts(model: nnx.Module) -> str:
