@@ -1,12 +1,13 @@
 """What is known to be wrong with a run from paths alone, before JAX is imported: within a second, whatever the data."""
 
+from jaxft.adapters import Lora
 from jaxft.config import Config, Data, Optimizer, Pretrained
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.fields import differences
 from jaxft.optimization import READERS
 from jaxft.places import check_writable, in_bucket
-from jaxft.run import RunDirectory
+from jaxft.run import RunDirectory, named_run
 
 
 def check_places(config: Config, run: RunDirectory | None, *, resume: bool = False, own_data: bool = False) -> None:
@@ -29,9 +30,7 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
             run.refuse_existing()
             check_writable(run.path)
         if config.pretrained.source is not None:
-            from converters.sources import check
-
-            check(config.pretrained.source)
+            check_source(config.pretrained.source)
         check_used(config)
     if not own_data:
         check_root(config.data)
@@ -41,6 +40,16 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
             raise UserError(
                 f"data.{name} is {found!r}, but the datasets are your own, which nothing cuts; leave data.{name} out."
             )
+
+
+def check_source(source: str) -> None:
+    """Raises a UserError where first weights are not there, as far as that is known without a network."""
+    if (run := named_run(source)) is not None:
+        RunDirectory.at(run[0]).check()
+        return
+    from converters.sources import check
+
+    check(source)
 
 
 def check_used(config: Config) -> None:
@@ -53,6 +62,18 @@ def check_used(config: Config) -> None:
                     f"pretrained.{name} is {found!r}, but there is no checkpoint that it could speak of; name one by "
                     f"pretrained.source, or leave pretrained.{name} out."
                 )
+    if config.stored_features and not config.data.views:
+        raise UserError(
+            "stored_features keeps each way in which an example is augmented, but data.views is 0, which augments anew in "
+            "every epoch; set data.views, to 1 without any augmentation, or to more with it."
+        )
+    lora = config.model.lora
+    if not lora.rank and (given := differences(lora, Lora())):
+        name, (found, _) = next(iter(given.items()))
+        raise UserError(
+            f"model.lora.{name} is {found!r}, but model.lora.rank is 0, which adds nothing; set that, or leave "
+            f"model.lora.{name} out."
+        )
     if config.model.init and pretrained.new_kernels != "default":
         raise UserError(
             "model.init and pretrained.new_kernels both say how what is new is drawn; leave one of them out."

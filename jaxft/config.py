@@ -74,7 +74,8 @@ class Pretrained:
     """Where the first weights come from."""
 
     source: str | None = None
-    """Path, http(s) URL, package://MODULE/FILE or torchvision://NAME; None trains from scratch."""
+    """Path, http(s) URL, package://MODULE/FILE, torchvision://NAME, or run://DIRECTORY (another run's best model; with
+    #last or #STEP that one). None trains from scratch."""
     sha256: str | None = None
     """Expected hash of the file, or its first digits."""
     skip: tuple[str, ...] = ()
@@ -201,11 +202,6 @@ class Config:
     """The metric that chooses the best model, with a leading - where smaller is better; None for the task's own."""
 
     def __post_init__(self) -> None:
-        if self.stored_features and not self.data.views:
-            raise ValueError(
-                "stored_features keeps each way in which an example is augmented, but data.views is 0, which augments "
-                "anew in every epoch; set data.views, to 1 without any augmentation, or to more with it"
-            )
         checkpoints = [rule.how for rule in self.model.init if isinstance(rule.how, Checkpoint)]
         if not checkpoints:
             return

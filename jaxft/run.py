@@ -5,12 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 from jaxft import config
 from jaxft.errors import UserError
 from jaxft.places import place, remove_folder, write_whole
 
+RUN = "run://"  # before a directory: a run as the source of first weights
 Names = Mapping[str, Sequence[str]]
 """By split, a line for each example: its name, a tab, its ground truth."""
 
@@ -160,3 +161,22 @@ class RunDirectory:
             return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path} cannot be read; the run directory is not whole.") from error
+
+
+def named_run(source: str | None) -> tuple[Path, Literal["best", "last"] | int | None] | None:
+    """The directory and the checkpoint that `run://DIRECTORY[#best|#last|#STEP]` names; None of other sources.
+
+    Raises:
+        UserError: the checkpoint is called otherwise.
+    """
+    if source is None or not source.startswith(RUN):
+        return None
+    directory, _, which = source.removeprefix(RUN).partition("#")
+    match which:
+        case "best" | "last":
+            return place(directory), which
+        case "":
+            return place(directory), None
+        case _ if which.isdecimal():
+            return place(directory), int(which)
+    raise UserError(f"{source} ends in #{which}; a checkpoint is called #best, #last, or by its step, #STEP.")

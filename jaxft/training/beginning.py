@@ -13,7 +13,7 @@ from jaxft.fields import flat
 from jaxft.precision import described
 from jaxft.processes import check_alike, check_shared, checks_shared, code_version, fingerprint, first_alone
 from jaxft.reporting.screen import Screen
-from jaxft.run import RunDirectory
+from jaxft.run import RunDirectory, named_run
 from jaxft.training.batch import resolved
 from jaxft.training.layout import first_says
 from jaxft.training.resuming import check_config, check_examples, check_own
@@ -95,5 +95,5 @@ def _download(config: Config, *, data: bool, weights: bool) -> None:
     """Brings data and first weights that are somewhere in the network to the cache."""
     if data:
         download(config.data)
-    if weights and config.pretrained.source is not None:
+    if weights and config.pretrained.source is not None and named_run(config.pretrained.source) is None:
         locate(config.pretrained.source.partition("#")[0], config.pretrained.sha256)

@@ -14,7 +14,7 @@ from jax import Array
 from converters import Ledger
 from jaxft.activity import doing
 from jaxft.adapters.low_rank import check_trained
-from jaxft.config import Config
+from jaxft.config import Config, Pretrained
 from jaxft.data.dataset import Dataset
 from jaxft.data.epoch_order import steps_per_epoch
 from jaxft.data.loader import Batches, train_batches
@@ -32,6 +32,7 @@ from jaxft.training.optim import set_modes
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
 from jaxft.training.step import ArrayLoss, Batch, LossFunction, Step, computing, predict_step, reseed, train_step
+from jaxft.training.warm_start import with_file
 
 Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
 """A user's loss of a batch: a scalar, alone or with metrics of the batch."""
@@ -155,12 +156,17 @@ class Setup:
     def load_weights(self) -> Ledger | None:
         """Fills the model from its configured checkpoint, on the host; see `jaxft.training.model.load_weights`."""
         with doing(f"loading {self.config.pretrained.source or 'no weights'}"):
-            return load_weights(self.model, self.source, self.config.pretrained, self.classes)
+            return load_weights(self.model, self.source, self.pretrained, self.classes)
+
+    @cached_property
+    def pretrained(self) -> Pretrained:
+        """Where the first weights come from, as a file where it is another run."""
+        return with_file(self.config.pretrained)
 
     def first_state(self, stage: Stage, ledger: Ledger | None) -> TrainState:
         """The state that a run starts from, its arrays where they belong."""
         with doing("drawing initial values"):
-            arrays = first_values(self.model, self.source, self.config.pretrained, self.classes, ledger, self.layout)
+            arrays = first_values(self.model, self.source, self.pretrained, self.classes, ledger, self.layout)
             params, stats = self.split(arrays)
             for _, _, _, variable in walk(self.model):  # the values are in the state now, and need no second place
                 variable.set_value(jax.ShapeDtypeStruct(variable.shape, variable.dtype))

@@ -105,7 +105,7 @@ def test_what_gains_nothing_is_refused(changes: dict[str, Any], message: str, co
 
 def test_views_must_be_said_and_phases_alike(config: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set data\.views, to 1 without any augmentation"):
-        replace(config, {"data.views": 0})
+        fit(replace(config, {"data.views": 0}), tmp_path / "run")
     second = replace(config.phases[0], {"rules.1.frozen": False})
     with pytest.raises(UserError, match="the phases train different parts"):
         fit(replace(config, {"phases": (config.phases[0], second)}), tmp_path / "run")
