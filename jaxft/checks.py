@@ -64,8 +64,8 @@ def check_used(config: Config) -> None:
                 )
     if config.stored_features and not config.data.views:
         raise UserError(
-            "stored_features keeps each way in which an example is augmented, but data.views is 0, which augments anew in "
-            "every epoch; set data.views, to 1 without any augmentation, or to more with it."
+            "stored_features keeps each way in which an example is augmented, but data.views is 0, which augments anew "
+            "in every epoch; set data.views, to 1 without any augmentation, or to more with it."
         )
     lora = config.model.lora
     if not lora.rank and (given := differences(lora, Lora())):
