@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -42,9 +43,9 @@ class Options:
     ways: tuple[Way, ...] = WAYS
     """scratch (random first values), features (the head alone), partial (the upper half of the blocks, too), full
     (everything), progressive (head, upper half, everything, one after the other), lora (head and low-rank
-    additions, those of the configuration or of rank 8)."""
+    additions, those of the configuration or of rank 8); given (the configuration as it is)."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Every way is trained once with each."""
+    """Every way is trained once with each, on each of `data.folds`, where the configuration has some."""
     workdir: Path | None = None
     """A folder for the runs; runs/compare-NAME OF THE CONFIGURATION by default."""
     json: bool = False
@@ -78,16 +79,26 @@ def main() -> None:
         outcomes: dict[Way, list[Outcome]] = {}
         for way, config in configs.items():
             screen.say(f"{way}: {MEANING[way]}, {trained[way]:,} numbers trained")
-            for seed in options.seeds:
-                with doing(f"training {way}, seed {seed}"):
-                    outcome = run(replace(config, {"seed": seed}), folder / f"{way}-{seed}", metric)
+            for seed, fold in product(options.seeds, range(max(config.data.folds, 1))):
+                name = f"{seed}, fold {fold}" if config.data.folds else f"{seed}"
+                with doing(f"training {way}, seed {name}"):
+                    place = folder / f"{way}-{name.replace(', fold ', '-')}"
+                    outcome = run(replace(config, {"seed": seed, "data.fold": fold}), place, metric)
                 outcomes.setdefault(way, []).append(outcome)
-                screen.say(f"  seed {seed}: best {metric.name} {outcome.best:.4f}, last {outcome.last:.4f}")
+                screen.say(f"  seed {name}: best {metric.name} {outcome.best:.4f}, last {outcome.last:.4f}")
+        with doing("drawing"):
+            from jaxft.reporting.pictures import spreads
+
+            lasts: dict[str, list[float]] = {
+                way: [outcome.last for outcome in found] for way, found in outcomes.items()
+            }
+            spreads(lasts, f"last {metric.name}", folder / "comparison.png")
     if options.json:
         content = {way: [outcome._asdict() for outcome in found] for way, found in outcomes.items()}
         print(json.dumps({"metric": metric.name, "trained": trained, "ways": content}, indent=2))
         return
-    console.print(table(outcomes, trained, metric.name, len(options.seeds)))
+    console.print(table(outcomes, trained, metric.name))
+    console.print(f"Drawn in {folder / 'comparison.png'}", highlight=False, soft_wrap=True)
 
 
 def planned(options: Options) -> tuple[dict[Way, Config], dict[Way, int], Metric]:
@@ -153,16 +164,17 @@ def last_step(folder: Path) -> int:
     return int(validation(folder)[-1]["step"])
 
 
-def table(outcomes: dict[Way, list[Outcome]], trained: dict[Way, int], metric: str, seeds: int) -> Table:
-    """A row a way: means over seeds, and the lowest and highest."""
+def table(outcomes: dict[Way, list[Outcome]], trained: dict[Way, int], metric: str) -> Table:
+    """A row a way: means over its runs, with the standard deviation of one, and the lowest and highest."""
     shown = Table("way", "trained", f"last {metric}", "lowest to highest", f"best {metric}", "seconds", "memory")
-    shown.title = f"{seeds} seed(s); last is what an ordinary run ends with, best was chosen on the same photos"
+    runs = max(map(len, outcomes.values()))
+    shown.title = f"{runs} run(s) each; last is what an ordinary run ends with, best was chosen on the same photos"
     for way, found in outcomes.items():
         last, timed = [one.last for one in found], [one.seconds for one in found if one.seconds]
         shown.add_row(
             way,
             f"{trained[way]:,}",
-            f"{statistics.fmean(last):.4f}",
+            f"{statistics.fmean(last):.4f}" + (f" ± {statistics.stdev(last):.4f}" if len(last) > 1 else ""),
             f"{min(last):.4f} to {max(last):.4f}",
             f"{statistics.fmean(one.best for one in found):.4f}",
             f"{statistics.median(timed):.0f}" if timed else "",

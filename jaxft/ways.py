@@ -8,8 +8,8 @@ from jaxft.adapters import Lora
 from jaxft.config import Config, Phase, Pretrained, Rule, replace
 from jaxft.errors import UserError
 
-Way = Literal["scratch", "features", "partial", "full", "progressive", "lora"]
-WAYS: tuple[Way, ...] = get_args(Way)
+Way = Literal["scratch", "features", "partial", "full", "progressive", "lora", "given"]
+WAYS: tuple[Way, ...] = tuple(way for way in get_args(Way) if way != "given")
 MEANING: dict[Way, str] = {
     "scratch": "random first values, everything trained",
     "features": "the head alone",
@@ -17,6 +17,7 @@ MEANING: dict[Way, str] = {
     "full": "everything",
     "progressive": "the head, then the upper half with it, then everything",
     "lora": "the head and low-rank additions",
+    "given": "the configuration as it is",
 }
 LORA = Lora(rank=8)  # where the configuration has none
 HEAD_SCALE = 10.0  # of the rate, where the configuration says nothing of the head
@@ -31,6 +32,8 @@ def changed(config: Config, way: Way, upper: Sequence[str]) -> Config:
     Raises:
         UserError: the network has no upper half, or the budget is less than an epoch a phase, or in steps.
     """
+    if way == "given":
+        return config
     if any(phase.steps is not None for phase in config.phases):
         raise UserError("compare shares out epochs; give the phases epochs and no steps.")
     budget, last = sum(phase.epochs for phase in config.phases), config.phases[-1]

@@ -10,6 +10,7 @@ from jaxft import compare
 from jaxft.config import Config, Phase, Pretrained, Rule, load, replace
 from jaxft.errors import UserError
 from jaxft.models.paths import matches, values
+from jaxft.tasks.task import Metric
 from jaxft.training.setup import block_depths, set_up
 from jaxft.ways import LORA, WAYS, changed, upper_half
 from tests.small import call, execute, user_error, write_config
@@ -99,6 +100,7 @@ def test_a_comparison_prints_a_table_and_goes_on_where_it_was(photos: Path, tmp_
     assert both["trained"]["features"] == 512 * 3 + 3
     assert both["trained"]["full"] > 700_000
     assert {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()} == {"features-3", "full-3"}
+    assert (tmp_path / "runs" / "comparison.png").stat().st_size > 1000
 
 
 def test_what_cannot_be_compared(config_file: Path, tmp_path: Path) -> None:
@@ -106,3 +108,20 @@ def test_what_cannot_be_compared(config_file: Path, tmp_path: Path) -> None:
     assert "leave partial out of --ways" in user_error(call(compare.main, *flags, "--ways", "partial"))
     assert "Nothing is evaluated" in user_error(call(compare.main, *flags, "--data.validation", "None"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_folds_are_runs_of_their_own(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the configuration as it is, one fold after the other, for each seed."""
+    asked = []
+
+    def run(config: Config, folder: Path, metric: Metric) -> compare.Outcome:
+        asked.append((config.seed, config.data.fold, folder.name))
+        return compare.Outcome(0.5, 0.25 * len(asked), 1.0, "")
+
+    monkeypatch.setattr(compare, "run", run)
+    flags = ("--data.folds", 2, "--data.batch-size", 4, "--ways", "given", "--seeds", 0, 7)
+    result = call(compare.main, "--config", config_file, "--workdir", tmp_path / "runs", *flags)
+    assert result.code == 0, result
+    assert asked == [(0, 0, "given-0-0"), (0, 1, "given-0-1"), (7, 0, "given-7-0"), (7, 1, "given-7-1")]
+    assert "0.6250 ± 0.3227" in result.out
+    assert "4 run(s) each" in result.out

@@ -44,6 +44,19 @@ def rate_curve(points: Sequence[tuple[float, float, float]], found: float | None
     _save(figure, picture)
 
 
+def spreads(groups: Mapping[str, Sequence[float]], label: str, picture: Path) -> None:
+    """Draws the numbers of each group as points in a row of its own, the first on top, with a line at their mean."""
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    for row, numbers in enumerate(groups.values()):
+        axes.plot(numbers, [row] * len(numbers), "o", color="tab:blue", alpha=0.6)
+        axes.plot([np.mean(numbers)] * 2, [row - 0.3, row + 0.3], color="tab:red")
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.set(xlabel=label, ylim=(len(groups) - 0.5, -0.5))
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, picture)
+
+
 class Line(NamedTuple):
     """A line over an image, in one color."""
 
