@@ -24,6 +24,16 @@ class Multilabel:
     positive_weight: tuple[pydantic.PositiveFloat, ...] = ()
     """How much more the loss of each label counts in images that have it, for rare labels; empty for 1."""
 
+    focal_positive: float = pydantic.Field(default=0.0, ge=0)
+    """Training: what a label that an image has, of probability p, contributes is multiplied by
+    (1 - p) ** focal_positive. 0, focal_negative 4 and margin 0.05 are the asymmetric loss
+    (https://arxiv.org/abs/2009.14119)."""
+    focal_negative: float = pydantic.Field(default=0.0, ge=0)
+    """Training: what a label that an image has not contributes is multiplied by p ** focal_negative."""
+    margin: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Training: taken from the probability of a label that an image has not, down to 0, so that what is easy counts
+    nothing."""
+
     def task(self, dtype: str = "float32") -> "Task":
         """The task of these fields; `dtype` is that of the images that the model sees."""
         from jaxft.tasks.multilabel.task import MultilabelTask

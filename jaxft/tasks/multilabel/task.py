@@ -126,13 +126,30 @@ class MultilabelTask:
         has, has_not = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
         return -(weight * labels * has + (1 - labels) * has_not).mean(-1)
 
+    def _training_losses(self, logits: Array, labels: Array) -> Array:
+        """What each example adds to the mean of a batch, `[N]`: `_losses`, or where the fields say so the asymmetric
+        loss of https://arxiv.org/abs/2009.14119, equations 4 to 7."""
+        fields = self.fields
+        if not (fields.focal_positive or fields.focal_negative or fields.margin):
+            return self._losses(logits, labels)
+        check_outputs(logits, labels)
+        weight = jnp.array([fields.positive_weight or (1.0,) * logits.shape[-1]], logits.dtype)
+        tiny = jnp.finfo(logits.dtype).tiny  # where a power has no derivative at 0
+        probability = jax.nn.sigmoid(logits)
+        shifted = jnp.maximum(probability - fields.margin, 0)
+        without = jax.nn.log_sigmoid(-logits) if fields.margin == 0 else jnp.log1p(-shifted)
+        has = jnp.maximum(1 - probability, tiny) ** fields.focal_positive * jax.nn.log_sigmoid(logits)
+        has_not = jnp.maximum(shifted, tiny) ** fields.focal_negative * without
+        labels = labels.astype(logits.dtype)
+        return -(weight * labels * has + (1 - labels) * has_not).mean(-1)
+
     def loss(self, model: Any, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """The mean binary cross-entropy of a batch `{image, label}`; metric `loss`.
+        """The mean binary cross-entropy of a batch `{image, label}`, or the asymmetric loss; metric `loss`.
 
         Auxiliary heads add theirs with the weight that the model gives them.
         """
         labels = batch["label"]
-        loss, _ = total_loss(model(self.images(batch["image"])), lambda logits: self._losses(logits, labels))
+        loss, _ = total_loss(model(self.images(batch["image"])), lambda logits: self._training_losses(logits, labels))
         return loss, {"loss": loss}
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> dict[str, Array]:

@@ -57,6 +57,27 @@ def test_loss_and_gradient_are_those_of_pytorch(
     np.testing.assert_allclose(gradient, leaf.grad, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize(("positive", "negative", "margin"), [(0.0, 4.0, 0.05), (1.0, 2.0, 0.0), (0.0, 0.0, 0.1)])
+def test_the_asymmetric_loss_is_its_formula(
+    positive: float, negative: float, margin: float, numbers: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Beside the paper's, written in PyTorch, with its gradient; finite for any logits, and no part of evaluation."""
+    logits, labels = numbers
+    task = MultilabelTask(Multilabel(focal_positive=positive, focal_negative=negative, margin=margin))
+    value = jax.value_and_grad(lambda out, labels: task.loss(says(out), batch(labels))[0])
+    assert all(np.isfinite(found).all() for found in value(jnp.asarray(logits), labels))
+    leaf = torch.tensor(logits[2:], dtype=torch.float64, requires_grad=True)
+    p, y = torch.sigmoid(leaf), torch.tensor(labels[2:])
+    shifted = (p - margin).clamp(min=0)
+    expected = -(y * (1 - p) ** positive * p.log() + (1 - y) * shifted**negative * (1 - shifted).log()).mean()
+    expected.backward()
+    found, gradient = value(jnp.asarray(logits[2:]), labels[2:])
+    np.testing.assert_allclose(found, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, leaf.grad, rtol=1e-4, atol=1e-7)
+    plain = MultilabelTask(Multilabel()).predict(says(jnp.asarray(logits)), batch(labels))["loss"]
+    np.testing.assert_array_equal(task.predict(says(jnp.asarray(logits)), batch(labels))["loss"], plain)
+
+
 def test_what_is_predicted(numbers: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = numbers
     task = MultilabelTask(Multilabel())
