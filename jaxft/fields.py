@@ -18,13 +18,14 @@ HeightWidth = tuple[int, int]
 ThreePositive = tuple[pydantic.PositiveFloat, pydantic.PositiveFloat, pydantic.PositiveFloat]
 
 
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+def ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Two numbers of which the first is not the larger one; a ValueError where it is."""
     if bounds[0] > bounds[1]:
         raise ValueError("the first of the two numbers must not be larger than the second")
     return bounds
 
 
-Bounds = Annotated[tuple[pydantic.PositiveFloat, pydantic.PositiveFloat], pydantic.AfterValidator(_ascending)]
+Bounds = Annotated[tuple[pydantic.PositiveFloat, pydantic.PositiveFloat], pydantic.AfterValidator(ascending)]
 """The smallest and the largest of what is drawn: 0 < first <= second."""
 Node = TypeVar("Node")
 

@@ -10,9 +10,13 @@ from flax import nnx
 from converters import to_torch
 from converters.files import write
 from converters.mmdet import create_model
-from jaxft.config import Config, load, replace, to_json
+from jaxft.config import Config, Detection, load, replace, to_json
 from jaxft.dry_run import print_plan
 from jaxft.reporting.console import make_console
+from jaxft.tasks.detection.bounds import needed_pad_shapes
+from jaxft.tasks.detection.data import open_source
+from jaxft.tasks.detection.dataset import training_dataset
+from tests.converters.mmdet.test_kinds import shrunk as smaller
 from tests.scenes import write_coco
 from tests.small import ROOT, execute, lines
 
@@ -73,7 +77,10 @@ def shrunk(name: str, root: Path, **changes: Any) -> Config:
         "phases.0.schedule.warmup": 0.0,
         "log_every": 1,
     }
-    return replace(load(ROOT / "configs" / f"{name}.py"), common | changes)
+    config = load(ROOT / "configs" / f"{name}.py")
+    if listed := config.task.transforms:  # in the place of scales
+        common |= {"task.scales": Detection().scales, "task.transforms": tuple(map(smaller, listed))}
+    return replace(config, common | changes)
 
 
 CONFIG = """
@@ -119,6 +126,10 @@ def weights_of(model: dict[str, Any], file: Path) -> Path:
     ("name", "thin", "terms"),
     [
         ("faster_rcnn_r50_fpn_coco_to_custom", TWO_STAGES, {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"}),
+        pytest.param(
+            *("faster_rcnn_r50_fpn_lsj_ema", TWO_STAGES, {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"}),
+            marks=pytest.mark.slow,  # the detector is that of the first
+        ),
         ("mask_rcnn_r50_fpn_cityscapes", merged(TWO_STAGES, MASKS), {"loss_rpn_cls", "loss_cls", "loss_mask"}),
     ],
 )
@@ -164,10 +175,24 @@ def test_retinanet_lite_from_scratch_makes_a_plan(scenes: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+def test_large_scale_jitter_makes_a_plan(scenes: Path, tmp_path: Path) -> None:
+    """Its weights, data, steps and rules fit its network; what of it is not in another file is run here."""
+    original = load(ROOT / "configs" / "faster_rcnn_r50_fpn_lsj_ema.py")
+    model = merged(merged(original.model.mmdet or {}, THIN), TWO_STAGES)
+    source = weights_of(model, tmp_path / "coco.pth")
+    settings = shrunk("faster_rcnn_r50_fpn_lsj_ema", scenes, **{"model.mmdet": model, "pretrained.source": str(source)})
+    print_plan(settings, make_console(quiet=True))
+    assert needed_pad_shapes(original.task.transforms, original.task.divisor) == ((1024, 1024),)
+    examples = training_dataset(open_source(settings.data, settings.task, "train", ()), settings.task)
+    found = [examples.training(index, np.random.default_rng(index)) for index in range(len(examples))]
+    assert {row["image"].shape for row in found} == {(SIDE, SIDE, 3)}
+
+
 def test_no_detection_configuration_is_left_out() -> None:
     files = {path.stem for pattern in DETECTION for path in (ROOT / "configs").glob(pattern)}
     assert files == {
         "faster_rcnn_r50_fpn_coco_to_custom",
+        "faster_rcnn_r50_fpn_lsj_ema",
         "gfl_r50_fpn",
         "mask_rcnn_r50_fpn_cityscapes",
         "retinanet_lite0_bccd",

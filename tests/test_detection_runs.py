@@ -67,6 +67,7 @@ LISTED = """
 from configs.finder import config
 from jaxft.config import Detection, replace
 from jaxft.parts import Concat, Files, Repeat
+from jaxft.tasks.detection.mixtures import MixUp, Mosaic
 from jaxft.tasks.detection.transforms import Pad, RandomCrop, RandomFlip, RandomResize, Resize
 
 def files(split, **options):
@@ -80,9 +81,13 @@ config = replace(config, {
     },
     "data.shuffle": False,
     "task": Detection(
-        transforms=(
+        photo_transforms=(
             RandomResize(scale=(64, 64), ratio_range=(0.3, 2.0), keep_ratio=True),
             RandomCrop(crop_size=(64, 64)),
+        ),
+        transforms=(
+            Mosaic(img_scale=(32, 32), prob=0.5),
+            MixUp(img_scale=(64, 64)),
             RandomFlip(prob=0.5, direction=("horizontal", "vertical")),
             Pad(size=(64, 64), pad_val=114),
         ),
@@ -94,7 +99,8 @@ config = replace(config, {
 
 
 def test_a_run_of_listed_steps_and_parts_resumes(detector_config: Path, tmp_path: Path) -> None:
-    """18 places of 12 photos, one pad shape; predictions of photos that were stretched and padded are of the photo."""
+    """18 places of 12 photos, which are mixed, one pad shape; predictions of photos that were stretched and padded are
+    of the photo."""
     config = detector_config.with_name("listed.py")
     config.write_text(LISTED)
     whole, run = tmp_path / "whole", tmp_path / "run"

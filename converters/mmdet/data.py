@@ -2,7 +2,7 @@
 
 import os.path
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mmdet.section import ConfigError, Section, flag, number, text, texts, whole, wholes
@@ -13,14 +13,14 @@ COCO = (
     *("LVISDataset", "LVISV05Dataset", "LVISV1Dataset"),
 )
 VOC = ("VOCDataset", "XMLDataset")
-WRAPPERS = ("RepeatDataset", "ClassBalancedDataset", "ConcatDataset")
+MIXING = "MultiImageMixDataset"
+WRAPPERS = ("RepeatDataset", "ClassBalancedDataset", "ConcatDataset", MIXING)
 # Why data sets of MMDetection's own kinds are not read.
 REFUSED = {
     "OpenImagesDataset": "Open Images' CSV files are not read; convert them to COCO's JSON",
     "OpenImagesChallengeDataset": "Open Images' CSV files are not read; convert them to COCO's JSON",
     "DSDLDetDataset": "DSDL's YAML files are not read; convert them to COCO's JSON",
     "WIDERFaceDataset": "WIDER FACE's folders are not read; convert its XML files to COCO's JSON",
-    "MultiImageMixDataset": "jaxft makes a training photo of one photo alone",
 }
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -33,12 +33,14 @@ EVALUATION = "the figures of an evaluation do not depend on the order or the bat
 
 @dataclass(frozen=True)
 class Split:
-    """One split: its files, the names of its classes (empty for all that the files name), and its pipeline's steps."""
+    """One split: its files, the names of its classes (empty for all that the files name), and its pipeline's steps;
+    where photos are mixed, those of each photo by itself, and in `mixed` those that follow."""
 
     part: Part
     classes: tuple[str, ...]
     pipeline: list[Section]
     where: str
+    mixed: list[Section] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def training_split(section: Section, root: str, *, infinite: bool) -> tuple[Spli
         batches.type(["AspectRatioBatchSampler"])
         batches.ignore("drop_last", because="photos of another shape never fill a batch up")
         batches.done()
-    split = _split(section, root)
+    split = _split(section, root, mixes=True)
     return split, Loader(size, shuffle)
 
 
@@ -110,11 +112,11 @@ def _common(section: Section) -> None:
             section.only(collate_fn="pseudo_collate")
 
 
-def _split(loader: Section, root: str) -> Split:
+def _split(loader: Section, root: str, *, mixes: bool = False) -> Split:
     section = loader.section("dataset")
     loader.done()
     found: list[Split] = []
-    part = _part(section, root, found)
+    part = _part(section, root, found, mixes=mixes)
     first = found[0]
     for other in found[1:]:
         if other.classes != first.classes:
@@ -123,11 +125,12 @@ def _split(loader: Section, root: str) -> Split:
         if [step.values for step in other.pipeline] != [step.values for step in first.pipeline]:
             key = f"{other.where}.pipeline"
             raise ConfigError(key, key, f"{key} is another one than that of {first.where}; jaxft has one for a split.")
-    return Split(part, first.classes, first.pipeline, first.where)
+    return replace(first, part=part)
 
 
-def _part(section: Section, root: str, found: list[Split]) -> Part:
-    """The part of a data set; `found` gets the data sets that read files."""
+def _part(section: Section, root: str, found: list[Split], *, mixes: bool = False) -> Part:
+    """The part of a data set; `found` gets the data sets that read files. `mixes` says whether the photos of this one
+    may be mixed, because the split has no others."""
     name = str(section.values.get("type", "")).rpartition(".")[2]
     if name in REFUSED:
         key = section.key("type")
@@ -136,11 +139,17 @@ def _part(section: Section, root: str, found: list[Split]) -> Part:
     section.ignore("lazy_init", because=SPEED)
     if kind == "RepeatDataset":
         times = section.take("times", whole)
-        part: Part = Repeat(times=times, part=_part(section.section("dataset"), root, found))
+        part: Part = Repeat(times=times, part=_part(section.section("dataset"), root, found, mixes=mixes))
     elif kind == "ClassBalancedDataset":
         threshold = section.take("oversample_thr", number)
         inner = _part(section.section("dataset"), root, found)
         part = ClassBalanced(oversample_threshold=threshold, part=inner)
+    elif kind == MIXING:
+        if not mixes:
+            told = "only the whole data set of training can be mixed, and a RepeatDataset may be around it"
+            raise section.refused("type", kind, told)
+        part = _part(section.section("dataset"), root, found)
+        found[:] = [replace(split, mixed=_mixed(section)) for split in found]
     elif kind == "ConcatDataset":
         section.ignore("ignore_keys", because="it names properties of data sets that may differ without harm")
         parts = tuple(_part(item, root, found) for item in section.listed("datasets"))
@@ -151,6 +160,20 @@ def _part(section: Section, root: str, found: list[Split]) -> Part:
         return split.part
     section.done()
     return part
+
+
+def _mixed(section: Section) -> list[Section]:
+    """The steps of a `MultiImageMixDataset` itself, without those that it leaves out."""
+    section.only(max_refetch=15)
+    skipped = section.take("skip_type_keys", texts, ())
+    steps = section.listed("pipeline")
+    kinds = [step.values.get("type") for step in steps]
+    if absent := [name for name in skipped if name not in kinds]:
+        raise section.refused("skip_type_keys", skipped, f"no step of the pipeline is of the type {absent[0]}")
+    for step, kind in zip(steps, kinds, strict=True):
+        if kind in skipped:
+            step.pass_over(str(kind), because="skip_type_keys names it")
+    return [step for step, kind in zip(steps, kinds, strict=True) if kind not in skipped]
 
 
 def _files(section: Section, kind: str, root: str) -> Split:

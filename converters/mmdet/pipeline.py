@@ -10,18 +10,22 @@ from converters.mmdet.section import ConfigError, Section, flag, numbers, whole,
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.tasks.detection.bounds import needed_pad_shapes
+from jaxft.tasks.detection.mixtures import TrainTransform
 from jaxft.tasks.detection.transforms import TestTransform, Transform
 
-TRAIN: pydantic.TypeAdapter[Transform] = pydantic.TypeAdapter(Transform)
+ALONE: pydantic.TypeAdapter[Transform] = pydantic.TypeAdapter(Transform)
+MIXED: pydantic.TypeAdapter[TrainTransform] = pydantic.TypeAdapter(TrainTransform)
 TEST: pydantic.TypeAdapter[TestTransform] = pydantic.TypeAdapter(TestTransform)
 LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
-COLORS = ("PhotoMetricDistortion",)
+COLORS = ("PhotoMetricDistortion", "YOLOXHSVRandomAug")
+MIXTURES = ("Mosaic", "MixUp", "CopyPaste")
 RESIZES = ("Resize", "RandomResize", "RandomChoiceResize")
 STEPS = (
     *LOADING,
     *RESIZES,
     *COLORS,
-    *("RandomFlip", "RandomCrop", "MinIoURandomCrop", "Expand", "Pad", "FilterAnnotations", "RandomChoice"),
+    *("RandomFlip", "RandomCrop", "MinIoURandomCrop", "Expand", "Pad", "RandomAffine", "FilterAnnotations"),
+    "RandomChoice",
 )
 # Why steps of MMDetection's own kinds are not taken.
 REFUSED = {
@@ -30,16 +34,28 @@ REFUSED = {
 }
 
 
-def training_steps(split: Split, *, masks: bool, labels: bool) -> tuple[Transform, ...]:
-    """The steps of a training pipeline.
+def training_steps(split: Split, *, masks: bool, labels: bool) -> dict[str, tuple[TrainTransform, ...]]:
+    """The steps of a training pipeline, as the fields `transforms` and `photo_transforms`.
 
     Args:
         split: its split.
         masks: whether the model learns masks.
         labels: whether it tells classes apart.
     """
+    complete = _whole([*split.pipeline, *(split.mixed or ())])
+    alone = _training_steps(split, masks=masks, labels=labels)
+    if split.mixed is None:
+        fields: dict[str, tuple[TrainTransform, ...]] = {"transforms": alone}
+    else:
+        fields = {"photo_transforms": alone, "transforms": _mixed_steps(split.mixed, masks=masks)}
+    if not complete:
+        raise _not_whole(split)
+    return fields
+
+
+def _training_steps(split: Split, *, masks: bool, labels: bool) -> tuple[Transform, ...]:
     made: list[Transform] = []
-    annotated, complete = False, _whole(split.pipeline)
+    annotated = False
     for step in split.pipeline:
         kind = _kind(step, STEPS)
         if kind == "LoadAnnotations":
@@ -55,9 +71,32 @@ def training_steps(split: Split, *, masks: bool, labels: bool) -> tuple[Transfor
     if not annotated:
         key = f"{split.where}.pipeline"
         raise ConfigError(key, key, f"{key} has no LoadAnnotations, so there is nothing to learn from.")
-    if not complete:
-        raise _not_whole(split)
     return tuple(made)
+
+
+def _mixed_steps(steps: Sequence[Section], *, masks: bool) -> tuple[TrainTransform, ...]:
+    """Those of a `MultiImageMixDataset` itself."""
+    made: list[TrainTransform] = []
+    for step in steps:
+        kind = _kind(step, (*MIXTURES, *STEPS))
+        if kind == LOADING[-1]:
+            _loading(step, kind)
+        elif kind in LOADING:
+            raise step.refused("type", kind, "before photos are mixed, the pipeline of each photo reads it")
+        elif kind in MIXTURES:
+            if kind == "CopyPaste":
+                _pasting(step, masks=masks)
+            made.append(step.fields(MIXED, type=kind))
+        else:
+            made.append(_step(step, kind))
+    return tuple(made)
+
+
+def _pasting(step: Section, *, masks: bool) -> None:
+    if masks:
+        step.ignore("paste_by_box", because="masks are there to be pasted")
+    elif not step.values.get("paste_by_box"):
+        raise step.refused("paste_by_box", False, "the model learns no masks that could be pasted, so it must be True")
 
 
 def evaluation_steps(splits: Mapping[str, Split]) -> tuple[TestTransform, ...]:
@@ -101,10 +140,10 @@ def _not_whole(split: Split) -> ConfigError:
     return ConfigError(key, key, f"{key}: one {LOADING[0]} must be the first step, one {LOADING[-1]} the last.")
 
 
-def padded(transforms: tuple[Transform, ...], divisor: int) -> tuple[HeightWidth, ...]:
-    """What photos are padded to after the steps of training; nothing where that depends on the photos."""
+def padded(steps: Mapping[str, tuple[TrainTransform, ...]], divisor: int) -> tuple[HeightWidth, ...]:
+    """What photos are padded to after the steps of `training_steps`; nothing where that depends on the photos."""
     try:
-        return needed_pad_shapes(transforms, divisor)
+        return needed_pad_shapes((*steps.get("photo_transforms", ()), *steps["transforms"]), divisor)
     except UserError:
         return ()
 
@@ -114,6 +153,9 @@ def _kind(step: Section, known: Sequence[str]) -> str:
     if name in REFUSED:
         key = step.key("type")
         raise ConfigError(key, f"{key} = {name}", f"{key} is {name!r}: {REFUSED[name]}.")
+    if name in MIXTURES and name not in known:
+        told = "it takes further photos, so it must stand in the pipeline of a MultiImageMixDataset itself"
+        raise step.refused("type", name, told)
     return step.type(known)
 
 
@@ -162,8 +204,8 @@ def _step(step: Section, kind: str) -> Transform:
             ]
             for row, item in enumerate(lists)
         ]
-        return step.fields(TRAIN, type=kind, transforms=made)
-    return step.fields(TRAIN, **_arguments(step, kind))
+        return step.fields(ALONE, type=kind, transforms=made)
+    return step.fields(ALONE, **_arguments(step, kind))
 
 
 def _arguments(step: Section, kind: str) -> dict[str, Any]:
@@ -177,6 +219,8 @@ def _arguments(step: Section, kind: str) -> dict[str, Any]:
     elif kind == "Pad":
         step.only(padding_mode="constant")
         return {"type": kind} | _padding(step)
+    elif kind == "RandomAffine" and isinstance(color := step.values.get("border_val"), list | tuple):
+        return {"type": kind, "border_val": tuple(reversed(color))}  # B, G, R there
     return {"type": kind}
 
 

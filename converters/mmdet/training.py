@@ -112,8 +112,9 @@ def _data(top: Section, model: Mapping[str, Any], loop: Loop) -> tuple[Data, Det
     top.elsewhere("val_dataloader", "test_dataloader")
     data.same_classes(train, tuple(splits.values()))
     fields = pipeline.preprocessing(Section(model, "model", top.ignored))
-    fields["transforms"] = pipeline.training_steps(train, masks=masks, labels=not alone)
-    if fields.get("pad_shapes") == pipeline.padded(fields["transforms"], fields["divisor"]):
+    steps = pipeline.training_steps(train, masks=masks, labels=not alone)
+    fields |= steps
+    if fields.get("pad_shapes") == pipeline.padded(steps, fields["divisor"]):
         del fields["pad_shapes"]  # which the training photos have anyway; those of an evaluation are not padded to it
     if splits:
         fields["test_transforms"] = pipeline.evaluation_steps(splits)

@@ -8,6 +8,7 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from jaxft.fields import STRICT, HeightWidth, ThreePositive
+from jaxft.tasks.detection.mixtures import CopyPaste, TrainTransform
 from jaxft.tasks.detection.transforms import (
     CropKind,
     FilterAnnotations,
@@ -47,8 +48,11 @@ class Detection:
     a photo may have after resizing, in pixels and either order; the ratio of the sides stays."""
 
     kind: Annotated[Literal["detection"], tyro.conf.Suppress] = "detection"
-    transforms: Annotated[tuple[Transform, ...], tyro.conf.Suppress] = ()
+    transforms: Annotated[tuple[TrainTransform, ...], tyro.conf.Suppress] = ()
     """Training: the steps in order, in the place of scales, scale_draw, distort, crop, crop_kind and flip."""
+    photo_transforms: Annotated[tuple[Transform, ...], tyro.conf.Suppress] = ()
+    """Training: the steps before those of `transforms`, for each photo by itself, also for those that a step of
+    `transforms` takes beside it: what is in MMDetection the pipeline of the data set in a `MultiImageMixDataset`."""
     test_transforms: Annotated[tuple[TestTransform, ...], tyro.conf.Suppress] = ()
     """Evaluation and prediction: the steps in order, in the place of test_scale."""
     scales: Annotated[tuple[WidthHeight, ...], pydantic.Field(min_length=1)] = ((1333, 800),)
@@ -117,11 +121,23 @@ class Detection:
         kinds = [type(step) for step in self.test_transforms]
         if Pad in kinds and Resize in kinds[kinds.index(Pad) :]:
             raise ValueError("test_transforms has a Resize after a Pad; a Pad must come after all of them")
-        if not self.masks and any(isinstance(step, FilterAnnotations) and step.by_mask for step in self.transforms):
-            raise ValueError("transforms has a FilterAnnotations with by_mask, but masks is not set")
+        if self.photo_transforms and not self.transforms:
+            raise ValueError("photo_transforms are given, but no transforms; list all steps there")
+        self._masks_where_wanted()
         if self.crop is not None and (problem := crop_problem(self.crop, self.crop_kind)):
             raise ValueError(f"crop is {self.crop}, but {problem}")
         return self
+
+    def _masks_where_wanted(self) -> None:
+        for step in (*self.photo_transforms, *self.transforms):
+            if isinstance(step, FilterAnnotations) and step.by_mask and not self.masks:
+                raise ValueError("transforms has a FilterAnnotations with by_mask, but masks is not set")
+            if isinstance(step, CopyPaste) and step.paste_by_box == self.masks:
+                raise ValueError(
+                    "transforms has a CopyPaste with paste_by_box, but masks is set, and masks are pasted; leave it out"
+                    if self.masks
+                    else "transforms has a CopyPaste, but masks is not set; set it, or paste_by_box to paste boxes"
+                )
 
     def task(self, dtype: str = "float32") -> "Task":
         """The task of these fields; `dtype` is that of the images that the model sees."""

@@ -59,5 +59,6 @@ def blank_photos(settings: Detection, classes: tuple[str, ...], count: int) -> B
     Raises:
         UserError: the steps do not say how large photos become, and no pad shapes are given.
     """
-    shapes = settings.pad_shapes or needed_pad_shapes(training_steps(settings), settings.divisor)
+    steps = (*settings.photo_transforms, *training_steps(settings))
+    shapes = settings.pad_shapes or needed_pad_shapes(steps, settings.divisor)
     return BlankPhotos(classes, settings, shapes, count)

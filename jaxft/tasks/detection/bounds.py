@@ -1,5 +1,6 @@
 """How large photos can become: the pad shapes that steps need, known before any photo is opened."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from functools import reduce, singledispatch
@@ -7,9 +8,12 @@ from typing import NamedTuple
 
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
+from jaxft.tasks.detection.mixtures import CopyPaste, MixUp, Mosaic, TrainTransform
 from jaxft.tasks.detection.steps import (
     AnyResize,
     Steps,
+    TrainSteps,
+    affine_size,
     ends_of,
     padded_size,
     scale_of,
@@ -21,14 +25,15 @@ from jaxft.tasks.detection.transforms import (
     MinIoURandomCrop,
     Pad,
     PhotoMetricDistortion,
+    RandomAffine,
     RandomChoice,
     RandomChoiceResize,
     RandomCrop,
     RandomFlip,
     RandomResize,
     Resize,
-    Transform,
     WidthHeight,
+    YOLOXHSVRandomAug,
 )
 
 Range = tuple[float, float]
@@ -55,18 +60,18 @@ def exactly(height: int, width: int) -> Sizes:
     return Sizes((height, height), (width, width), (height / width, height / width))
 
 
-def after(steps: Steps, sizes: Sizes) -> Sizes:
+def after(steps: TrainSteps, sizes: Sizes) -> Sizes:
     """The sizes that photos may have after steps; no photo is larger, but not each of these sizes need occur."""
     return reduce(lambda before, step: _after(step, before), steps, sizes)
 
 
-def largest_after(steps: Steps, height: int, width: int) -> HeightWidth:
+def largest_after(steps: TrainSteps, height: int, width: int) -> HeightWidth:
     """Height and width that a photo of a size does not exceed after steps."""
     most = after(steps, exactly(height, width)).largest()
     return int(most[0]), int(most[1])
 
 
-def needed_pad_shapes(steps: Steps, divisor: int, photos: Iterable[HeightWidth] = ()) -> tuple[HeightWidth, ...]:
+def needed_pad_shapes(steps: TrainSteps, divisor: int, photos: Iterable[HeightWidth] = ()) -> tuple[HeightWidth, ...]:
     """A landscape and a portrait pad shape for whatever comes out of steps, or one where it has room for both.
 
     Args:
@@ -95,16 +100,75 @@ def needed_pad_shapes(steps: Steps, divisor: int, photos: Iterable[HeightWidth] 
     )
 
 
+def refuse_unfit(where: str, first: Steps, steps: TrainSteps, photos: Iterable[HeightWidth]) -> None:
+    """Refuses steps that cannot take each of the photos that may come to them.
+
+    Args:
+        where: whose photos, for messages.
+        first: `photo_transforms`.
+        steps: those that follow.
+        photos: height and width of all photos.
+
+    Raises:
+        UserError: a `CopyPaste` may get two photos that are not of one size, or a `RandomAffine` may take all of one.
+    """
+    if kinds := set(photos):
+        stored = _union([exactly(*size) for size in kinds])
+        alone = after(first, stored)
+        _refuse_unfit(where, first, stored, alone)
+        _refuse_unfit(where, steps, alone, alone)
+
+
+def _refuse_unfit(where: str, steps: TrainSteps, sizes: Sizes, alone: Sizes) -> None:
+    for step in steps:
+        if isinstance(step, CopyPaste):
+            kinds = {(height, width) for one in (sizes, alone) for height, width in itertools.product(*one[:2])}
+            if len(kinds) > 1:
+                listed = " to ".join(f"{height:g} x {width:g}" for height, width in (min(kinds), max(kinds)))
+                raise UserError(
+                    f"{where}: CopyPaste needs two photos of one size, but they may have {listed} (height x width); "
+                    "let photo_transforms end with a Pad to the largest size, and no step change it before CopyPaste."
+                )
+        elif isinstance(step, RandomAffine):
+            for name, (low, _), more in zip(("high", "wide"), sizes[:2], affine_size(step, 0, 0), strict=True):
+                if low + more < 1:
+                    raise UserError(
+                        f"{where}: the border of RandomAffine is {step.border}, which takes {-more} pixels from photos "
+                        f"that may be {low:g} pixels {name} there; let a step before it make them large enough."
+                    )
+        elif isinstance(step, RandomChoice):
+            for inner in step.transforms:
+                _refuse_unfit(where, inner, sizes, alone)
+        sizes = _after(step, sizes)
+
+
 @singledispatch
-def _after(step: Transform, sizes: Sizes) -> Sizes:
+def _after(step: TrainTransform, sizes: Sizes) -> Sizes:
     raise NotImplementedError(type(step))
 
 
 @_after.register(RandomFlip)
 @_after.register(PhotoMetricDistortion)
+@_after.register(YOLOXHSVRandomAug)
 @_after.register(FilterAnnotations)
-def _(step: Transform, sizes: Sizes) -> Sizes:
+@_after.register(MixUp)
+@_after.register(CopyPaste)
+def _(step: TrainTransform, sizes: Sizes) -> Sizes:
     return sizes
+
+
+@_after.register
+def _(step: Mosaic, sizes: Sizes) -> Sizes:
+    made = exactly(2 * step.img_scale[1], 2 * step.img_scale[0])
+    return made if step.prob == 1 else _union([sizes, made])
+
+
+@_after.register
+def _(step: RandomAffine, sizes: Sizes) -> Sizes:
+    added = affine_size(step, 0, 0)
+    sides = zip(sizes[:2], added, strict=True)
+    height, width = ((max(low + more, 1), max(high + more, 1)) for (low, high), more in sides)
+    return _cut(height, width) if any(added) else sizes
 
 
 @_after.register

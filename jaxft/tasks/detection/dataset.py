@@ -1,5 +1,6 @@
 """Photos with objects as arrays of a few fixed shapes, each one compilation, with a fixed number of objects."""
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from jaxft.data.dataset import Arrays, naming
 from jaxft.errors import UserError
 from jaxft.fields import HeightWidth
 from jaxft.tasks.detection import Detection
-from jaxft.tasks.detection.bounds import largest_after, needed_pad_shapes
+from jaxft.tasks.detection.bounds import largest_after, needed_pad_shapes, refuse_unfit
+from jaxft.tasks.detection.mixing import run_mixing
+from jaxft.tasks.detection.mixtures import Mixture
 from jaxft.tasks.detection.objects import Annotated, ObjectSource
 from jaxft.tasks.detection.report import describe
 from jaxft.tasks.detection.scene import Scene, bitmaps
-from jaxft.tasks.detection.steps import Steps, evaluation_steps, run, training_steps
+from jaxft.tasks.detection.steps import Steps, TrainSteps, evaluation_steps, run, training_steps
 from jaxft.tasks.detection.transforms import Pad, RandomCrop
 
 TRIES = 1000
@@ -38,13 +41,15 @@ class ObjectDataset:
     in; it is there where there is such a step.
 
     Attributes:
-        steps: what happens to a photo before the padding.
+        steps: what happens to a photo by itself before the padding.
+        mixed: what follows after that, where photos are mixed.
         pad_shapes: the shapes; `buckets` has the position in it of each photo's.
     """
 
     source: ObjectSource
     settings: Detection
     steps: Steps
+    mixed: TrainSteps
     pad_shapes: tuple[HeightWidth, ...]
     buckets: np.ndarray
 
@@ -63,13 +68,18 @@ class ObjectDataset:
         """A scene that no step refuses: that of another photo of the same pad shape, drawn from `rng`, too, where one
         refuses this one, as MMEngine's data sets take another photo."""
         for _ in range(TRIES):
-            example = self.source[index]
-            with naming(example.name):
-                scene = run(self.steps, _scene(example, self.settings.masks), rng)
+            photos = _Photos(self, rng)
+            scene = photos.alone(index)
+            if scene is not None and self.mixed:
+                scene = run_mixing(self.mixed, scene, rng, photos.another)
             if scene is not None:
                 return scene
             index = int(rng.choice(self._of_bucket[int(self.buckets[index])]))
-        raise UserError(
+        raise self.refused()
+
+    def refused(self) -> UserError:
+        """What is said where steps leave photo after photo without objects."""
+        return UserError(
             f"{self.source.where}: {TRIES} photos in a row were left without objects by a transform that wants some; "
             "set its allow_negative_crop, or unset its keep_empty, or leave photos without objects out "
             "(--task.no-keep-empty)."
@@ -106,7 +116,8 @@ class ObjectDataset:
         self._once().check()
 
     def report(self, batch_size: int) -> str:
-        text = describe(self.source, self.settings.max_objects, self.pad_shapes, self.buckets, batch_size)
+        limit = self.settings.max_objects
+        text = describe(self.source, limit, self.pad_shapes, self.buckets, batch_size, self.mixed)
         different = len(self._once())
         return text if different == len(self) else f"{text}\n  of these photos {different:,} are different ones"
 
@@ -117,14 +128,55 @@ class ObjectDataset:
         return self.source.only(files.values())
 
 
+class _Photos:
+    """The photos of one example, each decoded once, however often it is drawn."""
+
+    def __init__(self, dataset: ObjectDataset, rng: np.random.Generator) -> None:
+        self._dataset, self._rng = dataset, rng
+        self._stored: dict[int, Scene] = {}
+
+    def alone(self, index: int) -> Scene | None:
+        """A photo after the steps for each by itself; None where one of them refuses it."""
+        example = self._dataset.source[index]
+        with naming(example.name):
+            if index not in self._stored:
+                self._stored[index] = _scene(example, self._dataset.settings.masks)
+            return run(self._dataset.steps, self._stored[index], self._rng)
+
+    def another(self, tries: int) -> Scene:
+        """One of all photos; up to `tries` are drawn, until one has objects."""
+        while True:
+            tries -= 1
+            scene = self._any(empty=tries == 0)
+            if scene is not None and (len(scene.boxes) or tries == 0):
+                return scene
+
+    def _any(self, *, empty: bool) -> Scene | None:
+        """One of all photos that no step refuses. Where it is to have objects and has none before any step, it is not
+        decoded: None."""
+        source, steps = self._dataset.source, self._dataset.steps
+        for _ in range(TRIES):
+            index = int(self._rng.integers(len(source)))
+            if not (empty or steps or len(source[index].objects.labels)):
+                return None
+            if (scene := self.alone(index)) is not None:
+                return scene
+        raise self._dataset.refused()
+
+
 def training_dataset(source: ObjectSource, settings: Detection) -> ObjectDataset:
     """Examples for training; each photo's pad shape has room for the largest that the steps can make of it.
 
     Raises:
-        UserError: a photo fits into no pad shape, or no crop of the photos of one would have an object.
+        UserError: a photo fits into no pad shape, no crop of the photos of one would have an object, or a step cannot
+            take photos as large as they may be.
     """
-    dataset = _dataset(source, settings, training_steps(settings), settings.pad_shapes)
-    if any(isinstance(step, RandomCrop) and not step.allow_negative_crop for step in dataset.steps):
+    steps, mixed = settings.photo_transforms, training_steps(settings)
+    if not steps and not any(isinstance(step, Mixture) for step in mixed):
+        steps, mixed = tuple(step for step in mixed if not isinstance(step, Mixture)), ()
+    dataset = _dataset(source, settings, steps, mixed)
+    before = itertools.takewhile(lambda step: not isinstance(step, Mixture), mixed)
+    if any(isinstance(step, RandomCrop) and not step.allow_negative_crop for step in (*steps, *before)):
         counts = np.array([len(example.objects.labels) for example in source.examples])
         for bucket in np.unique(dataset.buckets):
             if not counts[dataset.buckets == bucket].any():
@@ -143,19 +195,21 @@ def evaluation_dataset(source: ObjectSource, settings: Detection) -> ObjectDatas
     Raises:
         UserError: a photo fits into no pad shape.
     """
-    return _dataset(source, settings, evaluation_steps(settings), settings.pad_shapes)
+    return _dataset(source, settings, evaluation_steps(settings), ())
 
 
-def _dataset(source: ObjectSource, settings: Detection, steps: Steps, given: tuple[HeightWidth, ...]) -> ObjectDataset:
+def _dataset(source: ObjectSource, settings: Detection, steps: Steps, mixed: TrainSteps) -> ObjectDataset:
     """With the smallest pad shape for each photo that has room for it."""
     sizes = [(example.height, example.width) for example in source.examples]
-    pad_shapes = given or needed_pad_shapes(steps, settings.divisor, sizes)
+    every = (*steps, *mixed)
+    refuse_unfit(source.where, steps, mixed, sizes)
+    pad_shapes = settings.pad_shapes or needed_pad_shapes(every, settings.divisor, sizes)
     by_area = sorted(range(len(pad_shapes)), key=lambda index: pad_shapes[index][0] * pad_shapes[index][1])
     known: dict[HeightWidth, int] = {}
     for example, size in zip(source.examples, sizes, strict=True):
         if size in known:
             continue
-        room = largest_after(steps, *size)
+        room = largest_after(every, *size)
         fitting = [index for index in by_area if pad_shapes[index][0] >= room[0] and pad_shapes[index][1] >= room[1]]
         if not fitting:
             listed = ", ".join(f"{height} x {width}" for height, width in pad_shapes)
@@ -165,7 +219,7 @@ def _dataset(source: ObjectSource, settings: Detection, steps: Steps, given: tup
             )
         known[size] = fitting[0]
     buckets = np.array([known[size] for size in sizes], np.int32)
-    return ObjectDataset(source, settings, steps, pad_shapes, buckets)
+    return ObjectDataset(source, settings, steps, mixed, pad_shapes, buckets)
 
 
 def _scene(example: Annotated, masks: bool) -> Scene:

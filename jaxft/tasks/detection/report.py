@@ -1,8 +1,12 @@
 """What a split of photos with objects holds, and what of it training will not see: a table for a person."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from jaxft.tasks.detection.mixtures import CopyPaste, Mixture, MixUp, Mosaic
 from jaxft.tasks.detection.objects import ObjectSource
+from jaxft.tasks.detection.steps import TrainSteps
 
 _BINS = (0, 1, 2, 5, 10, 20, 50, 100, 200)  # where the bars of the histogram begin
 _WIDTH = 40
@@ -15,6 +19,7 @@ def describe(
     pad_shapes: tuple[tuple[int, int], ...],
     buckets: np.ndarray,
     batch_size: int,
+    mixed: TrainSteps = (),
 ) -> str:
     """Photos, boxes of each class, how many a photo has, what the limit on objects drops, and boxes that are not whole.
 
@@ -22,13 +27,14 @@ def describe(
         max_objects: the objects of a photo that training sees.
         pad_shapes: height and width; `buckets` `[photos]` says which one each photo is padded to.
         batch_size: shapes with fewer photos are said, because they will be repeated.
+        mixed: the steps that put photos together, among others.
     """
     found = [example.objects for example in source.examples]
     counts = np.array([len(objects.labels) for objects in found])
     none = np.zeros(0)
     labels = np.concatenate([none, *(objects.labels[~objects.ignored] for objects in found)]).astype(int)
     ignored = sum(int(objects.ignored.sum()) for objects in found)
-    dropped = np.maximum(counts - max_objects, 0)
+    mixtures = [step for step in mixed if isinstance(step, Mixture)]
     total = int(counts.sum())
     lines = [
         f"{source.where}: {len(source):,} photos, {total:,} boxes"
@@ -36,8 +42,7 @@ def describe(
         "  boxes of each class: "
         + ", ".join(f"{name} {int((labels == label).sum()):,}" for label, name in enumerate(source.classes)),
         *_histogram(counts),
-        f"  the limit of {max_objects} objects a photo drops {dropped.sum() / max(total, 1):.2%} of the boxes"
-        + (f": {dropped.sum():,}, in {(dropped > 0).sum():,} photos (--task.max-objects)" if dropped.any() else ""),
+        _mixed_limit(counts, max_objects, mixtures) if mixtures else _limit(counts, max_objects),
         *_left_out(source, total),
     ]
     few = " (fewer than a batch: in training they are repeated, each time augmented anew)"
@@ -45,6 +50,63 @@ def describe(
         if members := int((buckets == index).sum()):
             lines.append(f"  padded to {height} x {width}: {members:,} photos{few if members < batch_size else ''}")
     return "\n".join(lines)
+
+
+def _limit(counts: np.ndarray, max_objects: int) -> str:
+    dropped, total = np.maximum(counts - max_objects, 0), int(counts.sum())
+    return f"  the limit of {max_objects} objects a photo drops {dropped.sum() / max(total, 1):.2%} of the boxes" + (
+        f": {dropped.sum():,}, in {(dropped > 0).sum():,} photos (--task.max-objects)" if dropped.any() else ""
+    )
+
+
+def _mixed_limit(counts: np.ndarray, max_objects: int, mixtures: Sequence[Mixture]) -> str:
+    chances = mixed_counts(counts, mixtures)
+    numbers = np.arange(len(chances))
+    mean, dropped = (float(chances @ some) for some in (numbers, np.maximum(numbers - max_objects, 0)))
+    names = ", ".join(dict.fromkeys(step.type for step in mixtures))
+    return (
+        f"  {names}: up to {numbers[-1]:,} boxes come together, {mean:.1f} on average, before steps drop any; the "
+        f"limit of {max_objects} objects drops at most {dropped / max(mean, 1e-9):.2%} of them (--task.max-objects)"
+    )
+
+
+def mixed_counts(counts: np.ndarray, mixtures: Sequence[Mixture]) -> np.ndarray:
+    """How likely each number of objects is in an example of several photos, where no step drops any.
+
+    Args:
+        counts: objects of each photo, int `[photos]`.
+        mixtures: what puts photos together; each of the others is any photo, whatever the rest.
+
+    Returns:
+        float `[most + 1]`.
+    """
+    one = np.bincount(counts, minlength=2) / len(counts)
+    found = one
+    for step in mixtures:
+        if isinstance(step, Mosaic):
+            four = np.convolve(np.convolve(found, one), np.convolve(one, one))
+            four *= step.prob
+            four[: len(found)] += (1 - step.prob) * found
+            found = four
+        else:
+            found = np.convolve(found, _beside(one, step))
+    return np.trim_zeros(found, "b")
+
+
+def _beside(one: np.ndarray, step: MixUp | CopyPaste) -> np.ndarray:
+    """How likely each number of objects is that another photo gives, of which any photo has `one`."""
+    if isinstance(step, MixUp):
+        none = one[0] ** step.max_iters
+        given = one * (1 - none) / max(1 - one[0], 1e-12)
+        given[0] = none
+        return given
+    if not step.selected:
+        return one
+    given = np.zeros(len(one))
+    for count, chance in enumerate(one):
+        kinds = min(count + 1, step.max_num_pasted)
+        given[:kinds] += chance / kinds
+    return given
 
 
 def _left_out(source: ObjectSource, kept: int) -> list[str]:

@@ -81,6 +81,11 @@ def clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(boxes, 0, np.array([[width, height, width, height]], boxes.dtype))
 
 
+def partly_inside(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Which boxes `[K, 4]` have a part in a photo of a size: bool `[K]`."""
+    return (boxes[:, 0] < width) & (boxes[:, 1] < height) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+
+
 def flip(scene: Scene, direction: Direction = "horizontal") -> Scene:
     """Left and right exchanged, or top and bottom, or both."""
     height, width = scene.size
@@ -111,7 +116,7 @@ def crop(
     boxes = scene.boxes - np.array([[left, top, left, top]], np.float32)
     if clipped:
         boxes = clip(boxes, height, width)
-    inside = (boxes[:, 0] < width) & (boxes[:, 1] < height) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+    inside = partly_inside(boxes, height, width)
     rows, columns = slice(top, top + height), slice(left, left + width)
     masks = None if scene.masks is None else scene.masks[inside][:, rows, columns]
     if recomputed and masks is not None:
@@ -139,7 +144,7 @@ def place(scene: Scene, top: int, left: int, height: int, width: int, color: np.
     """Put a scene into a larger one of one color, uint8 `[3]`."""
     rows, columns = slice(top, top + scene.size[0]), slice(left, left + scene.size[1])
     pixels = np.empty((height, width, 3), np.uint8)
-    pixels[:] = color
+    pixels[:] = np.full((width, 3), color, np.uint8)  # a row at a time, which is several times as fast
     pixels[rows, columns] = scene.pixels
     masks = scene.masks
     if masks is not None:
@@ -148,6 +153,33 @@ def place(scene: Scene, top: int, left: int, height: int, width: int, color: np.
     return replace(
         scene, pixels=pixels, boxes=scene.boxes + np.array([[left, top, left, top]], np.float32), masks=masks
     )
+
+
+def warp(
+    scene: Scene, matrix: np.ndarray, height: int, width: int, color: tuple[float, ...], *, clipped: bool = True
+) -> Scene:
+    """Move every point of a scene; objects that are wholly outside go, and masks take the nearest pixel.
+
+    Args:
+        matrix: `[3, 3]`, from homogeneous points of the scene to those of the result.
+        height, width: of the result.
+        color: of what is not in the scene.
+        clipped: whether boxes are cut off at the border.
+    """
+    pixels = cv2.warpPerspective(scene.pixels, matrix, (width, height), borderValue=color)
+    corners = scene.boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2).astype(np.float64)
+    moved = corners @ matrix[:2, :2].T + matrix[:2, 2]
+    moved /= corners @ matrix[2:, :2].T + matrix[2, 2]
+    boxes = np.concatenate([moved.min(1), moved.max(1)], 1).astype(np.float32)
+    if clipped:
+        boxes = clip(boxes, height, width)
+    inside = partly_inside(boxes, height, width)
+    masks = scene.masks
+    if masks is not None:
+        masks = np.zeros((int(inside.sum()), height, width), np.uint8)
+        for found, mask in zip(masks, scene.masks[inside], strict=True):  # type: ignore[index]
+            cv2.warpPerspective(mask, matrix, (width, height), dst=found, flags=cv2.INTER_NEAREST)
+    return Scene(pixels, boxes[inside], scene.labels[inside], scene.ignored[inside], masks)
 
 
 def keep(scene: Scene, kept: np.ndarray) -> Scene:
@@ -192,6 +224,15 @@ class Distortion:
         if not self.contrast_first:
             image *= np.float32(self.contrast)
         return np.clip(image[..., list(self.order)] + 0.5, 0, 255).astype(np.uint8)
+
+
+def shift_hsv(pixels: np.ndarray, hue: int, saturation: int, value: int) -> np.ndarray:
+    """uint8 `[H, W, 3]` with numbers added to its hue, of 180, and to its saturation and value, of 255."""
+    levels = np.arange(256)
+    moved = ((levels + hue) % 180, (levels + saturation).clip(0, 255), (levels + value).clip(0, 255))
+    table = np.stack(moved, axis=-1).astype(np.uint8)[None]
+    hsv = cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), table)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
 
 
 def bitmaps(shapes: tuple[Shape, ...], height: int, width: int) -> np.ndarray:

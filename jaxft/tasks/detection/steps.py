@@ -3,19 +3,34 @@
 Draws follow MMDetection's and mmcv's transforms of the same names.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import singledispatch
 
 import numpy as np
 
 from jaxft.tasks.detection import Detection
-from jaxft.tasks.detection.scene import Distortion, Scene, crop, flip, keep, place, resize, resized_size
+from jaxft.tasks.detection.mixtures import TrainTransform
+from jaxft.tasks.detection.scene import (
+    Distortion,
+    Scene,
+    crop,
+    flip,
+    keep,
+    place,
+    resize,
+    resized_size,
+    shift_hsv,
+    warp,
+)
 from jaxft.tasks.detection.transforms import (
     Expand,
     FilterAnnotations,
     MinIoURandomCrop,
     Pad,
     PhotoMetricDistortion,
+    RandomAffine,
     RandomChoice,
     RandomChoiceResize,
     RandomCrop,
@@ -24,14 +39,17 @@ from jaxft.tasks.detection.transforms import (
     Resize,
     Transform,
     WidthHeight,
+    YOLOXHSVRandomAug,
 )
 
 AnyResize = Resize | RandomResize | RandomChoiceResize
 Steps = Sequence[Transform]
+TrainSteps = Sequence[TrainTransform]
 
 
-def training_steps(fields: Detection) -> Steps:
-    """The steps of training: those that the fields list, or those that the simple fields stand for."""
+def training_steps(fields: Detection) -> TrainSteps:
+    """The steps of training that follow `photo_transforms`: those that the fields list, or those that the simple fields
+    stand for."""
     if fields.transforms:
         return fields.transforms
     steps: list[Transform] = [PhotoMetricDistortion()] if fields.distort else []
@@ -227,7 +245,7 @@ def _(step: Pad, scene: Scene, rng: np.random.Generator) -> Scene:
 
 @apply.register
 def _(step: PhotoMetricDistortion, scene: Scene, rng: np.random.Generator) -> Scene:
-    return Scene(draw_distortion(step, rng)(scene.pixels), scene.boxes, scene.labels, scene.ignored, scene.masks)
+    return replace(scene, pixels=draw_distortion(step, rng)(scene.pixels))
 
 
 def draw_distortion(step: PhotoMetricDistortion, rng: np.random.Generator) -> Distortion:
@@ -249,6 +267,45 @@ def draw_distortion(step: PhotoMetricDistortion, rng: np.random.Generator) -> Di
         hue=draws[3] if hue else 0.0,
         order=(red, green, blue) if swap else (0, 1, 2),
     )
+
+
+@apply.register
+def _(step: YOLOXHSVRandomAug, scene: Scene, rng: np.random.Generator) -> Scene:
+    gains = rng.uniform(-1, 1, 3) * [step.hue_delta, step.saturation_delta, step.value_delta]
+    hue, saturation, value = (gains * rng.integers(0, 2, 3)).astype(int).tolist()
+    return replace(scene, pixels=shift_hsv(scene.pixels, hue, saturation, value))
+
+
+@apply.register
+def _(step: RandomAffine, scene: Scene, rng: np.random.Generator) -> Scene:
+    height, width = affine_size(step, *scene.size)
+    matrix = draw_affine(step, height, width, rng)
+    return warp(scene, matrix, height, width, step.border_val, clipped=step.bbox_clip_border)
+
+
+def affine_size(step: RandomAffine, height: int, width: int) -> tuple[int, int]:
+    """Height and width after a `RandomAffine`."""
+    return height + 2 * step.border[1], width + 2 * step.border[0]
+
+
+def draw_affine(step: RandomAffine, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Where the points of a photo go, float32 `[3, 3]`: scaled, then rotated, sheared and shifted, by shares of the
+    height and width that come out."""
+    angle = math.radians(rng.uniform(-step.max_rotate_degree, step.max_rotate_degree))
+    factor = rng.uniform(*step.scaling_ratio_range)
+    most = step.max_shear_degree, step.max_translate_ratio
+    shear = [math.tan(math.radians(rng.uniform(-most[0], most[0]))) for _ in range(2)]
+    across, down = rng.uniform(-most[1], most[1]) * width, rng.uniform(-most[1], most[1]) * height
+    rotation = [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]]
+    parts = (
+        [[1, 0, across], [0, 1, down], [0, 0, 1]],
+        [[1, shear[0], 0], [shear[1], 1, 0], [0, 0, 1]],
+        rotation,
+        [[factor, 0, 0], [0, factor, 0], [0, 0, 1]],
+    )
+    # float32, as in MMDetection: the last digit decides which pixel is the nearest.
+    shifted, sheared, rotated, scaled = (np.array(part, np.float32) for part in parts)
+    return shifted @ sheared @ rotated @ scaled
 
 
 @apply.register

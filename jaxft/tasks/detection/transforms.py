@@ -1,6 +1,7 @@
 """The steps from a photo and its objects to arrays, as fields: named, and with arguments, as in MMDetection 3.3.
 
-What they do is in `jaxft.tasks.detection.steps`, how large a photo they can give in `jaxft.tasks.detection.bounds`.
+What they do is in `jaxft.tasks.detection.steps`, how large a photo they can give in `jaxft.tasks.detection.bounds`,
+steps that take further photos in `jaxft.tasks.detection.mixtures`.
 Sizes are width and height, in this order, as MMDetection has them; colors are R, G, B.
 """
 
@@ -223,6 +224,40 @@ class PhotoMetricDistortion:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class YOLOXHSVRandomAug:
+    """YOLOX's changes of color: a number added to hue, saturation and value each, with probability one half."""
+
+    type: Literal["YOLOXHSVRandomAug"] = "YOLOXHSVRandomAug"
+    hue_delta: Annotated[int, pydantic.Field(ge=0, le=180)] = 5
+    """At most this is added or subtracted, of the 180 that are all hues."""
+    saturation_delta: Annotated[int, pydantic.Field(ge=0, le=255)] = 30
+    """At most this is added or subtracted, of 255."""
+    value_delta: Annotated[int, pydantic.Field(ge=0, le=255)] = 30
+    """At most this is added or subtracted, of 255."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RandomAffine:
+    """Scale, rotate, shear and shift; boxes become those around what becomes of them."""
+
+    type: Literal["RandomAffine"] = "RandomAffine"
+    max_rotate_degree: Annotated[float, pydantic.Field(ge=0, le=180)] = 10
+    """At most this to either side."""
+    max_translate_ratio: Share = 0.1
+    """At most this share of the width and of the height, in either direction."""
+    scaling_ratio_range: Bounds = (0.5, 1.5)
+    """The least and the greatest factor of both sides."""
+    max_shear_degree: Annotated[float, pydantic.Field(ge=0, lt=90)] = 2
+    """At most this in either direction, along each side by itself."""
+    border: tuple[int, int] = (0, 0)
+    """Pixels that are added left and right, and above and below; negative ones are taken away."""
+    border_val: tuple[Level, Level, Level] = (114, 114, 114)
+    """The color of what is not in the photo: R, G, B. Masks get zeros."""
+    bbox_clip_border: bool = True
+    """Cut boxes off at the border."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FilterAnnotations:
     """Drop objects that have become too small."""
 
@@ -260,7 +295,7 @@ class RandomChoice:
         return self
 
 
-Transform = Annotated[
+OfOnePhoto = (
     Resize
     | RandomResize
     | RandomChoiceResize
@@ -270,10 +305,12 @@ Transform = Annotated[
     | Expand
     | Pad
     | PhotoMetricDistortion
+    | YOLOXHSVRandomAug
+    | RandomAffine
     | FilterAnnotations
-    | RandomChoice,
-    pydantic.Field(discriminator="type"),
-]
+    | RandomChoice
+)
+Transform = Annotated[OfOnePhoto, pydantic.Field(discriminator="type")]
 TestTransform = Annotated[Resize | Pad, pydantic.Field(discriminator="type")]
 """Steps from which the way back to the stored photo is known."""
 

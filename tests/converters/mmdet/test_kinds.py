@@ -85,6 +85,7 @@ def toy(settings: Config, data: Path) -> Config:
             "data.splits": {name: on_toys(part, "train") for name, part in settings.data.splits.items()},
             "data.classes": CLASSES if settings.data.classes else (),
             "data.batch_size": 1,
+            "task.photo_transforms": tuple(map(shrunk, settings.task.photo_transforms)),
             "task.transforms": tuple(map(shrunk, settings.task.transforms)),
             "task.test_transforms": tuple(map(shrunk, settings.task.test_transforms)),
             "task.max_objects": 8,

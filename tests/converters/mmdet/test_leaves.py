@@ -25,6 +25,7 @@ KINDS = (
     "lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py",
     "cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py",
     "pascal_voc/retinanet_r50_fpn_1x_voc0712.py",
+    "simple_copy_paste/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_32xb2-ssj-scp-270k_coco.py",
     "sort/faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py",
 )
 

@@ -46,7 +46,7 @@ REFUSED = [
     ("train_dataloader = dict(speed=3)", r"train_dataloader\.speed: jaxft does not know this setting"),
     ("train_dataloader = dict(sampler=None)", r"train_dataloader\.sampler is None; a dict was expected"),
     (TRAIN.format("data_root=5"), r"train_dataloader\.dataset\.data_root is 5; a name was expected"),
-    (STEP.format("type='Mosaic'"), r"train_dataloader\.dataset\.pipeline\.0\.type is 'Mosaic'"),
+    (STEP.format("type='Mosaic'"), r"pipeline\.0\.type is 'Mosaic'; it takes further photos, so it must stand in the"),
     (STEP.format("type='InstaBoost'"), r"pipeline\.0\.type is 'InstaBoost': it needs the package instaboostfast"),
     (STEP.format(f"{LOADED}type='Resize', scale=(9, 9), ratio=2"), r"pipeline\.2\.ratio: jaxft does not know"),
     (STEP.format(f"{LOADED}type='Resize', scale=(9, 9), backend='pillow'"), r"pipeline\.2\.backend is 'pillow'"),

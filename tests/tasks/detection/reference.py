@@ -1,6 +1,9 @@
 """Scenes of noise, for us and for live MMDetection."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -42,6 +45,20 @@ def theirs(one: Scene) -> dict[str, Any]:
     }
 
 
+def without_masks(one: Scene) -> dict[str, Any]:
+    row = theirs(one)
+    del row["gt_masks"]
+    return row
+
+
+def assert_alike(found: Scene, expected: dict[str, Any], tolerance: int = 0) -> None:
+    """All but the masks, which MMDetection leaves as they were."""
+    assert np.abs(found.pixels.astype(int) - expected["img"]).max() <= tolerance
+    np.testing.assert_allclose(found.boxes, expected["gt_bboxes"].tensor.numpy(), rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(found.labels, expected["gt_bboxes_labels"])
+    np.testing.assert_array_equal(found.ignored, expected["gt_ignore_flags"])
+
+
 def assert_same(one: Scene, other: dict[str, Any]) -> None:
     np.testing.assert_array_equal(one.pixels, other["img"])
     np.testing.assert_allclose(one.boxes, other["gt_bboxes"].tensor.numpy(), rtol=1e-6, atol=1e-5)
@@ -60,3 +77,13 @@ def built(step: Any, **changes: Any) -> Any:
     if fields.get("crop_type", "").startswith("absolute"):
         fields["crop_size"] = tuple(map(int, fields["crop_size"]))
     return TRANSFORMS.build(fields | changes)
+
+
+@contextmanager
+def draws(uniform: Sequence[float] = (), randint: Sequence[int] = ()) -> Iterator[None]:
+    """MMDetection's chance: what each call gives, and no call is left over."""
+    names = ((name, iter(values)) for name, values in (("uniform", uniform), ("randint", randint)))
+    mocks = {name: mock.Mock(side_effect=values) for name, values in names}
+    with mock.patch.multiple("mmdet.datasets.transforms.transforms.random", **mocks):
+        yield
+    assert all(not list(found.side_effect) for found in mocks.values())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxft.errors import UserError
 from jaxft.tasks.detection.bounds import LANDSCAPE, PORTRAIT, after, exactly, needed_pad_shapes
+from jaxft.tasks.detection.mixtures import CopyPaste, MixUp, Mosaic
 from jaxft.tasks.detection.scene import Scene
 from jaxft.tasks.detection.steps import apply
 from jaxft.tasks.detection.transforms import (
@@ -16,12 +17,14 @@ from jaxft.tasks.detection.transforms import (
     FilterAnnotations,
     MinIoURandomCrop,
     Pad,
+    RandomAffine,
     RandomChoice,
     RandomChoiceResize,
     RandomCrop,
     RandomFlip,
     RandomResize,
     Resize,
+    YOLOXHSVRandomAug,
 )
 
 SIDES = st.integers(1, 90)
@@ -56,6 +59,8 @@ SIMPLE = st.one_of(
     st.builds(Pad, size_divisor=st.integers(1, 32)),
     st.builds(Pad, pad_to_square=st.just(True), size_divisor=st.none() | st.integers(1, 32)),
     st.builds(FilterAnnotations),
+    st.builds(RandomAffine, border=st.tuples(st.integers(0, 20), st.integers(0, 20))),
+    st.builds(YOLOXHSVRandomAug),
 )
 STEPS = SIMPLE | st.builds(
     RandomChoice, transforms=st.lists(st.lists(SIMPLE, max_size=2).map(tuple), min_size=1, max_size=2).map(tuple)
@@ -102,6 +107,9 @@ CROP = RandomCrop(crop_size=(1024, 1024))
         ((RESIZE, RandomCrop(crop_size=(1000, 600))), ((608, 1024),)),  # holds what is left of portraits, too
         ((RESIZE, Pad(size_divisor=64)), ((832, 1344), (1344, 832))),
         ((RESIZE, Pad(pad_to_square=True)), ((1344, 1344),)),
+        ((Mosaic(), RandomAffine(border=(-320, -320)), MixUp(), RESIZE), ((800, 800),)),
+        ((Mosaic(img_scale=(600, 400)), RandomFlip(prob=0.5)), ((800, 1216),)),
+        ((JITTER, CROP, Pad(size=(1024, 1024)), CopyPaste()), ((1024, 1024),)),
     ],
 )
 def test_pad_shapes_follow_from_the_whole_list(listed: tuple[Any, ...], expected: tuple[Any, ...]) -> None:

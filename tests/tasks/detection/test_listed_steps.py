@@ -1,5 +1,6 @@
 """Lists of steps: their order, what the simple fields stand for, and what makes no sense."""
 
+import dataclasses
 from typing import Any
 from unittest import mock
 
@@ -7,7 +8,6 @@ import numpy as np
 import pydantic
 import pytest
 
-import tests.mmdet_live  # noqa: F401
 from jaxft.config import Detection
 from jaxft.tasks.detection import steps
 from jaxft.tasks.detection.scene import Scene
@@ -22,10 +22,12 @@ from jaxft.tasks.detection.transforms import (
     RandomResize,
     Resize,
 )
+from tests import mmdet_live
 from tests.tasks.detection.reference import assert_same, built, scene, theirs
 
 # isort: split
 import mmdet.datasets.transforms as reference
+from mmdet.registry import TRANSFORMS
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,62 @@ def test_steps_run_in_the_order_in_which_they_stand() -> None:
         assert_same(found, chain(listed, one, (4, 3)))
         results.append(found.pixels.tobytes())
     assert len(set(results)) == 4
+
+
+def test_large_scale_jitter_is_that_of_mmdetections_configuration() -> None:
+    """Its pipeline for masks, on photos and crops a sixteenth of its size; masks fill a quarter of their boxes, so that
+    crops leave some boxes without a pixel."""
+    pipeline = [TRANSFORMS.build(step) for step in smaller(mmdet_live.config("lsj-100e_coco-instance.py"))]
+    listed = (
+        RandomResize(scale=(64, 64), ratio_range=(0.1, 2.0), keep_ratio=True),
+        RandomCrop(crop_size=(64, 64), crop_type="absolute_range", recompute_bbox=True, allow_negative_crop=True),
+        FilterAnnotations(min_gt_bbox_wh=(0.01, 0.01)),
+        RandomFlip(prob=0.5),
+    )
+    kept, refused, emptied = set(), 0, 0
+    for seed in range(60):
+        one = quartered(scene(40, 56, 1 + seed % 5, seed))
+        with (
+            mock.patch.object(steps, "_resized", wraps=steps._resized) as resized,
+            mock.patch.object(steps, "crop", wraps=steps.crop) as crop,
+            mock.patch.object(steps, "flip", wraps=steps.flip) as flip,
+        ):
+            found = run(listed, one, rng(seed))
+        (before, top, left, height, width), row = crop.call_args.args, theirs(one)
+        with (
+            mock.patch.object(pipeline[0], "_random_scale", return_value=resized.call_args.args[2]),
+            mock.patch.object(pipeline[1], "_get_crop_size", return_value=(height, width)),
+            mock.patch.object(pipeline[1], "_rand_offset", return_value=(top, left)),
+            mock.patch.object(pipeline[3], "_choose_direction", return_value="horizontal" if flip.called else None),
+        ):
+            for transform in pipeline:
+                row = row and transform(row)
+        assert (found is None) == (row is None)
+        refused += found is None
+        if found is not None:
+            assert_same(found, row)
+            boxes = before.boxes - [left, top, left, top]
+            inside = (boxes[:, :2] < [width, height]).all(1) & (boxes[:, 2:] > 0).all(1)
+            emptied += len(found.boxes) < inside.sum()
+            kept.add(len(found.boxes))
+    assert len(kept) >= 5
+    assert refused
+    assert emptied
+
+
+def smaller(config: Any) -> list[dict[str, Any]]:
+    """The steps between reading and packing, for photos of 64 pixels in the place of 1024."""
+    _, _, resize, crop, filtered, flip, _ = config.train_dataloader.dataset.dataset.pipeline
+    return [resize | {"scale": (64, 64)}, crop | {"crop_size": (64, 64)}, filtered, flip]
+
+
+def quartered(one: Scene) -> Scene:
+    """With masks of the upper left quarters of the boxes, in whole pixels, and no box around the whole photo."""
+    one.boxes[0] /= 3
+    masks = np.zeros_like(one.masks)
+    for mask, (x0, y0, x1, y1) in zip(masks, one.boxes.astype(int), strict=True):
+        mask[y0 : (y0 + y1) // 2, x0 : (x0 + x1) // 2] = 1
+    return dataclasses.replace(one, masks=masks)
 
 
 def test_the_simple_fields_stand_for_steps() -> None:
