@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from jaxft.memory import keep_memory
+
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 TURN = 0.2  # seconds
 
@@ -25,6 +27,7 @@ def serve() -> None:
     """Answers until its standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    keep_memory()  # where it was started with our settings
     os.environ.pop("GLIBC_TUNABLES", None)  # read before the program began; worker processes do not inherit it
 
     def answer(**facts: object) -> None:

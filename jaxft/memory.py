@@ -2,9 +2,13 @@
 
 XLA's CPU back end takes memory for the temporaries of every step from the C library. glibc maps what is large anew each
 time, so that a ResNet-18 step of 32 photos of 224 x 224 meets 430,000 page faults, a fifth of its time; told to keep
-it, none. A user's own process is never changed: this is for the commands, which call `keep_memory` before all else.
+it, none. The price is memory: what lies in between keeps free pieces apart, and after some steps a heap can be three
+times as large as what a step needs. So it is kept up to a share of the machine's memory, and no further.
+
+A user's own process is never changed: this is for the commands, which call `keep_memory` before all else.
 """
 
+import ctypes
 import functools
 import os
 import sys
@@ -17,8 +21,9 @@ TUNABLES = (
     "glibc.malloc.mmap_max=0"  # all memory from the heap, whose pages stay
     ":glibc.malloc.trim_threshold=1000000000000"
     ":glibc.malloc.arena_max=1"  # threads, too: the heaps of their own would map what is larger than 64 MB
-    ":glibc.malloc.hugetlb=1"  # in pages of 2 MB, where the kernel waits to be asked for them
 )
+MMAP_MAX, MAPPED = -4, 65536  # mallopt's number of how much may be mapped, and glibc's own value
+SHARE = 0.25  # of the machine's memory that is kept at most
 HELP = {"-h", "--help", "--help-all"}  # needs no memory
 COMMANDS = ("jaxft", "converters")  # packages whose modules are commands
 
@@ -33,6 +38,7 @@ def keep_memory() -> None:
     """
     if os.environ.get(VARIABLE) == TUNABLES:  # this is the second start
         del os.environ[VARIABLE]
+        _kept.add(True)
         return
     unwanted = VARIABLE in os.environ or os.environ.get(SWITCH) == "0" or not HELP.isdisjoint(sys.argv)
     if unwanted or not (_is_glibc() and _is_command()):
@@ -43,6 +49,40 @@ def keep_memory() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: TUNABLES})
     except OSError:
         return  # what cannot be started again goes on as it is
+
+
+_kept = set[bool]()  # empty where memory is given back
+
+
+def give_back_if_large() -> None:
+    """Ends the keeping of memory where this process holds more than its share; to be called between steps."""
+    if _kept and _held() > SHARE * _machine():
+        _kept.clear()
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_MAX, MAPPED)
+        library.malloc_trim(0)
+
+
+def _held() -> int:
+    """Bytes that are in memory now; 0 on a system that does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+@functools.cache
+def _machine() -> int:
+    """Bytes of memory that this process may have: the machine's, or less in a container."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(file, encoding="ascii") as opened:
+                return min(whole, int(opened.read()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return whole
 
 
 def _is_glibc() -> bool:

@@ -129,6 +129,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "training": {
         "config",
         "download",  # where the cache folder is
+        "memory",
         "schedulers",
         "data",
         "precision",

@@ -119,6 +119,31 @@ def test_memory_that_is_taken_again_is_there(tmp_path: Path) -> None:
     assert min(given_back) > 1000
 
 
+LARGE = """
+import jaxft.memory as memory
+from jaxft.memory import keep_memory
+keep_memory()
+blocks = [bytearray(2**26) for _ in range(4)]
+last = bytearray(2**10)
+del blocks
+before = memory._held()
+memory.give_back_if_large()
+between = memory._held()
+memory.SHARE = 0
+memory.give_back_if_large()
+print([before, between, memory._held(), int(bool(memory._kept))])
+"""
+
+
+def test_more_than_a_share_is_given_back(tmp_path: Path) -> None:
+    script = command_file(tmp_path)
+    script.write_text(LARGE)
+    before, between, after, kept = started(tmp_path, str(script))[1]
+    assert between == before > 2**28
+    assert after < before - 2**27
+    assert not kept
+
+
 class _Device:
     platform, id = "gpu", 3
 

@@ -16,6 +16,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.errors import UserError
+from jaxft.memory import give_back_if_large
 from jaxft.models.layers import Wide
 from jaxft.models.layers.onednn import Option, compiled, for_onednn
 from jaxft.models.layers.rematerialization import rematerializing
@@ -269,6 +270,7 @@ class Compiled:
             RecompilationError: the batch has a shape that the budget does not cover; the message names the array.
         """
         shapes = _shapes(batch)
+        give_back_if_large()
         if shapes not in self._programs:
             self._refuse_beyond_budget(shapes)
             with self._compiling(self.compilations + 1):
