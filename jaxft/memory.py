@@ -23,7 +23,7 @@ TUNABLES = (
     ":glibc.malloc.arena_max=1"  # threads, too: the heaps of their own would map what is larger than 64 MB
 )
 MMAP_MAX, MAPPED = -4, 65536  # mallopt's number of how much may be mapped, and glibc's own value
-SHARE = 0.25  # of the machine's memory that is kept at most
+SHARE = 0.125  # of the machine's memory that is kept at most
 HELP = {"-h", "--help", "--help-all"}  # needs no memory
 COMMANDS = ("jaxft", "converters")  # packages whose modules are commands
 

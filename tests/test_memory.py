@@ -139,7 +139,8 @@ def test_more_than_a_share_is_given_back(tmp_path: Path) -> None:
     script = command_file(tmp_path)
     script.write_text(LARGE)
     before, between, after, kept = started(tmp_path, str(script))[1]
-    assert between == before > 2**28
+    assert before > 2**28
+    assert abs(between - before) < 2**22
     assert after < before - 2**27
     assert not kept
 
