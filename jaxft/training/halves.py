@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -78,7 +77,7 @@ def loss_halves(setup: Setup, views: Views, rows: int) -> Halves:
         rematerialize=setup.config.hardware.rematerialize,
     )
     shapes = setup.abstract_state(stage)
-    key = jax.eval_shape(lambda: jax.random.wrap_key_data(jnp.asarray(key_data(0))))
+    key = jax.eval_shape(jax.random.wrap_key_data, key_data(setup.config.seed))
 
     def function(arrays: Mapping[str, Array], batch: Batch, key: Array) -> Any:
         trained, stats = ({path: arrays[path] for path in one} for one in (stage.groups.trained, shapes.stats))

@@ -67,6 +67,7 @@ def test_it_is_the_run_on_the_same_views(config: Config, tmp_path: Path, capsys:
 
 
 def test_a_resumed_run_is_the_same_run(config: Config, tmp_path: Path) -> None:
+    config = replace(config, {"seed": 11})
     whole = fit(config, tmp_path / "whole")
     fit(config, tmp_path / "cut", stop_after=5)
     resumed = fit(config, tmp_path / "cut", resume=True)
