@@ -9,10 +9,12 @@ import numpy as np
 from flax import nnx
 
 from converters.files import read_classes
-from converters.ledger import Ledger, MismatchError, in_a_row, read_source
+from converters.ledger import Ledger, MismatchError, in_a_row
+from converters.naming import read_source
 from converters.rules import Leaf, leaves
 from converters.sources import locate
 from jaxft.errors import UserError
+from jaxft.models.edited import edited
 from jaxft.models.paths import matches, modules
 
 # Layers with an output for each pair of anchor and class, the class counting faster.
@@ -31,12 +33,13 @@ def carry_classes(
     rename: Mapping[str, str] | None = None,
     sha256: str | None = None,
     prefix: str = "",
+    original: bool | None = False,
 ) -> tuple[str, ...]:
     """Overwrites, in place, the rows of a filled model's head with a checkpoint's rows of the classes of the same name.
 
     Args:
         model: filled, its head with values of its own for the classes that the checkpoint does not know.
-        source, rename, sha256, prefix: as of `load_pretrained`.
+        source, rename, sha256, prefix, original: as of `load_pretrained`.
         ours: the names of the model's classes, in order.
         layers: paths of the class-dependent layers, such as `jaxft.models.class_layers` gives.
         theirs: the names of the checkpoint's classes, in order; those in the file where it is empty.
@@ -59,7 +62,9 @@ def carry_classes(
         )
     pairs = [(theirs.index(name), list(ours).index(name)) for name in common]
     targets = list(leaves(model))
-    _, state, problems, _ = read_source({leaf.key for leaf in targets}, source, rename, sha256, prefix)
+    by_key = {leaf.key: leaf for leaf in targets}
+    read = read_source(by_key, source, rename, sha256, prefix, record=edited(model), original=original)
+    state, problems = read.state, read.problems
     firsts, changed = _background_first(model), []
     for leaf in targets:
         if not any(matches(layer, leaf.path) for layer in layers):

@@ -9,8 +9,10 @@ from flax import nnx
 from converters.files import beside, write, write_beside
 from converters.ledger import to_torch
 from jaxft.data.preprocessing import Preprocessing
+from jaxft.edits import plain
 from jaxft.errors import UserError
 from jaxft.models import made
+from jaxft.models.edited import edited
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 
@@ -63,11 +65,19 @@ def metadata(
         facts["dataset_meta"] = {"classes": list(classes)}
     if preprocessing is not None:
         facts["preprocessing"] = preprocessing.plain()
+    record = edited(model)
+    if record is not None and record.own:  # what came as it is cannot be described, so that the whole cannot
+        return facts
+    edits = {} if record is None else {"edits": [plain(group) for group in record.groups]}
     if mmdet is not None:
-        facts["model"] = {"mmdet": dict(mmdet)}
+        facts["model"] = {"mmdet": dict(mmdet), **edits}
     elif (how := made(model)) is not None:
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in how.options}
-        facts["model"] = {"name": how.name, "options": {name: v for name, v in options.items() if _is_plain(v)}}
+        facts["model"] = {
+            "name": how.name,
+            "options": {name: v for name, v in options.items() if _is_plain(v)},
+            **edits,
+        }
     return facts
 
 

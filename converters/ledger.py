@@ -13,14 +13,14 @@ import numpy as np
 from flax import nnx
 from rich.table import Table
 
-from converters.mmdet.spelling import modern_keys
+from converters.naming import edits_hint, facts, read_source, replace_prefix
 from converters.recognition import fitting_models, mmdetection_like, nearest_model
 from converters.rules import COUNTER, TRACKED_MEAN, Leaf, leaves
-from converters.sources import TORCHVISION, load
-from converters.torchvision import modern_key
+from converters.sources import TORCHVISION
 from jaxft.adapters.low_rank import merged
 from jaxft.errors import UserError
 from jaxft.models import HEAD, MADE, head_of, made
+from jaxft.models.edited import edited
 from jaxft.models.paths import matches
 
 LISTED = 10  # reasons in a message
@@ -63,7 +63,7 @@ def _listed(claim: str, lines: Sequence[str]) -> str:
 class Row:
     """One line of the account. `key` is the source's name, `path` ours; one of them is empty unless it was mapped."""
 
-    status: Literal["mapped", "skipped", "new"]
+    status: Literal["mapped", "skipped", "deleted", "new"]
     key: str
     path: str
     shape: tuple[int, ...]
@@ -83,9 +83,10 @@ class Ledger:
 
     def summary(self) -> str:
         """One sentence: `62 of 62 source keys mapped, 0 skipped; 0 of our leaves are new`."""
-        mapped, skipped = len(self.having("mapped")), len(self.having("skipped"))
+        mapped, skipped, deleted = (len(self.having(status)) for status in ("mapped", "skipped", "deleted"))
+        gone = f", {deleted} deleted by model.edits" if deleted else ""
         return (
-            f"{self.source}: {mapped} of {mapped + skipped} source keys mapped, {skipped} skipped; "
+            f"{self.source}: {mapped} of {mapped + skipped + deleted} source keys mapped, {skipped} skipped{gone}; "
             f"{len(self.having('new'))} of our leaves are new"
         )
 
@@ -105,6 +106,7 @@ def load_pretrained(
     rename: Mapping[str, str] | None = None,
     sha256: str | None = None,
     prefix: str = "",
+    original: bool | None = False,
 ) -> Ledger:
     """Fills `model` in place from a PyTorch checkpoint, all of it or nothing.
 
@@ -121,6 +123,10 @@ def load_pretrained(
         rename: prefixes of source keys to replace, `{"backbone.": ""}`; the longest that fits wins.
         sha256: the expected hash of the file, or its first digits.
         prefix: take what lies below it in the source alone, without it; what lies elsewhere is skipped.
+        original: of a model that was edited (`jaxft.surgery`), whether the source is of the model before that: then the
+            tensors of deleted layers are left out, new layers keep their initial values, and what has another name by
+            now is found. None finds out, by the file's metadata, or else by what fits; what fits both ways is of
+            before.
 
     Raises:
         MismatchError: anything is missing, left over, of another shape or kind, or not finite; nothing is changed then.
@@ -128,8 +134,10 @@ def load_pretrained(
     """
     skip = [name for pattern in skip for name in (head_of(model) if pattern == HEAD else (pattern,))]
     targets = {leaf.key: leaf for leaf in leaves(model)}
-    name, state, problems, outside = read_source(targets, source, rename, sha256, prefix)
-    names = [*state, *targets, *(leaf.path for leaf in targets.values())]
+    record = edited(model)
+    read = read_source(targets, source, rename, sha256, prefix, record=record, original=original)
+    name, state, problems = read.name, read.state, read.problems
+    names = [*state, *read.deleted, *targets, *(leaf.path for leaf in targets.values())]
     problems += idle_patterns(skip, names)
     if not any(".lora." in key for key in state):
         skip.append("~*.lora")  # what a network had added since it was published starts fresh
@@ -139,7 +147,8 @@ def load_pretrained(
 
     # Files of before PyTorch 0.4.1, among them torchvision's own, have no such counters; PyTorch takes them as 0, too.
     counted = any(key.endswith(COUNTER) for key in state)
-    rows = [Row("skipped", key, "", tuple(tensor.shape), str(tensor.dtype)) for key, tensor in outside.items()]
+    rows = [Row("skipped", key, "", tuple(tensor.shape), str(tensor.dtype)) for key, tensor in read.outside.items()]
+    rows += [Row("deleted", key, "", tuple(tensor.shape), str(tensor.dtype)) for key, tensor in read.deleted.items()]
     values = {}
     homeless, odd, empty = list[str](), list[str](), list[str]()
     for key, tensor in state.items():
@@ -149,7 +158,7 @@ def load_pretrained(
             rows.append(Row("skipped", key, "", shape, dtype))
         elif leaf is not None and leaf.nameless:
             continue  # named below
-        elif leaf is None:
+        elif leaf is None or leaf.path in read.new:
             homeless.append(f"source key {key} has no place in the model{_nearest(key, targets)}")
         elif objection := _objection(leaf, tensor):
             odd.append(objection)
@@ -157,7 +166,7 @@ def load_pretrained(
             values[key] = leaf.from_torch(tensor)
             rows.append(Row("mapped", key, leaf.path, shape, dtype))
     for key, leaf in targets.items():
-        if skipped(key):
+        if skipped(key) or leaf.path in read.new:
             rows.append(Row("new", "", leaf.path, leaf.source_shape, str(leaf.variable.dtype)))
         elif leaf.nameless:
             problems.append(leaf.nameless)
@@ -171,6 +180,7 @@ def load_pretrained(
     if problems:
         more = "" if isinstance(source, Mapping) else f"; python -m jaxft.inspect {name} --model NAME lists all of them"
         claim = _complaint(name, model, state, len(problems), of_other_shapes=bool(odd))
+        claim = f"{claim} {edits_hint(facts(source, sha256), record, state)}".rstrip()
         raise MismatchError(claim, problems, more)
 
     _remember(model, name)
@@ -178,33 +188,6 @@ def load_pretrained(
         variable = targets[key].variable
         variable.set_value(jnp.array(value, variable.dtype))
     return Ledger(name, tuple(rows))
-
-
-def read_source(
-    targets: Collection[str],
-    source: str | Path | Mapping[str, np.ndarray],
-    rename: Mapping[str, str] | None = None,
-    sha256: str | None = None,
-    prefix: str = "",
-) -> tuple[str, dict[str, np.ndarray], list[str], dict[str, np.ndarray]]:
-    """A source's name, its tensors under the names of today for a model with the keys `targets`, what is odd, and the
-    tensors that do not lie below the prefix.
-
-    The arguments are those of `load_pretrained`.
-
-    Raises:
-        UserError: the source cannot be read, or nothing lies below the prefix.
-    """
-    if isinstance(source, Mapping):
-        name, state = "state dict", {key: np.asarray(tensor) for key, tensor in source.items()}
-    else:
-        name, state = str(source), load(str(source), sha256)
-    inside = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    if not inside and state:
-        parts = ", ".join(sorted({f"{key.partition('.')[0]}." for key in state}))
-        raise UserError(f"Nothing in {name} lies below {prefix!r}; its names begin with {parts}.")
-    outside = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
-    return name, *_renamed(inside, rename or {}, targets), outside
 
 
 def to_torch(
@@ -232,33 +215,12 @@ def to_torch(
     if nameless := [leaf.nameless for leaf in targets if leaf.nameless]:
         raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {in_a_row(nameless)}.")
     for leaf in targets:
-        key = _replace_prefix(leaf.key, backwards)
+        key = replace_prefix(leaf.key, backwards)
         if key in state:
             raise UserError(f"{leaf.path} would be called {key} in PyTorch, as another leaf is; rename it otherwise.")
         array = leaf.to_torch(np.asarray(leaf.variable[...]))
         state[key] = array.astype(np.int64) if array.dtype == np.int32 else array
     return state
-
-
-def _replace_prefix(key: str, rename: Mapping[str, str]) -> str:
-    for prefix in sorted(rename, key=len, reverse=True):
-        if key.startswith(prefix):
-            return rename[prefix] + key.removeprefix(prefix)
-    return key
-
-
-def _renamed(
-    state: Mapping[str, np.ndarray], rename: Mapping[str, str], targets: Collection[str]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    problems, renamed = [], {}
-    names = {key: modern_key(_replace_prefix(key, rename), targets) for key in state}
-    modern = modern_keys(names.values(), targets)
-    for key, tensor in state.items():
-        name = modern.get(names[key], names[key])
-        if name in renamed:
-            problems.append(f"two source keys become {name} (the second is {key}); rename one of them otherwise")
-        renamed[name] = tensor
-    return renamed, problems
 
 
 def skips(skip: Sequence[str], *names: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from converters.ledger import Ledger, load_pretrained, to_torch
     from converters.preprocessing import preprocessing
+    from jaxft import surgery
     from jaxft.api import create_model, evaluate, load_run, predict, save
     from jaxft.data.arrays import ArrayDataset
     from jaxft.data.preprocessing import Preprocessing
@@ -30,6 +31,7 @@ __all__ = [
     "predict",
     "preprocessing",
     "save",
+    "surgery",
     "to_torch",
 ]
 
@@ -50,6 +52,7 @@ _PLACES = {
     "save": "jaxft.api",
     "to_torch": "converters.ledger",
 }
+_MODULES = ("surgery",)
 
 
 class _Package(ModuleType):
@@ -57,6 +60,8 @@ class _Package(ModuleType):
     name, which Python would put in the functions' place as soon as they are imported."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"jaxft.{name}")
         if name not in _PLACES:
             raise AttributeError(f"module 'jaxft' has no attribute {name!r}")
         value = getattr(importlib.import_module(_PLACES[name]), name)

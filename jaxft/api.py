@@ -10,10 +10,11 @@ from flax import nnx
 
 from converters import load_pretrained
 from converters.exports import export
-from jaxft import models
+from jaxft import models, surgery
 from jaxft.config import replace
 from jaxft.data.dataset import Dataset
 from jaxft.data.preprocessing import Preprocessing
+from jaxft.edits import Edit
 from jaxft.errors import UserError
 from jaxft.models.streams import initial_rngs
 from jaxft.places import place
@@ -32,6 +33,7 @@ def create_model(
     *,
     pretrained: str | Path | Mapping[str, np.ndarray] | None = None,
     rngs: nnx.Rngs | None = None,
+    edits: Sequence[Edit] = (),
     **options: Any,
 ) -> nnx.Module:
     """A model by its name, with initial values or with those of a checkpoint.
@@ -43,6 +45,8 @@ def create_model(
             of which must fit. For a new head, make the model without and call `jaxft.load_pretrained(model, source,
             skip=("@head",))`.
         rngs: where initial values and dropout draw from; seed 0 where it is None.
+        edits: what is deleted, replaced, inserted or cut off, of `jaxft.edits`; the checkpoint may be of the model
+            before them, or after them, see `jaxft.load_pretrained`.
         options: further arguments of the family's builder (`dropout`, ...).
 
     Returns:
@@ -52,18 +56,23 @@ def create_model(
         in training mode; `model.eval()` and `model.train()` change that.
 
     Raises:
-        UserError: the name is not known, the builder has no such option, or the checkpoint is missing or does not fit.
+        UserError: the name is not known, the builder has no such option, the checkpoint is missing or does not fit, or
+            the edits do not go with the model.
     """
     if rngs is not None:
         model = models.create_model(name, num_classes, rngs=rngs, **options)
     else:
         model = models.abstract_model(name, num_classes, **options)
+    record = surgery.edit(model, edits, num_classes=num_classes, rngs=rngs) if edits else None
     if pretrained is not None:
-        load_pretrained(model, pretrained)
+        load_pretrained(model, pretrained, original=None)
+
+    def build() -> nnx.Module:
+        built = models.create_model(name, num_classes, rngs=initial_rngs(0), **options)
+        return built if record is None else record.again(built, record.num_classes or 0)
+
     if rngs is None:  # what is still missing, in one program: layer by layer it takes four times as long
-        models.initialize_missing(
-            model, lambda: models.create_model(name, num_classes, rngs=initial_rngs(0), **options)
-        )
+        models.initialize_missing(model, build)
     return model
 
 

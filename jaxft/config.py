@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from jaxft.adapters import Lora
 from jaxft.config_file import execute, find
+from jaxft.edits import KINDS, Edit
 from jaxft.errors import UserError
 from jaxft.fields import STRICT, Check, Option, differences, explain, field_names, replace
 from jaxft.hardware import Hardware
@@ -67,6 +68,9 @@ class Model:
     """Low-rank additions to frozen layers, which rules name as *.lora."""
     mmdet: Annotated[dict[str, Any] | None, tyro.conf.Suppress] = None
     """A detector as the `model` of an MMDetection configuration describes it, instead of a name."""
+    edits: tuple[Edit, ...] = ()
+    """What is deleted, replaced, inserted or cut off, as the classes of `jaxft.edits` or as dictionaries with a `type`.
+    All paths are those of the model before any of them."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -88,6 +92,9 @@ class Pretrained:
     """Take what lies below this in the checkpoint alone, without it, such as student.; leave the rest out."""
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
     """Prefixes of the checkpoint's names to replace, after that."""
+    edited: bool | None = None
+    """model.edits: whether the checkpoint is of the model after them; None finds out: by its metadata, or else by what
+    fits, and what fits both ways is of the model before them."""
     new_kernels: Literal["default", "xavier_uniform"] = "default"
     """How the kernels of skipped linear layers are drawn: as the model's family does it, or Xavier-uniform."""
 
@@ -252,6 +259,7 @@ def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
     run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping, Hardware)
     kinds = (*run, Images, Lora, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]), Initialize, *get_args(Drawn))
+    kinds += (*get_args(get_args(Edit)[0]), *KINDS)
     return {kind.__name__: field_names(kind) for kind in kinds}
 
 

@@ -83,8 +83,8 @@ def print_plan(
         screen.say(described(config.precision))
         for dataset in setup.datasets:
             screen.say(dataset.report(config.data.batch_size))
-        if ledger is not None:
-            screen.say(ledger.summary())
+        for line in [*setup.edits, *([] if ledger is None else [ledger.summary()])]:
+            screen.say(line)
         screen.say(
             f"{setup.steps_per_epoch} steps an epoch, {setup.total_steps} in all, on {setup.layout.mesh.size} device(s)"
         )

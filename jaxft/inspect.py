@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from jaxft.cli import program, run_command
+from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Inspect:
     model: str | None = None
     """A model's name, or an MMDetection configuration; without it the checkpoint alone is shown, and which models it
     fits."""
+    config: str | None = None
+    """A configuration of jaxft in the place of a model: its model, with its edits, and how it names the checkpoint."""
     num_classes: int | None = None
     """Outputs of the model's last layer: 1000, or what the configuration says."""
     skip: tuple[str, ...] = ()
@@ -38,9 +41,14 @@ class Inspect:
         from jaxft.reporting.screen import Screen
 
         check(self.source)
+        if self.model is not None and self.config is not None:
+            raise UserError("--model and --config both say what the model is; leave one of them out.")
         console = make_console()
         with Screen(console):
-            console.print(self._listed() if self.model is None else self._mapped(self.model))
+            if self.config is not None:
+                console.print(self._configured(self.config))
+            else:
+                console.print(self._listed() if self.model is None else self._mapped(self.model))
 
     def _listed(self) -> Group:
         """The checkpoint alone."""
@@ -70,6 +78,7 @@ class Inspect:
     def _said(self) -> list[str]:
         """What the checkpoint says of itself beside its weights: the export of a run of jaxft, or MMDetection's."""
         from converters.files import read_classes, read_metadata
+        from converters.naming import edits_of
         from converters.sources import locate
 
         path = locate(self.source if Path(self.source).exists() else self.source.partition("#")[0])
@@ -80,6 +89,8 @@ class Inspect:
         elif isinstance(model, dict) and isinstance(model.get("name"), str):
             options = "".join(f", {name}={value!r}" for name, value in (model.get("options") or {}).items())
             lines.append(f"exported by jaxft: {model['name']}{options}")
+        if isinstance(model, dict) and model.get("edits"):
+            lines.append(f"its edits: {edits_of(model)}")
         for key in ("experiment_name", "exp_name"):
             if isinstance(meta.get(key), str):
                 lines.append(f"experiment: {meta[key]}")
@@ -103,6 +114,37 @@ class Inspect:
             return load_pretrained(filled, self.source, skip=skip).table()
         except MismatchError as error:
             raise error.complete() from error
+
+    def _configured(self, name: str) -> Group:
+        """The account of the model of a configuration."""
+        from converters.ledger import MismatchError, load_pretrained
+        from jaxft.cli import read
+        from jaxft.models import HEAD
+        from jaxft.models.edited import edited
+        from jaxft.training.model import ModelSource
+
+        settings, _ = read(name)
+        source, pretrained = ModelSource(settings), settings.pretrained
+        source.check()
+        classes = self.num_classes or settings.model.num_classes or len(settings.data.classes)
+        if not classes:
+            raise UserError(f"{name} does not say how many classes there are; say it with --num-classes.")
+        model, original = source.abstract(classes), None if pretrained.edited is None else not pretrained.edited
+        skip = self.skip or pretrained.skip
+        skip = tuple(one for pattern in skip for one in (source.head() if pattern == HEAD else (pattern,)))
+        try:
+            ledger = load_pretrained(
+                model,
+                self.source,
+                skip=skip,
+                rename=pretrained.rename,
+                prefix=pretrained.prefix,
+                original=original,
+            )
+        except MismatchError as error:
+            raise error.complete() from error
+        record = edited(model)
+        return Group(*(() if record is None else record.lines), ledger.table())
 
 
 def main() -> None:

@@ -61,8 +61,8 @@ def main() -> None:
         setup, remark = set_up_for(
             options.settings, devices, batch_per_device=options.batch_per_device, classes=options.classes
         )
-        if remark:
-            screen.say(remark)
+        for line in [*([remark] if remark else []), *setup.edits]:
+            screen.say(line)
         stages = setup.stages
         if options.phase is not None and not 1 <= options.phase <= len(stages):
             raise UserError(f"There is no phase {options.phase}; the configuration has {len(stages)}, from 1.")

@@ -53,6 +53,9 @@ def test_everything_is_listed_and_there() -> None:
     assert sorted(jaxft.__all__) == jaxft.__all__
     assert set(dir(jaxft)) >= {*jaxft.__all__, "__doc__"}
     assert not {"importlib", "sys", "Any", "ModuleType"} & set(dir(jaxft))
+    assert set(jaxft.surgery.__all__) >= {"assemble", "create_feature_extractor", "cut", "delete", "edit", "extract"}
+    for name in jaxft.surgery.__all__:
+        assert inspect.getdoc(getattr(jaxft.surgery, name)), name
     for name in jaxft.__all__:
         assert inspect.getdoc(getattr(jaxft, name)), name
     assert inspect.signature(jaxft.fit).parameters.keys() >= {

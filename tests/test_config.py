@@ -191,6 +191,7 @@ def test_help_lists_every_field() -> None:
     hidden = {
         "model.mmdet",
         "model.init",
+        "model.edits",
         "task.kind",
         "data.splits",
         "phases.0.schedule.schedulers",

@@ -26,4 +26,5 @@ def test_the_guide_to_python_runs(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "net.pth.json", "net.safetensors", "run"]
     printed = capsys.readouterr().out
     assert "294 of 296 source keys mapped, 2 skipped; 2 of our leaves are new" in printed
+    assert "72 of 296 source keys mapped, 0 skipped, 224 deleted by model.edits; 9 of our leaves are new" in printed
     assert "'probabilities': {'red': " in printed

@@ -113,6 +113,8 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "detection": set(),
     "models": {"detection"},
     "schedulers": set(),
+    "edits": set(),
+    "surgery": {"edits", "models", "converters"},  # the names that PyTorch has for what an edit moves
     "parts": set(),
     "places": set(),
     "optimization": {"schedulers"},
@@ -120,7 +122,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "adapters": {"models"},
     "config": {
         *("tasks", "config_file", "schedulers", "parts", "precision", "hardware"),
-        *("optimization", "initialization", "adapters"),
+        *("optimization", "initialization", "adapters", "edits"),
     },
     "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts", "processes"},
@@ -137,6 +139,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
         "models",
         "initialization",
         "adapters",
+        "surgery",
         "reporting",
         "run",
         "places",

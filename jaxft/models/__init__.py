@@ -15,6 +15,7 @@ from jax import Array
 from jaxft.errors import UserError
 from jaxft.models.classifiers import FAMILIES
 from jaxft.models.detectors import FAMILIES as DETECTOR_FAMILIES
+from jaxft.models.edited import edited
 from jaxft.models.paths import values
 from jaxft.models.streams import QUICK, initial_rngs
 
@@ -166,7 +167,10 @@ def head_of(model: nnx.Module) -> tuple[str, ...]:
             f"{HEAD} stands for the layers that change with the number of classes, which are known of models that "
             f"jaxft.create_model made; name those of this {type(model).__name__} by their paths."
         )
-    return class_layers(how.abstract)
+    record = edited(model)
+    if record is None:
+        return class_layers(how.abstract)
+    return class_layers(lambda classes: record.again(how.abstract(classes), classes))
 
 
 def create_model(

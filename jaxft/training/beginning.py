@@ -85,8 +85,8 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         with checks_shared():
             dataset.check()
         screen.say(dataset.report(config.data.batch_size))
-    if ledger is not None:
-        screen.say(ledger.summary())
+    for line in [*setup.edits, *([] if ledger is None else [ledger.summary()])]:
+        screen.say(line)
     stage = setup.stages[saved.phase if saved else 0]
     return Beginning(resumes, saved, setup, stage, None if saved else setup.first_state(stage, ledger))
 

@@ -1,7 +1,7 @@
 """From a configuration to an abstract model and its first values: a checkpoint's, and fresh ones for what is new."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from jaxft.models import HEAD, abstract_model, builder, check_options, class_lay
 from jaxft.models.layers import Linear
 from jaxft.models.paths import values, walk
 from jaxft.models.streams import initial_rngs
+from jaxft.surgery.editing import apply, images_for, rngs_of
+from jaxft.surgery.resolving import is_vector, resolve
+from jaxft.surgery.steps import Step
 from jaxft.tasks.task import Task
 from jaxft.training.layout import ArrayDict, Layout, fetch, on_host
 from jaxft.training.step import key_data
@@ -31,18 +34,27 @@ class ModelSource:
 
     settings: config.Config
     own: nnx.Module | None = None
+    _resolved: list[tuple[Step, ...]] = field(default_factory=list, compare=False, repr=False)
 
     def check(self) -> None:
         """Looks whether there is such a model, before anything is known of the data.
 
         Raises:
-            UserError: its name is not known, it has no such option, or initialisers are for a model that has values.
+            UserError: its name is not known, it has no such option, or something is said that is for another model.
         """
         if self.own is not None and self.settings.model.lora.rank:
             raise UserError(
                 "model.lora adds to a configured model, but yours is your own; leave it out, and call "
                 "jaxft.adapters.low_rank.add_lora on your model."
             )
+        edits, edited = self.settings.model.edits, self.settings.pretrained.edited
+        if edited is not None and not edits:
+            raise UserError(
+                f"pretrained.edited is {edited}, but there are no model.edits that a checkpoint could be from before "
+                "or after; leave it out."
+            )
+        if self.own is not None and edits:
+            raise UserError("model.edits are for a model by name; edit your own with jaxft.surgery before you give it.")
         if self.own is not None and self.settings.model.init:
             raise UserError(
                 "model.init draws what no checkpoint fills, but your own model comes with its values; leave model.init "
@@ -55,48 +67,92 @@ class ModelSource:
         """The model with its first values, by a random key, or else by the configuration's seed."""
         if self.own is not None:
             return nnx.clone(self.own)
-        settings = self.settings.model
         key = jax.random.key(self.settings.seed) if key is None else key
+        model, lora = self._drawn(classes, key), self.settings.model.lora
+        if lora.rank:
+            add_lora(model, lora, head=self.head(), rngs=initial_rngs(jax.random.fold_in(key, 1)))
+        return model
+
+    def _drawn(self, classes: int, key: Array) -> nnx.Module:
+        """The model with its first values, before anything is added."""
+        model = self._plain(classes, key)
+        if self.settings.model.edits:
+            apply(model, self.steps(classes), classes, rngs_of(key))
+        initialize(model, self.settings.model.init, key)
+        return model
+
+    def _plain(self, classes: int, key: Array) -> nnx.Module:
+        """The model before it is edited."""
+        settings = self.settings.model
         if settings.mmdet is not None:
             from converters.mmdet import create_model
 
-            model = create_model(settings.mmdet, num_classes=classes, rngs=initial_rngs(key))
-        else:
-            model = builder(settings.name)(classes, rngs=initial_rngs(key), **settings.options)
-        initialize(model, settings.init, key)
-        if settings.lora.rank:
-            add_lora(model, settings.lora, head=self.head(), rngs=initial_rngs(jax.random.fold_in(key, 1)))
-        return model
+            return create_model(settings.mmdet, num_classes=classes, rngs=initial_rngs(key))
+        return builder(settings.name)(classes, rngs=initial_rngs(key), **settings.options)
+
+    def steps(self, classes: int) -> tuple[Step, ...]:
+        """What `model.edits` do, with every size; found once.
+
+        Raises:
+            UserError: they do not go together, or not with the model.
+        """
+        if not self._resolved:
+            settings, size = self.settings.model, self.settings.task.task(self.settings.dtype).preprocessing().size
+            model = nnx.eval_shape(lambda: self._plain(classes, jax.random.key(0)))
+            found = resolve(
+                model,
+                settings.edits,
+                images_for(model, size),
+                classes,
+                name="model.edits",
+                heads=lambda: class_layers(lambda count: nnx.eval_shape(lambda: self._plain(count, jax.random.key(0)))),
+            )
+            if is_vector(found.before) and found.before != found.after:
+                raise UserError(
+                    f"model.edits change what the {type(model).__name__} puts out from {found.before} to "
+                    f"{found.after}, but the data have {classes} classes; edit its head so that it puts out as many."
+                )
+            self._resolved.append(found.steps)
+        return self._resolved[0]
 
     def abstract(self, classes: int) -> nnx.Module:
         """The same as shapes and types alone; a user's own model keeps its values.
 
         Raises:
-            UserError: there is no such model, it has no such option, or a run cannot hold the user's own.
+            UserError: there is no such model, it has no such option, a run cannot hold the user's own, or `model.edits`
+                do not go with it.
         """
         if self.own is not None:
             _check_own(self.own)
             return nnx.clone(self.own)
-        model = self._plain(classes)
+        model = self._without_additions(classes)
         if self.settings.model.lora.rank:
             add_lora(model, self.settings.model.lora, head=self.head())
         return model
 
-    def _plain(self, classes: int) -> nnx.Module:
-        """The abstract model without additions."""
+    def _without_additions(self, classes: int) -> nnx.Module:
+        """The abstract model as `model.edits` leave it."""
         settings = self.settings.model
-        if settings.mmdet is None:
-            return abstract_model(settings.name, classes, **settings.options)
-        plain = ModelSource(replace(self.settings, model=replace(settings, lora=config.Lora())))
-        return nnx.eval_shape(lambda: plain.build(classes))
+        if settings.mmdet is not None:
+            return nnx.eval_shape(lambda: self._drawn(classes, jax.random.key(0)))
+        model = abstract_model(settings.name, classes, **settings.options)
+        if settings.edits:
+            apply(model, self.steps(classes), classes)
+        return model
 
     def head(self) -> tuple[str, ...]:
         """The paths of the class-dependent layers.
 
         Raises:
-            UserError: they are not known, of a model of the user's own.
+            UserError: they are not known, of a model of the user's own, or not there, after `model.edits`.
         """
-        return class_layers(self._plain) if self.own is None else head_of(self.own)
+        found = class_layers(self._without_additions) if self.own is None else head_of(self.own)
+        if not found and self.settings.model.edits:
+            raise UserError(
+                f"{HEAD} stands for the layers that change with the number of classes, but model.edits leave none; let "
+                "the last Linear have no out_features, or name the layers by their paths."
+            )
+        return found
 
 
 def _check_own(model: nnx.Module) -> None:
@@ -170,6 +226,7 @@ def load_weights(
             rename=pretrained.rename,
             sha256=pretrained.sha256,
             prefix=pretrained.prefix,
+            original=None if pretrained.edited is None else not pretrained.edited,
         )
     known = source.own is None or made(source.own) is not None
     check_names(ledger, pretrained.source, classes, source.head if known else tuple, pretrained.sha256)
@@ -210,6 +267,7 @@ def first_values(
             rename=pretrained.rename,
             sha256=pretrained.sha256,
             prefix=pretrained.prefix,
+            original=None if pretrained.edited is None else not pretrained.edited,
         )
         arrays |= layout.place({path: np.asarray(values(model)[path]) for path in fresh})
     return arrays

@@ -21,6 +21,7 @@ from jaxft.data.loader import Batches, train_batches
 from jaxft.data.stored import Stored
 from jaxft.errors import UserError
 from jaxft.models.depth import depths
+from jaxft.models.edited import edited
 from jaxft.models.paths import values, walk
 from jaxft.run import Names
 from jaxft.tasks.task import Metric, Task
@@ -152,6 +153,12 @@ class Setup:
         """Whether the model is evaluated after so many steps of the whole run."""
         there = self.validation is not None
         return there and evaluation_due(self.config, step, self.steps_per_epoch, self.total_steps)
+
+    @property
+    def edits(self) -> list[str]:
+        """What `model.edits` did to the model, a line each."""
+        record = edited(self.model)
+        return [] if record is None else [f"model.edits: {line}" for line in record.lines]
 
     def load_weights(self) -> Ledger | None:
         """Fills the model from its configured checkpoint, on the host; see `jaxft.training.model.load_weights`."""

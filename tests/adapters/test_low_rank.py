@@ -32,7 +32,7 @@ pytest_plugins = ("tests.runs",)
 def small_vit() -> VisionTransformer:
     """Two blocks of eight channels, its head with values of its own."""
     model = VisionTransformer(16, 2, 8, 2, 16, 3, image_size=32, rngs=nnx.Rngs(0))
-    head = model.heads["head"].kernel
+    head = model.heads.head.kernel
     head.set_value(jnp.asarray(np.random.default_rng(1).normal(size=head.shape), jnp.float32))
     return model
 

@@ -6,8 +6,8 @@ Krizhevsky 2014, https://arxiv.org/abs/1404.5997.
 from flax import nnx
 from jax import Array
 
-from jaxft.models.layers import Conv, Linear, LinearOverMap, Sequential
-from jaxft.models.layers.pooling import adaptive_average_pool, max_pool
+from jaxft.models.layers import Conv, Linear, LinearOverMap, Sequential, flatten
+from jaxft.models.layers.pooling import AdaptiveAveragePool, MaxPool
 
 MAP = 6  # the pixels at each side of the map that the classifier sees, whatever the size of the image
 
@@ -25,19 +25,20 @@ class AlexNet(nnx.Module):
             [
                 Conv(3, 64, 11, stride=4, padding=2, rngs=rngs),
                 nnx.relu,
-                pool,
+                MaxPool(3, 2),
                 Conv(64, 192, 5, padding=2, rngs=rngs),
                 nnx.relu,
-                pool,
+                MaxPool(3, 2),
                 Conv(192, 384, 3, padding=1, rngs=rngs),
                 nnx.relu,
                 Conv(384, 256, 3, padding=1, rngs=rngs),
                 nnx.relu,
                 Conv(256, 256, 3, padding=1, rngs=rngs),
                 nnx.relu,
-                pool,
+                MaxPool(3, 2),
             ]
         )
+        self.avgpool = AdaptiveAveragePool(MAP)
         self.classifier = Sequential(
             [
                 nnx.Dropout(dropout, rngs=rngs),
@@ -55,25 +56,22 @@ class AlexNet(nnx.Module):
         maps = {}
         for index, layer in enumerate(self.features_):
             x = layer(x)
-            if layer is pool:
+            if isinstance(layer, MaxPool):
                 maps[f"features.{index}"] = x
         return maps
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, 4096]`, the input of the last linear layer."""
-        *_, x = self.stages(x).values()
-        x = adaptive_average_pool(x, MAP)
+        x = self._pooled(x)
         for layer in self.classifier[:6]:
             x = layer(x)
         return x
 
+    def _pooled(self, x: Array) -> Array:
+        return self.avgpool(self.features_(x))
+
     def __call__(self, x: Array) -> Array:
-        return self.classifier[6](self.features(x))
-
-
-def pool(x: Array) -> Array:
-    """The pooling after the first two convolutions and the last."""
-    return max_pool(x, (3, 3), (2, 2))
+        return flatten(self.classifier(self._pooled(x)))
 
 
 def alexnet(num_classes: int = 1000, *, dropout: float = 0.5, rngs: nnx.Rngs) -> AlexNet:

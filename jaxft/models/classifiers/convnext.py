@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal, zeros
 
-from jaxft.models.layers import Conv, DropPath, LayerNorm, Linear, Sequential, along_channels, gelu
-from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers import Conv, DropPath, LayerNorm, Linear, Sequential, along_channels, flatten, gelu
+from jaxft.models.layers.pooling import AdaptiveAveragePool
 from jaxft.models.layers.rematerialization import apply_block
 
 convolution = partial(Conv, init=normal(0.02), bias_init=zeros)
@@ -22,7 +22,7 @@ LAYER_SCALE = 1e-6
 
 
 def unchanged(x: Array) -> Array:
-    """Stands where PyTorch turns axes or flattens."""
+    """Stands where PyTorch turns axes."""
     return x
 
 
@@ -82,7 +82,8 @@ class ConvNeXt(nnx.Module):
             )
             inputs, done = width, done + depth
         self.features_ = Sequential(layers)
-        self.classifier = Sequential([normalization(inputs), unchanged, linear(inputs, num_classes, rngs=rngs)])
+        self.avgpool = AdaptiveAveragePool()
+        self.classifier = Sequential([normalization(inputs), flatten, linear(inputs, num_classes, rngs=rngs)])
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
@@ -93,12 +94,14 @@ class ConvNeXt(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, C]`, the pooled and normalized input of the last linear layer."""
-        norm, _, _ = self.classifier
-        return norm(global_average_pool(self.stages(x)[f"features.{len(self.features_) - 1}"]))
+        norm, flat, *_ = self.classifier
+        return flat(norm(self._pooled(x)))
+
+    def _pooled(self, x: Array) -> Array:
+        return self.avgpool(self.stages(x)[f"features.{len(self.features_) - 1}"])
 
     def __call__(self, x: Array) -> Array:
-        _, _, last = self.classifier
-        return last(self.features(x))
+        return self.classifier(self._pooled(x))
 
 
 def convnext_tiny(num_classes: int = 1000, *, drop_path: float = 0.1, rngs: nnx.Rngs) -> ConvNeXt:

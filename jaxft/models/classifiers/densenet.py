@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import variance_scaling, zeros
 
-from jaxft.models.layers import BatchNorm, Conv, Linear
-from jaxft.models.layers.pooling import average_pool, global_average_pool, max_pool
+from jaxft.models.layers import BatchNorm, Conv, Linear, Named
+from jaxft.models.layers.pooling import AveragePool, MaxPool, global_average_pool
 from jaxft.models.layers.rematerialization import apply_block
 
 BOTTLENECK = 4  # the channels between the two convolutions of a layer, in multiples of the growth
@@ -58,9 +58,10 @@ class Transition(nnx.Module):
     def __init__(self, inputs: int, *, rngs: nnx.Rngs) -> None:
         self.norm = BatchNorm(inputs)
         self.conv = convolution(inputs, inputs // 2, 1, rngs=rngs)
+        self.pool = AveragePool(2, 2)
 
     def __call__(self, x: Array) -> Array:
-        return average_pool(self.conv(nnx.relu(self.norm(x))), 2, 2)
+        return self.pool(self.conv(nnx.relu(self.norm(x))))
 
 
 class DenseNet(nnx.Module):
@@ -87,7 +88,7 @@ class DenseNet(nnx.Module):
             "conv0": convolution(3, stem, 7, stride=2, padding=3, rngs=rngs),
             "norm0": BatchNorm(stem),
             "relu0": nnx.relu,
-            "pool0": pool,
+            "pool0": MaxPool(3, 2, 1),
         }
         channels = stem
         for index, depth in enumerate(depths, 1):
@@ -97,30 +98,25 @@ class DenseNet(nnx.Module):
                 trunk[f"transition{index}"] = Transition(channels, rngs=rngs)
                 channels //= 2
         trunk["norm5"] = BatchNorm(channels)
-        self.order = tuple(trunk)
-        self.features_ = nnx.Dict(trunk)
+        self.features_ = Named(trunk)
         self.classifier = Linear(channels, num_classes, bias_init=zeros, rngs=rngs)
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
-        maps = {}
-        for name in self.order:
-            x = self.features_[name](x)
-            if name.startswith(("pool", "dense", "transition", "norm5")):
-                maps[f"features.{name}"] = x
-        return maps
+        shown = ("pool", "dense", "transition", "norm5")
+        return {f"features.{name}": y for name, y in each(self.features_, x).items() if name.startswith(shown)}
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, C]`, the input of the last linear layer."""
-        return global_average_pool(nnx.relu(self.stages(x)["features.norm5"]))
+        return global_average_pool(nnx.relu([*each(self.features_, x).values()][-1]))
 
     def __call__(self, x: Array) -> Array:
         return self.classifier(self.features(x))
 
 
-def pool(x: Array) -> Array:
-    """The pooling of the stem."""
-    return max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+def each(trunk: Named, x: Array) -> dict[str, Array]:
+    """What each part of the trunk puts out, in order."""
+    return {name: (x := getattr(trunk, name)(x)) for name in trunk.order}
 
 
 def densenet121(num_classes: int = 1000, *, dropout: float = 0.0, rngs: nnx.Rngs) -> DenseNet:

@@ -16,8 +16,16 @@ from jax.nn.initializers import zeros
 
 from jaxft.models.classifiers.efficientnet_lite import scaled
 from jaxft.models.classifiers.mobilenet_v2 import unit
-from jaxft.models.layers import BatchNorm, DropPath, Linear, Sequential, SqueezeExcitation, kaiming_normal_fan_out
-from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers import (
+    BatchNorm,
+    DropPath,
+    Linear,
+    Sequential,
+    SqueezeExcitation,
+    flatten,
+    kaiming_normal_fan_out,
+)
+from jaxft.models.layers.pooling import AdaptiveAveragePool
 from jaxft.models.layers.rematerialization import apply_block
 
 Norm = Callable[[int], BatchNorm]
@@ -149,6 +157,7 @@ class EfficientNet(nnx.Module):
             layers.append(Sequential(blocks))
         layers.append(active(inputs, head, 1))
         self.features_ = Sequential(layers)
+        self.avgpool = AdaptiveAveragePool()
         self.classifier = Sequential(
             [
                 nnx.Dropout(dropout, rngs=rngs),
@@ -165,7 +174,7 @@ class EfficientNet(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, head]`, the pooled input of dropout and the last linear layer."""
-        return global_average_pool(self.stages(x)[f"features.{len(self.features_) - 1}"])
+        return flatten(self.avgpool(self.stages(x)[f"features.{len(self.features_) - 1}"]))
 
     def __call__(self, x: Array) -> Array:
         return self.classifier(self.features(x))

@@ -9,8 +9,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal
 
-from jaxft.models.layers import BatchNorm, Conv, IntOrPair, Linear, LinearOverMap, Outputs, Sequential
-from jaxft.models.layers.pooling import adaptive_average_pool, global_average_pool, max_pool, max_pool_ceil
+from jaxft.models.layers import BatchNorm, Conv, IntOrPair, Linear, LinearOverMap, Outputs, Sequential, flatten
+from jaxft.models.layers.pooling import AdaptiveAveragePool, MaxPool, adaptive_average_pool
 from jaxft.models.layers.rematerialization import apply_block
 
 
@@ -65,7 +65,7 @@ class Inception(nnx.Module):
         self.branch1 = ConvNorm(inputs, single, 1, rngs=rngs)
         self.branch2 = two(*second)
         self.branch3 = two(*third)
-        self.branch4 = Sequential([neighbors, ConvNorm(inputs, pooled, 1, rngs=rngs)])
+        self.branch4 = Sequential([MaxPool(3, 1, 1, ceil=True), ConvNorm(inputs, pooled, 1, rngs=rngs)])
 
     def __call__(self, x: Array) -> Array:
         return jnp.concatenate([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], -1)
@@ -107,30 +107,35 @@ class GoogLeNet(nnx.Module):
     ) -> None:
         self.transform_input, self.auxiliary_weight, self.deterministic = transform_input, 0.3, False
         self.conv1 = ConvNorm(3, 64, 7, stride=2, padding=3, rngs=rngs)
+        self.maxpool1 = MaxPool(3, 2, ceil=True)
         self.conv2 = ConvNorm(64, 64, 1, rngs=rngs)
         self.conv3 = ConvNorm(64, 192, 3, padding=1, rngs=rngs)
+        self.maxpool2 = MaxPool(3, 2, ceil=True)
         self.inception3a = Inception(192, 64, (96, 128), (16, 32), 32, rngs=rngs)
         self.inception3b = Inception(256, 128, (128, 192), (32, 96), 64, rngs=rngs)
+        self.maxpool3 = MaxPool(3, 2, ceil=True)
         self.inception4a = Inception(480, 192, (96, 208), (16, 48), 64, rngs=rngs)
         self.inception4b = Inception(512, 160, (112, 224), (24, 64), 64, rngs=rngs)
         self.inception4c = Inception(512, 128, (128, 256), (24, 64), 64, rngs=rngs)
         self.inception4d = Inception(512, 112, (144, 288), (32, 64), 64, rngs=rngs)
         self.inception4e = Inception(528, 256, (160, 320), (32, 128), 128, rngs=rngs)
+        self.maxpool4 = MaxPool(2, 2, ceil=True)
         self.inception5a = Inception(832, 256, (160, 320), (32, 128), 128, rngs=rngs)
         self.inception5b = Inception(832, 384, (192, 384), (48, 128), 128, rngs=rngs)
         self.aux1 = Auxiliary(512, num_classes, auxiliary_dropout, rngs=rngs) if aux_logits else None
         self.aux2 = Auxiliary(528, num_classes, auxiliary_dropout, rngs=rngs) if aux_logits else None
+        self.avgpool = AdaptiveAveragePool()
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.fc = Linear(1024, num_classes, init=normal(0.01), rngs=rngs)
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
         maps = {}
-        x = maps["maxpool1"] = max_pool_ceil(self.conv1(scaled_to_one(x) if self.transform_input else x), 3, 2)
-        x = maps["maxpool2"] = max_pool_ceil(self.conv3(self.conv2(x)), 3, 2)
+        x = maps["maxpool1"] = self.maxpool1(self.conv1(scaled_to_one(x) if self.transform_input else x))
+        x = maps["maxpool2"] = self.maxpool2(self.conv3(self.conv2(x)))
         for name, block in (("inception3a", self.inception3a), ("inception3b", self.inception3b)):
             x = maps[name] = apply_block(block, x)
-        x = maps["maxpool3"] = max_pool_ceil(x, 3, 2)
+        x = maps["maxpool3"] = self.maxpool3(x)
         for name, block in (
             ("inception4a", self.inception4a),
             ("inception4b", self.inception4b),
@@ -139,27 +144,22 @@ class GoogLeNet(nnx.Module):
             ("inception4e", self.inception4e),
         ):
             x = maps[name] = apply_block(block, x)
-        x = maps["maxpool4"] = max_pool_ceil(x, 2, 2)
+        x = maps["maxpool4"] = self.maxpool4(x)
         for name, block in (("inception5a", self.inception5a), ("inception5b", self.inception5b)):
             x = maps[name] = apply_block(block, x)
         return maps
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, 1024]`, the pooled input of dropout and the last linear layer."""
-        return global_average_pool(self.stages(x)["inception5b"])
+        return flatten(self.avgpool(self.stages(x)["inception5b"]))
 
     def __call__(self, x: Array) -> Array | Outputs:
         maps = self.stages(x)
-        logits = self.fc(self.dropout(global_average_pool(maps["inception5b"])))
+        logits = self.fc(self.dropout(flatten(self.avgpool(maps["inception5b"]))))
         if self.deterministic or self.aux1 is None or self.aux2 is None:
             return logits
         auxiliary = self.aux2(maps["inception4d"]), self.aux1(maps["inception4a"])
         return Outputs(logits, auxiliary, self.auxiliary_weight)
-
-
-def neighbors(x: Array) -> Array:
-    """The maximum of each pixel and its eight neighbors."""
-    return max_pool(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
 
 
 def scaled_to_one(x: Array) -> Array:

@@ -12,8 +12,8 @@ from jax.nn.initializers import normal
 
 from jaxft.errors import UserError
 from jaxft.models.classifiers.googlenet import ConvNorm, scaled_to_one
-from jaxft.models.layers import Linear, Outputs
-from jaxft.models.layers.pooling import average_pool, global_average_pool, max_pool
+from jaxft.models.layers import Linear, Outputs, flatten
+from jaxft.models.layers.pooling import AdaptiveAveragePool, MaxPool, average_pool, global_average_pool
 from jaxft.models.layers.rematerialization import apply_block
 
 convolution = partial(ConvNorm, deviation=0.1)
@@ -158,10 +158,10 @@ class Inception3(nnx.Module):
         self.Conv2d_1a_3x3 = convolution(3, 32, 3, stride=2, rngs=rngs)
         self.Conv2d_2a_3x3 = convolution(32, 32, 3, rngs=rngs)
         self.Conv2d_2b_3x3 = convolution(32, 64, 3, padding=1, rngs=rngs)
-        self.maxpool1 = pool
+        self.maxpool1 = MaxPool(3, 2)
         self.Conv2d_3b_1x1 = convolution(64, 80, 1, rngs=rngs)
         self.Conv2d_4a_3x3 = convolution(80, 192, 3, rngs=rngs)
-        self.maxpool2 = pool
+        self.maxpool2 = MaxPool(3, 2)
         self.Mixed_5b = InceptionA(192, 32, rngs=rngs)
         self.Mixed_5c = InceptionA(256, 64, rngs=rngs)
         self.Mixed_5d = InceptionA(288, 64, rngs=rngs)
@@ -174,6 +174,7 @@ class Inception3(nnx.Module):
         self.Mixed_7a = InceptionD(768, rngs=rngs)
         self.Mixed_7b = InceptionE(1280, rngs=rngs)
         self.Mixed_7c = InceptionE(2048, rngs=rngs)
+        self.avgpool = AdaptiveAveragePool()
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.fc = Linear(2048, num_classes, init=normal(0.1), rngs=rngs)
 
@@ -187,11 +188,11 @@ class Inception3(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, 2048]`, the pooled input of dropout and the last linear layer."""
-        return global_average_pool(self.stages(x)["Mixed_7c"])
+        return flatten(self.avgpool(self.stages(x)["Mixed_7c"]))
 
     def __call__(self, x: Array) -> Array | Outputs:
         maps = self.stages(x)
-        logits = self.fc(self.dropout(global_average_pool(maps["Mixed_7c"])))
+        logits = self.fc(self.dropout(flatten(self.avgpool(maps["Mixed_7c"]))))
         if self.deterministic or self.AuxLogits is None:
             return logits
         return Outputs(logits, (self.AuxLogits(maps["Mixed_6e"]),), self.auxiliary_weight)
@@ -219,9 +220,7 @@ PARTS = (
 )
 
 
-def pool(x: Array) -> Array:
-    """The pooling between groups of convolutions."""
-    return max_pool(x, (3, 3), (2, 2))
+pool = MaxPool(3, 2)  # beside the branches that halve a map
 
 
 def inception_v3(

@@ -19,13 +19,15 @@ from jaxft.models.layers import (
     DropPath,
     LayerNorm,
     Linear,
+    Named,
     Sequential,
     SqueezeExcitation,
     Wide,
+    flatten,
     gelu,
 )
 from jaxft.models.layers.attention import attend, position_bias, relative_position_index, split_heads
-from jaxft.models.layers.pooling import average_pool, global_average_pool
+from jaxft.models.layers.pooling import AdaptiveAveragePool, average_pool
 from jaxft.models.layers.rematerialization import apply_block
 
 EXPANSION = 4  # of the channels inside an MBConv and an MLP
@@ -53,22 +55,21 @@ class MBConv(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, stride: int, drop_path: float, rngs: nnx.Rngs) -> None:
         width = EXPANSION * outputs
         self.proj = shortcut(inputs, outputs, stride, rngs)
-        self.layers = nnx.Dict(
-            pre_norm=normalization(inputs),
-            conv_a=conv_norm(inputs, width, 1, rngs=rngs),
-            conv_b=conv_norm(width, width, 3, stride=stride, groups=width, rngs=rngs),
-            squeeze_excitation=SqueezeExcitation(
-                width, outputs // 4, activation=nnx.silu, init=normal(0.02), bias_init=zeros, rngs=rngs
-            ),
-            conv_c=convolution(width, outputs, 1, rngs=rngs),
+        self.layers = Named(
+            {
+                "pre_norm": normalization(inputs),
+                "conv_a": conv_norm(inputs, width, 1, rngs=rngs),
+                "conv_b": conv_norm(width, width, 3, stride=stride, groups=width, rngs=rngs),
+                "squeeze_excitation": SqueezeExcitation(
+                    width, outputs // 4, activation=nnx.silu, init=normal(0.02), bias_init=zeros, rngs=rngs
+                ),
+                "conv_c": convolution(width, outputs, 1, rngs=rngs),
+            }
         )
         self.stochastic_depth = DropPath(drop_path, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        y = x
-        for name in ("pre_norm", "conv_a", "conv_b", "squeeze_excitation", "conv_c"):
-            y = self.layers[name](y)
-        return (x if self.proj is None else self.proj(x)) + self.stochastic_depth(y)
+        return (x if self.proj is None else self.proj(x)) + self.stochastic_depth(self.layers(x))
 
 
 def shortcut(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> Sequential | None:
@@ -166,16 +167,16 @@ class Layer(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         attention = partial(PartitionAttention, outputs, partition, dropouts=dropouts, drop_path=drop_path, rngs=rngs)
-        self.layers = nnx.Dict(
-            MBconv=MBConv(inputs, outputs, stride=stride, drop_path=drop_path, rngs=rngs),
-            window_attention=attention(grid=False),
-            grid_attention=attention(grid=True),
+        self.layers = Named(
+            {
+                "MBconv": MBConv(inputs, outputs, stride=stride, drop_path=drop_path, rngs=rngs),
+                "window_attention": attention(grid=False),
+                "grid_attention": attention(grid=True),
+            }
         )
 
     def __call__(self, x: Array) -> Array:
-        for name in ("MBconv", "window_attention", "grid_attention"):
-            x = self.layers[name](x)
-        return x
+        return self.layers(x)
 
 
 class Block(nnx.Module):
@@ -232,7 +233,7 @@ class MaxViT(nnx.Module):
         self.blocks = Sequential(blocks)
         last = linear(inputs, num_classes, bias=False, rngs=rngs)
         self.classifier = Sequential(
-            [global_average_pool, flat, LayerNorm(inputs), linear(inputs, inputs, rngs=rngs), jnp.tanh, last]
+            [AdaptiveAveragePool(), flatten, LayerNorm(inputs), linear(inputs, inputs, rngs=rngs), jnp.tanh, last]
         )
 
     def stages(self, x: Array) -> dict[str, Array]:
@@ -250,23 +251,22 @@ class MaxViT(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, C]`, the input of the last linear layer."""
-        *_, x = self.stages(x).values()
+        x = self._map(x)
         for layer in self.classifier[:5]:
             x = layer(x)
         return x
 
+    def _map(self, x: Array) -> Array:
+        *_, last = self.stages(x).values()
+        return last
+
     def __call__(self, x: Array) -> Array:
-        return self.classifier[5](self.features(x))
+        return self.classifier(self._map(x))
 
 
 def halved(x: Array) -> Array:
     """The pooling in the shortcut of a block's first layer."""
     return average_pool(x, 3, 2, 1)
-
-
-def flat(x: Array) -> Array:
-    """Stands where PyTorch flattens a pooled map; ours is `[N, C]` already."""
-    return x
 
 
 def maxvit_t(

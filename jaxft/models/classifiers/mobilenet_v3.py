@@ -18,11 +18,12 @@ from jaxft.models.layers import (
     Linear,
     Sequential,
     SqueezeExcitation,
+    flatten,
     hard_sigmoid,
     hard_swish,
     kaiming_normal_fan_out,
 )
-from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.pooling import AdaptiveAveragePool
 from jaxft.models.layers.rematerialization import apply_block
 
 unit = partial(mobilenet_v2.unit, norm=partial(BatchNorm, eps=1e-3, momentum=0.01))
@@ -126,6 +127,7 @@ class MobileNetV3(nnx.Module):
             inputs = row.channels
         layers.append(unit(inputs, 6 * inputs, 1, activation=hard_swish, rngs=rngs))
         self.features_ = Sequential(layers)
+        self.avgpool = AdaptiveAveragePool()
         linear = partial(Linear, init=normal(0.01), bias_init=zeros, rngs=rngs)
         self.classifier = Sequential(
             [linear(6 * inputs, hidden), hard_swish, nnx.Dropout(dropout, rngs=rngs), linear(hidden, num_classes)]
@@ -140,12 +142,14 @@ class MobileNetV3(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, hidden]`, the input of dropout and the last linear layer."""
-        first, activation, _, _ = self.classifier
-        return activation(first(global_average_pool(self.stages(x)[f"features.{len(self.features_) - 1}"])))
+        first, activation, *_ = self.classifier
+        return activation(first(self._pooled(x)))
+
+    def _pooled(self, x: Array) -> Array:
+        return flatten(self.avgpool(self.stages(x)[f"features.{len(self.features_) - 1}"]))
 
     def __call__(self, x: Array) -> Array:
-        _, _, dropout, last = self.classifier
-        return last(dropout(self.features(x)))
+        return self.classifier(self._pooled(x))
 
 
 def mobilenet_v3_large(num_classes: int = 1000, *, dropout: float = 0.2, rngs: nnx.Rngs) -> MobileNetV3:

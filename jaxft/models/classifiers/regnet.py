@@ -4,7 +4,7 @@ Radosavovic et al. 2020, https://arxiv.org/abs/2003.13678.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 from typing import NamedTuple
@@ -14,9 +14,8 @@ from jax import Array
 from jax.nn.initializers import normal, zeros
 
 from jaxft.models.classifiers.mobilenet_v2 import unit
-from jaxft.models.layers import Linear, SqueezeExcitation, kaiming_normal_fan_out
-from jaxft.models.layers.pooling import global_average_pool
-from jaxft.models.layers.rematerialization import apply_block
+from jaxft.models.layers import Linear, Named, SqueezeExcitation, flatten, kaiming_normal_fan_out
+from jaxft.models.layers.pooling import AdaptiveAveragePool
 
 STEM = 32
 
@@ -52,22 +51,6 @@ def multiple(width: int, group: int) -> int:
     """The width as a multiple of the group, the nearest that is not more than 10 % down, and not 0."""
     rounded = max(group, (2 * width + group) // (2 * group) * group)
     return rounded + group if rounded < 0.9 * width else rounded
-
-
-class Named(nnx.Module):
-    """Layers applied in order at paths of their own, as a `torch.nn.Sequential` of an `OrderedDict`."""
-
-    ROW = True  # of blocks, and none itself
-
-    def __init__(self, layers: Mapping[str, Callable[[Array], Array]]) -> None:
-        self.order = tuple(layers)
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def __call__(self, x: Array) -> Array:
-        for name in self.order:
-            x = apply_block(getattr(self, name), x)
-        return x
 
 
 class ResBottleneckBlock(nnx.Module):
@@ -118,6 +101,7 @@ class RegNet(nnx.Module):
                 inputs = stage.width
             trunk[f"block{number}"] = Named(blocks)
         self.trunk_output = Named(trunk)
+        self.avgpool = AdaptiveAveragePool()
         self.fc = Linear(inputs, num_classes, init=normal(0.01), bias_init=zeros, rngs=rngs)
 
     def stages(self, x: Array) -> dict[str, Array]:
@@ -130,7 +114,7 @@ class RegNet(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, C]`, the pooled input of the last linear layer."""
-        return global_average_pool(self.trunk_output(self.stem(x)))
+        return flatten(self.avgpool(self.trunk_output(self.stem(x))))
 
     def __call__(self, x: Array) -> Array:
         return self.fc(self.features(x))

@@ -9,8 +9,8 @@ from functools import partial
 from flax import nnx
 from jax import Array
 
-from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, kaiming_normal_fan_out
-from jaxft.models.layers.pooling import global_average_pool, max_pool
+from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential, flatten, kaiming_normal_fan_out
+from jaxft.models.layers.pooling import AdaptiveAveragePool, MaxPool
 
 convolution = partial(Conv, bias=False, init=kaiming_normal_fan_out)
 
@@ -26,15 +26,15 @@ class BasicBlock(nnx.Module):
         if (groups, width_per_group) != (1, 64):
             raise ValueError("a basic block has one group of the full width; grouped or wide nets use bottlenecks")
         self.conv1 = convolution(inputs, planes, 3, stride=stride, padding=1, rngs=rngs)
-        self.bn1 = BatchNorm(planes)
+        self.bn1, self.relu = BatchNorm(planes), nnx.relu
         self.conv2 = convolution(planes, planes, 3, padding=1, rngs=rngs)
         self.bn2 = BatchNorm(planes)
         self.downsample = shortcut(inputs, planes, stride, rngs)
 
     def __call__(self, x: Array) -> Array:
-        y = nnx.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 class Bottleneck(nnx.Module):
@@ -51,14 +51,14 @@ class Bottleneck(nnx.Module):
         self.conv2 = convolution(width, width, 3, stride=stride, padding=1, groups=groups, rngs=rngs)
         self.bn2 = BatchNorm(width)
         self.conv3 = convolution(width, outputs, 1, rngs=rngs)
-        self.bn3 = BatchNorm(outputs)
+        self.bn3, self.relu = BatchNorm(outputs), nnx.relu
         self.downsample = shortcut(inputs, outputs, stride, rngs)
 
     def __call__(self, x: Array) -> Array:
-        y = nnx.relu(self.bn1(self.conv1(x)))
-        y = nnx.relu(self.bn2(self.conv2(y)))
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return nnx.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 def shortcut(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> Sequential | None:
@@ -89,6 +89,7 @@ class ResNet(nnx.Module):
     ) -> None:
         self.conv1 = convolution(3, 64, 7, stride=2, padding=3, rngs=rngs)
         self.bn1 = BatchNorm(64)
+        self.relu, self.maxpool = nnx.relu, MaxPool(3, 2, 1)
         inputs = 64
 
         def layer(planes: int, depth: int, stride: int) -> Sequential:
@@ -112,12 +113,12 @@ class ResNet(nnx.Module):
         self.layer2 = layer(128, depths[1], 2)
         self.layer3 = layer(256, depths[2], 2)
         self.layer4 = layer(512, depths[3], 2)
+        self.avgpool = AdaptiveAveragePool()
         self.fc = Linear(inputs, num_classes, rngs=rngs)
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
-        x = nnx.relu(self.bn1(self.conv1(x)))
-        x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = {"maxpool": x}
         for name, layer in (
             ("layer1", self.layer1),
@@ -130,7 +131,7 @@ class ResNet(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, C]`, the input of the last linear layer."""
-        return global_average_pool(self.stages(x)["layer4"])
+        return flatten(self.avgpool(self.stages(x)["layer4"]))
 
     def __call__(self, x: Array) -> Array:
         return self.fc(self.features(x))

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from jaxft.models.layers import BatchNorm, Conv, Linear, Sequential
-from jaxft.models.layers.pooling import global_average_pool, max_pool
+from jaxft.models.layers.pooling import MaxPool, global_average_pool
 
 convolution = partial(Conv, bias=False)
 
@@ -83,13 +83,14 @@ class ShuffleNetV2(nnx.Module):
             return Sequential([first, *rest])
 
         self.conv1 = Sequential([convolution(3, stem, 3, stride=2, padding=1, rngs=rngs), BatchNorm(stem), nnx.relu])
+        self.maxpool = MaxPool(3, 2, 1)
         self.stage2, self.stage3, self.stage4 = stage(0), stage(1), stage(2)
         self.conv5 = Sequential([convolution(stages[-1], head, 1, rngs=rngs), BatchNorm(head), nnx.relu])
         self.fc = Linear(head, num_classes, rngs=rngs)
 
     def stages(self, x: Array) -> dict[str, Array]:
         """The feature maps of an image batch by the path of the PyTorch module that puts them out, in order."""
-        x = max_pool(self.conv1(x), (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = self.maxpool(self.conv1(x))
         maps = {"maxpool": x}
         for name, layer in (
             ("stage2", self.stage2),

@@ -11,8 +11,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import he_uniform, normal, zeros
 
-from jaxft.models.layers import Conv, Sequential
-from jaxft.models.layers.pooling import global_average_pool, max_pool_ceil
+from jaxft.models.layers import Conv, Sequential, flatten
+from jaxft.models.layers.pooling import AdaptiveAveragePool, MaxPool, global_average_pool
 from jaxft.models.layers.rematerialization import apply_block
 
 convolution = partial(Conv, init=he_uniform(), bias_init=zeros)
@@ -50,10 +50,10 @@ class SqueezeNet(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         inputs, size = stem
-        layers: list[Callable[[Array], Array]] = [convolution(3, inputs, size, stride=2, rngs=rngs), nnx.relu, pool]
+        layers: list[Callable[[Array], Array]] = [convolution(3, inputs, size, stride=2, rngs=rngs), nnx.relu, pool()]
         for fire in fires:
             if fire is None:
-                layers.append(pool)
+                layers.append(pool())
             else:
                 layers.append(Fire(inputs, *fire, rngs=rngs))
                 inputs = fire[1]
@@ -63,7 +63,7 @@ class SqueezeNet(nnx.Module):
                 nnx.Dropout(dropout, rngs=rngs),
                 Conv(inputs, num_classes, 1, init=normal(0.01), bias_init=zeros, rngs=rngs),
                 nnx.relu,
-                global_average_pool,
+                AdaptiveAveragePool(),
             ]
         )
 
@@ -72,7 +72,7 @@ class SqueezeNet(nnx.Module):
         maps = {}
         for index, layer in enumerate(self.features_):
             x = apply_block(layer, x)
-            if layer is pool or index == len(self.features_) - 1:
+            if isinstance(layer, MaxPool) or index == len(self.features_) - 1:
                 maps[f"features.{index}"] = x
         return maps
 
@@ -88,12 +88,12 @@ class SqueezeNet(nnx.Module):
         return global_average_pool(self._map(x))
 
     def __call__(self, x: Array) -> Array:
-        return self.classifier(self._map(x))
+        return flatten(self.classifier(self._map(x)))
 
 
-def pool(x: Array) -> Array:
+def pool() -> MaxPool:
     """The pooling between groups of fire modules."""
-    return max_pool_ceil(x, 3, 2)
+    return MaxPool(3, 2, ceil=True)
 
 
 def squeezenet1_0(num_classes: int = 1000, *, dropout: float = 0.5, rngs: nnx.Rngs) -> SqueezeNet:

@@ -11,9 +11,9 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import zeros
 
-from jaxft.models.layers import Conv, DropPath, LayerNorm, Linear, Sequential
+from jaxft.models.layers import Conv, DropPath, LayerNorm, Linear, Sequential, flatten
 from jaxft.models.layers.attention import mlp
-from jaxft.models.layers.pooling import global_average_pool
+from jaxft.models.layers.pooling import AdaptiveAveragePool
 from jaxft.models.layers.window_attention import CosineWindowAttention, WindowAttention, small
 
 PATCH = 4  # pixels at each side of what becomes one at first
@@ -125,6 +125,7 @@ class SwinTransformer(nnx.Module):
             parts.append(Sequential([block(index, channels, count) for index in range(depth)]))
         self.features_ = Sequential(parts)
         self.norm = LayerNorm(channels)
+        self.avgpool, self.flatten = AdaptiveAveragePool(), flatten
         self.head = Linear(channels, num_classes, init=small, bias_init=zeros, rngs=rngs)
 
     def stages(self, x: Array) -> dict[str, Array]:
@@ -137,7 +138,7 @@ class SwinTransformer(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, C]`, the input of the last linear layer."""
-        return global_average_pool(self.stages(x)["norm"])
+        return self.flatten(self.avgpool(self.stages(x)["norm"]))
 
     def __call__(self, x: Array) -> Array:
         return self.head(self.features(x))

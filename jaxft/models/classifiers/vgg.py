@@ -10,8 +10,8 @@ from flax import nnx
 from jax import Array
 from jax.nn.initializers import normal, zeros
 
-from jaxft.models.layers import BatchNorm, Conv, Linear, LinearOverMap, Sequential, kaiming_normal_fan_out
-from jaxft.models.layers.pooling import adaptive_average_pool, max_pool
+from jaxft.models.layers import BatchNorm, Conv, Linear, LinearOverMap, Sequential, flatten, kaiming_normal_fan_out
+from jaxft.models.layers.pooling import AdaptiveAveragePool, MaxPool
 
 WIDTHS = (64, 128, 256, 512, 512)
 MAP = 7  # the pixels at each side of the map that the classifier sees, whatever the size of the image
@@ -48,8 +48,9 @@ class VGG(nnx.Module):
                 )
                 layers += [BatchNorm(width), nnx.relu] if batch_norm else [nnx.relu]
                 inputs = width
-            layers.append(halved)
+            layers.append(MaxPool(2, 2))
         self.features_ = Sequential(layers)
+        self.avgpool = AdaptiveAveragePool(MAP)
         self.classifier = Sequential(
             [
                 LinearOverMap((MAP, MAP, inputs), hidden, init=normal(0.01), bias_init=zeros, rngs=rngs),
@@ -67,26 +68,22 @@ class VGG(nnx.Module):
         maps = {}
         for index, layer in enumerate(self.features_):
             x = layer(x)
-            if layer is halved:
+            if isinstance(layer, MaxPool):
                 maps[f"features.{index}"] = x
         return maps
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, 4096]`, the input of the last dropout and linear layer."""
-        *_, x = self.stages(x).values()
-        x = adaptive_average_pool(x, MAP)
+        x = self._pooled(x)
         for layer in self.classifier[:5]:
             x = layer(x)
         return x
 
+    def _pooled(self, x: Array) -> Array:
+        return self.avgpool(self.features_(x))
+
     def __call__(self, x: Array) -> Array:
-        *_, dropout, last = self.classifier
-        return last(dropout(self.features(x)))
-
-
-def halved(x: Array) -> Array:
-    """The pooling after each group."""
-    return max_pool(x, (2, 2), (2, 2))
+        return flatten(self.classifier(self._pooled(x)))
 
 
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

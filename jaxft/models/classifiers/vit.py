@@ -13,7 +13,7 @@ from jax import Array
 from jax.nn.initializers import normal, xavier_uniform, zeros
 
 from jaxft.errors import UserError
-from jaxft.models.layers import Conv, LayerNorm, Linear
+from jaxft.models.layers import Conv, LayerNorm, Linear, Named
 from jaxft.models.layers.attention import MultiheadAttention, mlp
 from jaxft.models.layers.rematerialization import apply_block
 
@@ -54,24 +54,23 @@ class Encoder(nnx.Module):
     ) -> None:
         self.pos_embedding = nnx.Param(normal(0.02)(rngs.params(), (1, tokens, channels)))
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.names = tuple(f"encoder_layer_{index}" for index in range(depth))
 
         def block() -> EncoderBlock:
             return EncoderBlock(
                 channels, heads, hidden, dropout=dropout, attention_dropout=attention_dropout, rngs=rngs
             )
 
-        self.layers = nnx.Dict({name: block() for name in self.names})
+        self.layers = Named({f"encoder_layer_{index}": block() for index in range(depth)})
         self.ln = LayerNorm(channels, eps=1e-6)
 
-    def stages(self, x: Array) -> dict[str, Array]:
-        """The tokens `[N, tokens, channels]` after each block and at the end, by path below the encoder."""
+    def __call__(self, x: Array, stages: dict[str, Array] | None = None) -> Array:
+        """`[N, tokens, channels]` -> the same shape; `stages` gets the tokens after each block and at the end."""
+        seen = {} if stages is None else stages
         x = self.dropout(x + self.pos_embedding[...].astype(x.dtype))
-        tokens = {}
-        for name in self.names:
-            x = tokens[f"layers.{name}"] = apply_block(self.layers[name], x)
-        tokens["ln"] = self.ln(x)
-        return tokens
+        for name in self.layers.order:
+            x = seen[f"encoder.layers.{name}"] = apply_block(getattr(self.layers, name), x)
+        x = seen["encoder.ln"] = self.ln(x)
+        return x
 
 
 class VisionTransformer(nnx.Module):
@@ -118,7 +117,7 @@ class VisionTransformer(nnx.Module):
             attention_dropout=attention_dropout,
             rngs=rngs,
         )
-        self.heads = nnx.Dict(head=Linear(channels, num_classes, init=zeros, bias_init=zeros, rngs=rngs))
+        self.heads = Named({"head": Linear(channels, num_classes, init=zeros, bias_init=zeros, rngs=rngs)})
 
     def stages(self, x: Array) -> dict[str, Array]:
         """What the PyTorch modules of these paths put out, in order: a map of patches, then tokens, the class first."""
@@ -132,15 +131,16 @@ class VisionTransformer(nnx.Module):
         n, channels = x.shape[0], patches.shape[-1]
         classes = jnp.broadcast_to(self.class_token[...].astype(patches.dtype), (n, 1, channels))
         tokens = jnp.concatenate([classes, patches.reshape(n, -1, channels)], 1)
-        stages = self.encoder.stages(tokens)
-        return {"conv_proj": patches} | {f"encoder.{name}": stage for name, stage in stages.items()}
+        stages = {"conv_proj": patches}
+        self.encoder(tokens, stages)
+        return stages
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, channels]`, the class token at the end."""
         return self.stages(x)["encoder.ln"][:, 0]
 
     def __call__(self, x: Array) -> Array:
-        return self.heads.head(self.features(x))
+        return self.heads(self.features(x))
 
 
 def interpolate_positions(state: Mapping[str, np.ndarray], image_size: int) -> dict[str, np.ndarray]:

@@ -6,13 +6,13 @@ with these layers under PyTorch's attribute names trains as its original does. L
 """
 
 from jaxft.models.layers.activations import gelu, hard_sigmoid, hard_swish, relu6
-from jaxft.models.layers.containers import Buffer, Outputs, Sequential, Wide
+from jaxft.models.layers.containers import Buffer, Named, Outputs, Sequential, Wide
 from jaxft.models.layers.conv import Conv, ConvTranspose, standardize
 from jaxft.models.layers.drop_path import DropPath
 from jaxft.models.layers.initializers import Init, fan_in_uniform, kaiming_normal_fan_out
-from jaxft.models.layers.linear import Linear, LinearOverMap, Scale
+from jaxft.models.layers.linear import FlatLinear, Linear, LinearOverMap, Scale
 from jaxft.models.layers.normalization import BatchNorm, FrozenBatchNorm, GroupNorm, LayerNorm
-from jaxft.models.layers.shapes import IntOrPair, along_channels, pair
+from jaxft.models.layers.shapes import IntOrPair, along_channels, flatten, pair
 from jaxft.models.layers.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Conv",
     "ConvTranspose",
     "DropPath",
+    "FlatLinear",
     "FrozenBatchNorm",
     "GroupNorm",
     "Init",
@@ -28,6 +29,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "LinearOverMap",
+    "Named",
     "Outputs",
     "Scale",
     "Sequential",
@@ -35,6 +37,7 @@ __all__ = [
     "Wide",
     "along_channels",
     "fan_in_uniform",
+    "flatten",
     "gelu",
     "hard_sigmoid",
     "hard_swish",

@@ -1,6 +1,6 @@
 """What holds layers, constants and the results of classifiers with auxiliary heads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from flax import nnx
@@ -38,4 +38,21 @@ class Sequential(nnx.List):
         """Feeds `x` through every layer."""
         for layer in self:
             x = apply_block(layer, x)
+        return x
+
+
+class Named(nnx.Module):
+    """Layers applied in order at paths of their own, as a `torch.nn.Sequential` of an `OrderedDict`."""
+
+    ROW = True  # of blocks, and none itself
+
+    def __init__(self, layers: Mapping[str, Callable[[Array], Array]]) -> None:
+        self.order = tuple(layers)
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def __call__(self, x: Array) -> Array:
+        """Feeds `x` through every layer."""
+        for name in self.order:
+            x = apply_block(getattr(self, name), x)
         return x

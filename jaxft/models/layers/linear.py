@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxft.models.layers.initializers import Init, fan_in_uniform
 from jaxft.models.layers.products import wide_product
-from jaxft.models.layers.shapes import along_channels
+from jaxft.models.layers.shapes import along_channels, flatten
 
 
 class Linear(nnx.Module):
@@ -38,6 +38,13 @@ class Linear(nnx.Module):
         y = wide_product("...i,io->...o", x, self.kernel[...]) if self.wide else x @ self.kernel[...]
         y = y if self.bias is None else y + along_channels(self.bias[...].astype(y.dtype), y)
         return y if self.lora is None else y + self.lora(x).astype(y.dtype)
+
+
+class FlatLinear(Linear):
+    """`torch.flatten` and `torch.nn.Linear`: `[N, H, W, C]` -> `[N, outputs]`, the weights in PyTorch's order."""
+
+    def __call__(self, x: Array) -> Array:
+        return super().__call__(flatten(x))
 
 
 class LinearOverMap(nnx.Module):

@@ -1,5 +1,7 @@
 """Normalization layers with PyTorch's conventions."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -27,7 +29,7 @@ class LayerNorm(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """`torch.nn.BatchNorm2d` on `[N, H, W, C]`, its running estimates included.
+    """`torch.nn.BatchNorm2d` on `[N, H, W, C]`, or `BatchNorm1d` on `[N, C]`, its running estimates included.
 
     Training normalizes with the batch's biased variance and moves the running estimates by
     `running = (1 - momentum) * running + momentum * batch` with the batch's *unbiased* variance. That is PyTorch's
@@ -49,18 +51,19 @@ class BatchNorm(nnx.Module):
         self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def __call__(self, x: Array, used: Array | None = None) -> Array:
-        """`[N, H, W, C]` -> the same shape and dtype; only `used` bool `[N]` images count in the batch's statistics."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        """`[N, ..., C]` -> the same shape and dtype; only `used` bool `[N]` images count in the batch's statistics."""
+        wide, axes = x.astype(jnp.promote_types(x.dtype, jnp.float32)), tuple(range(x.ndim - 1))
         if self.use_running_average or self.running_only:
             mean, var = self.mean[...], self.var[...]
         elif used is None:
-            mean = wide.mean((0, 1, 2))
-            var = jnp.square(wide - along_channels(mean, x)).mean((0, 1, 2))
+            mean = wide.mean(axes)
+            var = jnp.square(wide - along_channels(mean, x)).mean(axes)
             self._track(mean, var, x.size // x.shape[-1], self.momentum)
         else:
-            weight, count = used.astype(wide.dtype).reshape(-1, 1, 1, 1), used.sum() * (x.shape[1] * x.shape[2])
-            mean = (wide * weight).sum((0, 1, 2)) / jnp.maximum(count, 1)
-            var = (jnp.square(wide - along_channels(mean, x)) * weight).sum((0, 1, 2)) / jnp.maximum(count, 1)
+            weight = used.astype(wide.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+            count = used.sum() * math.prod(x.shape[1:-1])
+            mean = (wide * weight).sum(axes) / jnp.maximum(count, 1)
+            var = (jnp.square(wide - along_channels(mean, x)) * weight).sum(axes) / jnp.maximum(count, 1)
             self._track(mean, var, count, jnp.where(count > 0, self.momentum, 0))
         factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
         mean, factor, bias = (along_channels(vector, x) for vector in (mean, factor, self.bias[...]))

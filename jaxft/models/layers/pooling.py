@@ -1,5 +1,7 @@
-"""Pooling on `[N, H, W, C]`: maxima and means of windows, and of the whole map."""
+"""Pooling on `[N, H, W, C]`: maxima and means of windows, and of the whole map; as functions, and as layers, which are
+values that can be compared."""
 
+from dataclasses import dataclass
 from functools import partial, reduce
 
 import jax
@@ -85,3 +87,54 @@ def adaptive_average_pool(x: Array, size: IntOrPair) -> Array:
 
     rows, columns = pair(size)
     return jnp.einsum("nhwc,ph,qw->npqc", x, weights(x.shape[1], rows), weights(x.shape[2], columns))
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """`torch.nn.MaxPool2d`; `ceil`: the last windows may reach over the edge, if they begin before it."""
+
+    size: IntOrPair
+    stride: IntOrPair
+    padding: IntOrPair = 0
+    ceil: bool = False
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, C]` -> `[N, H', W', C]`."""
+        window, strides, border = pair(self.size), pair(self.stride), pair(self.padding)
+        edges = [self._edges(*axis) for axis in zip(x.shape[1:3], window, strides, border, strict=True)]
+        pooled: Array = max_pool(x, window, strides, (edges[0], edges[1]))
+        return pooled
+
+    def _edges(self, length: int, size: int, stride: int, border: int) -> Pair:
+        """Pixels to add before and after an axis."""
+        if not self.ceil:
+            return border, border
+        count = -(-(length + 2 * border - size) // stride) + 1
+        count -= (count - 1) * stride >= length + border
+        return border, (count - 1) * stride + size - length - border
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """`torch.nn.AvgPool2d`, which counts the zeros of the padding."""
+
+    size: int
+    stride: int
+    padding: int = 0
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, C]` -> `[N, H', W', C]`."""
+        return average_pool(x, self.size, self.stride, self.padding)
+
+
+@dataclass(frozen=True)
+class AdaptiveAveragePool:
+    """`torch.nn.AdaptiveAvgPool2d`."""
+
+    size: IntOrPair = 1
+
+    def __call__(self, x: Array) -> Array:
+        """`[N, H, W, C]` -> `[N, *size, C]`."""
+        if pair(self.size) == (1, 1):
+            return x.mean((1, 2), keepdims=True)
+        return adaptive_average_pool(x, self.size)
