@@ -141,9 +141,11 @@ def _made(folder: Path, size: int) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
         try:
             yield scratch
-            if folder.is_dir():  # another process, or run, was as fast
-                return
-            os.replace(scratch, folder)
+            try:
+                os.replace(scratch, folder)
+            except OSError:
+                if not folder.is_dir():  # which another process, or run, has made meanwhile
+                    raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:

@@ -17,7 +17,8 @@ from jaxft.models.paths import values
 from jaxft.training.fitted import Fitted
 from jaxft.training.loop import fit
 from jaxft.training.split import cut
-from tests.small import HEAD_ALONE, Small, assert_equal_runs, lines, write_config
+from tests.small import HEAD_ALONE, Small, assert_equal_runs, final, lines, write_config
+from tests.training.test_processes import processes
 
 pytest_plugins = ("tests.runs",)
 
@@ -144,3 +145,17 @@ def test_a_function_is_cut_where_something_changes() -> None:
     np.testing.assert_allclose(
         jax.grad(split.rest)(head, fixed, kept, labels), jax.grad(function)(head, fixed, images, labels), rtol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(photos: Path, tmp_path: Path) -> None:
+    """Each computes its share; the run is that of one process, which finds what they have kept."""
+    config = write_config(tmp_path / "resnet.py", photos, model="resnet18", phases=HEAD_ALONE)
+    flags = ("--config", config, "--stored-features", "--data.views", 2)
+    cache = str(tmp_path / "cache")
+    results = processes(*flags, "--workdir", tmp_path / "two", JAXFT_CACHE=cache)
+    assert [result.code for result in results] == [0, 0], results
+    one = processes(*flags, "--workdir", tmp_path / "one", count=1, JAXFT_CACHE=cache)[0]
+    assert one.out.count(", computed before") == 2
+    for path, array in final(tmp_path / "one")[1].items():
+        np.testing.assert_allclose(final(tmp_path / "two")[1][path], array, rtol=1e-5, atol=1e-6, err_msg=path)
