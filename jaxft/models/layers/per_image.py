@@ -51,9 +51,10 @@ def _by_devices(function: Callable[..., Result], arrays: tuple[object, ...], *, 
     mesh = jax.sharding.get_abstract_mesh()
     manual = mesh.auto_axes  # none without a mesh, and none inside of another call of this
     axes = example_axes(manual)
-    images = len(jax.tree.leaves(arrays)[0])
     devices = math.prod(mesh.shape[axis] for axis in axes)
-    if devices == 1 or images % devices:
+    if devices == 1:
+        return function(*arrays)  # also of any number of images, as in an exported program
+    if len(jax.tree.leaves(arrays)[0]) % devices:
         return function(*arrays)
 
     def summed(*own: object) -> Result:
