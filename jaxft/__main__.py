@@ -13,6 +13,8 @@ COMMANDS = {
     "lr-find": "a learning rate to begin with",
     "evaluate": "metrics of a run's model on a split",
     "predict": "what a run's model says of photos",
+    "calibrate": "one temperature for a run's logits, so that its probabilities say how often it is right",
+    "average": "the mean of a run's checkpoints, as a PyTorch state dict",
     "export": "a run's model as a PyTorch state dict, as safetensors, or as a StableHLO program",
     "inspect": "what is in a checkpoint, and where each tensor goes",
     "convert": "a checkpoint between PyTorch's names and axes and Flax's",

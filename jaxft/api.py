@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flax import nnx
@@ -16,8 +16,10 @@ from jaxft.data.dataset import Dataset
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.edits import Edit
 from jaxft.errors import UserError
+from jaxft.inference import asked, through_views
 from jaxft.models.streams import initial_rngs
 from jaxft.places import place
+from jaxft.run import RunDirectory
 from jaxft.training.checkpoint import Which
 from jaxft.training.evaluation import evaluate as evaluated
 from jaxft.training.evaluation import run_predictor, validation_dataset
@@ -145,6 +147,10 @@ def evaluate(
     root: str | Path | None = None,
     checkpoint: Which | None = None,
     model: nnx.Module | None = None,
+    tta: str | Sequence[str] = (),
+    tta_scales: Sequence[float] = (),
+    tta_iou: float | None = None,
+    calibrated: bool = False,
 ) -> dict[str, float]:
     """The metrics of a run's model on a dataset, or on a split of the configured data.
 
@@ -154,9 +160,13 @@ def evaluate(
         split: the name of another split.
         root: another data folder than the run's.
         checkpoint, model: as of `load_run`.
+        tta, tta_scales: test-time augmentation, whose views are merged: `"flip"`, and for photos of one label or
+            several `"five"` or `"ten"` crops; factors of the size to look at each view in, such as `(1, 1.15)`.
+        tta_iou: of detectors: boxes of one class that overlap more than this are merged; 0.5 by default.
+        calibrated: divide the logits by the temperature that `jaxft calibrate` has found.
 
     Raises:
-        UserError: the run or the data cannot be used, or are of different classes.
+        UserError: the run or the data cannot be used, or are of different classes; or the task takes no such views.
     """
     trained = _opened(run, checkpoint, model)
     config = trained.config if root is None else replace(trained.config, {"data.root": str(root)})
@@ -175,9 +185,10 @@ def evaluate(
     if dataset.classes != trained.classes:
         raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {trained.classes}.")
     dataset.check()
+    viewing = asked(tta, tta_scales, tta_iou, calibrated=calibrated).of_run(_directory(trained), trained.model)
     predictor, arrays = run_predictor(trained, task)
     with closing(predictor):
-        return evaluated(predictor, task, arrays, dataset)[0]
+        return evaluated(through_views(predictor, task, dataset, viewing), task, arrays, dataset)[0]
 
 
 @outside_meshes()
@@ -187,6 +198,10 @@ def predict(
     *,
     checkpoint: Which | None = None,
     model: nnx.Module | None = None,
+    tta: str | Sequence[str] = (),
+    tta_scales: Sequence[float] = (),
+    tta_iou: float | None = None,
+    calibrated: bool = False,
 ) -> list[dict[str, Any]]:
     """What a run's model says of photos: an entry a photo, of plain values, as `jaxft predict` writes them as JSON.
 
@@ -197,9 +212,10 @@ def predict(
         run: a run directory, or what `fit` gave back or `load_run` opened.
         photos: files, folders of photos, or a dataset of your own, whose entries are called by its `names`.
         checkpoint, model: as of `load_run`.
+        tta, tta_scales, tta_iou, calibrated: as of `evaluate`.
 
     Raises:
-        UserError: the run or a photo cannot be used.
+        UserError: the run or a photo cannot be used, or the task takes no such views.
     """
     from jaxft.predict import find_photos
 
@@ -210,10 +226,16 @@ def predict(
         dataset = task.photos(find_photos([Path(path) for path in paths]), trained.classes)
     else:
         dataset = photos
+    viewing = asked(tta, tta_scales, tta_iou, calibrated=calibrated).of_run(_directory(trained), trained.model)
     predictor, arrays = run_predictor(trained, task)
     with closing(predictor):
-        return task.entries(dataset, dict(sorted(predictor(arrays, dataset))))
+        predicting = through_views(predictor, task, dataset, viewing)
+        return task.entries(dataset, dict(sorted(predicting(arrays, dataset), key=lambda pair: pair[0])))
 
 
 def _opened(run: str | Path | Trained, checkpoint: Which | None, model: nnx.Module | None) -> Trained:
     return load_run(run, checkpoint=checkpoint, model=model) if isinstance(run, str | PurePath) else run
+
+
+def _directory(run: Trained) -> RunDirectory:
+    return run.directory if isinstance(run, FinishedRun) else RunDirectory.at(cast(Fitted, run).path)

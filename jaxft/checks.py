@@ -85,9 +85,15 @@ def check_used(config: Config) -> None:
                 f"optimizer.{name} is {found!r}, which is for {', '.join(readers)} alone, but optimizer.name is "
                 f"{optimizer.name!r}; set optimizer.{name} to {default!r}."
             )
+    if config.ema.kind == "swa" and (config.ema.decay is not None or config.ema.warmup):
+        raise UserError(
+            "ema.kind is 'swa', a plain mean, which has neither a decay nor a warm-up; leave ema.decay and ema.warmup "
+            "out, or set ema.kind to 'exponential'."
+        )
     for section, switch in (("ema", "decay"), ("early_stopping", "patience")):
         fields, nothing = getattr(config, section), getattr(Config(), section)
-        if getattr(fields, switch) is None and (given := differences(fields, nothing)):
+        on = section == "ema" and config.ema.kept
+        if not on and getattr(fields, switch) is None and (given := differences(fields, nothing)):
             name, (found, _) = next(iter(given.items()))
             raise UserError(
                 f"{section}.{name} is {found!r}, but {section}.{switch} is None, which turns it off; set "

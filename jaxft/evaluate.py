@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from jaxft.memory import keep_memory
 
@@ -17,13 +17,18 @@ import tyro
 
 from jaxft.activity import doing
 from jaxft.cli import program, run_command, start
-from jaxft.config import Data, replace
+from jaxft.config import Config, Data, replace
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.hardware import Hardware
+from jaxft.inference import NOTHING_ASKED, Asked, through_views
 from jaxft.predict import check_folder, write
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
+
+if TYPE_CHECKING:
+    from jaxft.data.dataset import Dataset
+    from jaxft.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,7 @@ class Options:
     annotation file) and pictures."""
     json: bool = False
     """Print one JSON object on standard output, and all else on standard error."""
+    asked: Annotated[Asked, tyro.conf.arg(name="")] = NOTHING_ASKED
     hang_after: float = Hardware().hang_after
     """As of `hardware.hang_after`, from the first photo on."""
     distributed: bool = False
@@ -54,25 +60,17 @@ def main() -> None:
     """The command."""
     options = tyro.cli(Options, prog=program("evaluate"))
     directory = RunDirectory.at(options.run)
-    config = directory.check()
-    if "datasets" in directory.own():
-        raise UserError(
-            f"{directory.path} was trained on datasets of your own, which its configuration does not describe; "
-            "evaluate it from Python: jaxft.evaluate(jaxft.load_run(path), dataset)."
-        )
+    config = configured(directory, options.root)
+    options.asked.viewing()
     if options.output is not None:
         check_folder(options.output)
-    if options.root is not None:
-        config = replace(config, {"data.root": options.root})
-    check_root(config.data, "--root")
     if options.hang_after <= 0:
         raise UserError(f"--hang-after is {options.hang_after:g}; it is more than 0 seconds.")
     start(distributed=options.distributed)
     import jax
 
-    from jaxft.processes import check_alike, checks_shared, fingerprint
     from jaxft.reporting.screen import Screen
-    from jaxft.training.evaluation import evaluate, run_predictor, validation_dataset
+    from jaxft.training.evaluation import evaluate, run_predictor
     from jaxft.training.finished import open_run
     from jaxft.training.watchdog import watched
 
@@ -80,23 +78,14 @@ def main() -> None:
     with Screen(make_console(quiet=not first, stderr=options.json)) as screen, doing("opening the run"):
         run = open_run(options.run, options.checkpoint)
         task = config.task.task(config.dtype)
-        if options.split is None:
-            validation = validation_dataset(task, config, run.classes)
-            if validation is None:
-                raise UserError(f"{directory.path} has no validation split; name a split with --split.")
-            dataset = validation
-        else:
-            dataset = task.dataset(config.data, options.split, run.classes)
-        if dataset.classes != run.classes:
-            raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {run.classes}.")
-        check_alike({"examples": fingerprint(dataset.names())})
-        with checks_shared():
-            dataset.check()
+        dataset = opened(directory, config, task, options.split)
+        viewing = options.asked.of_run(directory, run.model)
         predictor, arrays = run_predictor(run, task)
+        predicting = through_views(predictor, task, dataset, viewing)
         keep = None if options.output is None or not first else partial(write, task, dataset, folder=options.output)
         watching = watched(options.hang_after, directory.path, jax.process_index())
         with closing(predictor), watching, doing("evaluating") as counted:
-            metrics, _ = evaluate(predictor, task, arrays, dataset, counted=counted, write=keep, undefined=True)
+            metrics, _ = evaluate(predicting, task, arrays, dataset, counted=counted, write=keep, undefined=True)
         said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
         if not options.json:
@@ -113,6 +102,49 @@ def main() -> None:
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         }
         print(json.dumps(content))
+
+
+def configured(directory: RunDirectory, root: str | None) -> Config:
+    """The configuration of a run to be evaluated, perhaps with another data folder.
+
+    Raises:
+        UserError: the run cannot be opened, or the folder is not there.
+    """
+    config = directory.check()
+    if "datasets" in directory.own():
+        raise UserError(
+            f"{directory.path} was trained on datasets of your own, which its configuration does not describe; "
+            "evaluate it from Python: jaxft.evaluate(jaxft.load_run(path), dataset)."
+        )
+    if root is not None:
+        config = replace(config, {"data.root": root})
+    check_root(config.data, "--root")
+    return config
+
+
+def opened(directory: RunDirectory, config: Config, task: "Task", split: str | None) -> "Dataset":
+    """A checked split to evaluate a run's model on; by default what the run evaluates on.
+
+    Raises:
+        UserError: there is none, it cannot be used, or it is of other classes.
+    """
+    from jaxft.processes import check_alike, checks_shared, fingerprint
+    from jaxft.training.evaluation import validation_dataset
+
+    classes = directory.classes()
+    if split is None:
+        validation = validation_dataset(task, config, classes)
+        if validation is None:
+            raise UserError(f"{directory.path} has no validation split; name a split with --split.")
+        dataset = validation
+    else:
+        dataset = task.dataset(config.data, split, classes)
+    if dataset.classes != classes:
+        raise UserError(f"The data have the classes {dataset.classes}, the run was trained on {classes}.")
+    check_alike({"examples": fingerprint(dataset.names())})
+    with checks_shared():
+        dataset.check()
+    return dataset
 
 
 def split_name(data: Data) -> str | None:

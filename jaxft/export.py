@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from jaxft.training.finished import FinishedRun
 
 
-def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None) -> bytes:
+def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None, temperature: float = 1.0) -> bytes:
     """A run's prediction as a StableHLO program, serialized by `jax.export`, weights included, for CPU, CUDA and TPU.
 
     What it maps to what is said by the task's `program`; it takes uint8 pixels, and normalization is inside. It is as
-    precise as the run's evaluation. Load it with `jax.export.deserialize(data).call(photos)`.
+    precise as the run's evaluation. Load it with `jax.export.deserialize(data).call(photos)`. The logits of a task that
+    has some are divided by a temperature.
     """
     import jax
 
@@ -33,7 +34,8 @@ def stablehlo(run: "FinishedRun", pad_shape: HeightWidth | None = None) -> bytes
     config = run.config
     model = computing(run.model, values(run.model), config.dtype)
     program = config.task.task(config.dtype).program(model, pad_shape)
-    function = jax.jit(precise(program.function, config.precision))
+    predict = precise(program.function, config.precision)
+    function = jax.jit(predict if temperature == 1 else lambda *photos: predict(*photos) / temperature)
     exported = jax.export.export(function, platforms=("cpu", "cuda", "tpu"))(*program.arguments)
     return bytes(exported.serialize())
 
@@ -56,6 +58,8 @@ class Options:
     pad_shape: HeightWidth | None = None
     """stablehlo, detectors: height and width that a photo is padded to; those of landscape photos in evaluation by
     default."""
+    calibrated: bool = False
+    """stablehlo: divide the logits by the temperature that `jaxft calibrate` has found, inside the program."""
     distributed: bool = False
     """This is one of several processes, of which the first exports; see `jaxft train --help`."""
 
@@ -69,6 +73,11 @@ def main() -> None:
         raise UserError(f"The format {options.format} and the name {options.output.name} do not go together.")
     if options.pad_shape is not None and options.format != "stablehlo":
         raise UserError("--pad-shape is for detectors as StableHLO; leave it out.")
+    if options.calibrated and options.format != "stablehlo":
+        raise UserError(
+            f"The format {options.format} holds parameters alone, which have no place for a temperature; leave "
+            "--calibrated out, and divide the logits by the temperature of calibration.json."
+        )
     directory = RunDirectory.at(options.run)
     directory.check()
     start(distributed=options.distributed)
@@ -76,6 +85,8 @@ def main() -> None:
 
     first = jax.process_index() == 0
     from jaxft.api import save
+    from jaxft.calibration import read_calibration, temperature_of
+    from jaxft.inference import host_arrays
     from jaxft.reporting.screen import Screen
     from jaxft.training.finished import open_run
 
@@ -91,10 +102,15 @@ def main() -> None:
                 whole = ModelSource(run.config).head()
                 save_adapter(run.model, options.output, whole=whole, base=run.config.pretrained.source)
             elif options.format == "stablehlo":
-                _write_bytes(stablehlo(run, options.pad_shape), options.output)
+                temperature = temperature_of(directory, host_arrays(run.model)) if options.calibrated else 1.0
+                _write_bytes(stablehlo(run, options.pad_shape, temperature), options.output)
             else:
                 save(run, options.output)
         screen.say(f"{options.output}: the {run.checkpoint} model (step {run.step}) of {directory.path}")
+        if (calibration := read_calibration(directory)) is not None:
+            done = "are" if options.calibrated else "are not"
+            more = " (--calibrated does so)" if options.format == "stablehlo" and not options.calibrated else ""
+            screen.say(f"Its logits {done} divided by the temperature {calibration.temperature:.4f}{more}.")
 
 
 def _write_bytes(data: bytes, output: Path) -> None:

@@ -134,18 +134,26 @@ READERS = {
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Ema:
-    """An exponential moving average of the parameters, which is what is evaluated and exported."""
+    """An average of the parameters over steps, which is what is evaluated and exported."""
 
+    kind: Literal["exponential", "swa"] = "exponential"
+    """exponential: a moving average, kept where decay is given. swa: the plain mean of the parameters after step
+    `begin` and after each `interval` steps from there on (stochastic weight averaging, arXiv:1803.05407)."""
     decay: float | None = pydantic.Field(default=None, gt=0, lt=1)
-    """How much of the average stays at each step; None keeps no average."""
+    """exponential: how much of the average stays at each step; None keeps no average."""
     warmup: float = pydantic.Field(default=0.0, ge=0)
-    """The gamma of MMDetection's ExpMomentumEMA, in steps, in which the average gets slow; 0 for none."""
+    """exponential: the gamma of MMDetection's ExpMomentumEMA, in steps, in which the average gets slow; 0 for none."""
     begin: int = pydantic.Field(default=0, ge=0)
     """Steps before the average starts; until then, and after the first step anyway, it equals the parameters."""
     interval: int = pydantic.Field(default=1, ge=1)
     """Steps from one update to the next."""
     buffers: bool = False
     """Average BatchNorm's statistics, too, instead of taking the present ones."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether an average is kept."""
+        return self.kind == "swa" or self.decay is not None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

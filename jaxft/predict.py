@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxft.memory import keep_memory
 
@@ -17,6 +17,7 @@ from jaxft.activity import doing
 from jaxft.cli import program, run_command, start
 from jaxft.errors import UserError
 from jaxft.hardware import Hardware
+from jaxft.inference import NOTHING_ASKED, Asked, through_views
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 
@@ -90,6 +91,7 @@ class Options:
     checkpoint: Literal["best", "last"] | int | None = None
     """Which model of the run; by default the best where an evaluation has chosen one, and else the last. A number is
     the step of one that `keep_checkpoints` has kept."""
+    asked: Annotated[Asked, tyro.conf.arg(name="")] = NOTHING_ASKED
     hang_after: float = Hardware().hang_after
     """As of `hardware.hang_after`, from the first photo on."""
     distributed: bool = False
@@ -106,6 +108,7 @@ def main() -> None:
         check_folder(options.output)
     directory = RunDirectory.at(options.run)
     directory.check()
+    options.asked.viewing()
     if options.hang_after <= 0:
         raise UserError(f"--hang-after is {options.hang_after:g}; it is more than 0 seconds.")
     start(distributed=options.distributed)
@@ -123,11 +126,13 @@ def main() -> None:
         task = run.config.task.task(run.config.dtype)
         check_alike({"photos": fingerprint(list(map(str, files)))})
         dataset = task.photos(files, run.classes)
+        viewing = options.asked.of_run(directory, run.model)
         predictor, arrays = run_predictor(run, task)
+        predicting = through_views(predictor, task, dataset, viewing)
         predictions: dict[int, Any] = {}
         watching = watched(options.hang_after, directory.path, jax.process_index())
         with closing(predictor), watching, doing("predicting") as counted:
-            for index, prediction in predictor(arrays, dataset):
+            for index, prediction in predicting(arrays, dataset):
                 predictions[index] = prediction
                 counted(len(predictions), len(files))
         predictions = dict(sorted(predictions.items()))

@@ -48,6 +48,10 @@ class RunDirectory:
         return self.path / "own.json"
 
     @property
+    def calibration_file(self) -> Path:
+        return self.path / "calibration.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

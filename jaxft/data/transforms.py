@@ -86,12 +86,54 @@ class CenterCrop:
         Raises:
             UserError: the image cannot be read.
         """
+        picture = self.resized(image)
+        left, top = (_center(length, self.size) for length in picture.size)
+        return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))  # black outside the picture
+
+    def resized(self, image: ImageData) -> PIL.Image.Image:
+        """The picture before the crop."""
         picture = Photo(image).rgb()
         longer = int(self.resize * max(picture.size) / min(picture.size))
         resized = (self.resize, longer) if picture.width <= picture.height else (longer, self.resize)
-        picture = picture.resize(resized, _FILTERS[self.interpolation])
-        left, top = (_center(length, self.size) for length in picture.size)
-        return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))  # black outside the picture
+        return picture.resize(resized, _FILTERS[self.interpolation])
+
+
+Place = Literal["top left", "top right", "bottom left", "bottom right", "center"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """One of the crops of torchvision's `Resize` and `FiveCrop`, or of the second half of `TenCrop`, bit for bit.
+
+    Attributes:
+        whole: the resize, and the size of the crop, which is no larger than `whole.resize`.
+        place: where the crop lies.
+        mirrored: whether the picture is mirrored before it is cut, as the second half of `TenCrop` is.
+    """
+
+    whole: CenterCrop
+    place: Place
+    mirrored: bool = False
+
+    @property
+    def size(self) -> int:
+        """Height and width of the output."""
+        return self.whole.size
+
+    def __call__(self, image: ImageData) -> np.ndarray:
+        """uint8 `[size, size, 3]` of a file, its encoded bytes, or pixels as uint8 `[H, W, 3]`.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        picture, size = self.whole.resized(image), self.whole.size
+        if self.mirrored:
+            picture = picture.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
+        left, top = (_center(length, size) for length in picture.size)
+        if self.place != "center":
+            left = 0 if "left" in self.place else picture.width - size
+            top = 0 if "top" in self.place else picture.height - size
+        return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
 def normalize(images: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> Pixels:

@@ -57,6 +57,30 @@ def spreads(groups: Mapping[str, Sequence[float]], label: str, picture: Path) ->
     _save(figure, picture)
 
 
+def reliability_diagrams(groups: Mapping[str, Sequence[np.ndarray]], label: str, picture: Path) -> None:
+    """Draws, side by side, how often something was so over the probability that it was given.
+
+    Args:
+        groups: by title, counts, mean probabilities and shares of what was so, of bins of equal width, NaN where empty.
+        label: what the vertical axis shows.
+    """
+    figure = Figure(figsize=(4 * len(groups), 4.2), layout="constrained")
+    subplots = figure.subplots(1, len(groups), squeeze=False)[0]
+    for axes, (title, (count, said, true)) in zip(subplots, groups.items(), strict=True):
+        edges = np.arange(len(count)) / len(count)
+        there, width = count > 0, 1 / len(count)
+        axes.bar(edges[there], true[there], width, align="edge", edgecolor="white", color="tab:blue", label=label)
+        gap = {"align": "edge", "color": "tab:red", "alpha": 0.35, "label": "difference to what is said"}
+        axes.bar(edges[there], (said - true)[there], width, bottom=true[there], **gap)
+        axes.plot(edges + width / 2, count / count.sum(), ".-", color="gray", linewidth=0.8, label="share of all")
+        axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=0.8)
+        axes.set(title=title, xlabel="probability that is said", xlim=(0, 1), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+    subplots[0].set_ylabel(label)
+    subplots[0].legend(loc="upper left", fontsize=8)
+    _save(figure, picture)
+
+
 class Line(NamedTuple):
     """A line over an image, in one color."""
 

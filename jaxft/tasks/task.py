@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxft.config import Data
     from jaxft.data.dataset import Dataset
     from jaxft.data.preprocessing import Preprocessing
+    from jaxft.tasks.views import Link, Viewed, Viewing
 
 Prediction = Mapping[str, np.ndarray]
 """What a model says of one example: its part of what `Task.predict` returns."""
@@ -98,6 +99,18 @@ class Task(Protocol):
 
     def predict(self, model: Any, batch: "Mapping[str, Array]") -> "dict[str, Array]":
         """What a model in evaluation says of a batch: arrays whose first axis counts the examples. Traced."""
+
+    @property
+    def link(self) -> "Link | None":
+        """What makes `probabilities` of the `logits` that `predict` gives, so that a temperature may divide them; None
+        where there are none."""
+
+    def viewed(self, dataset: "Dataset", viewing: "Viewing") -> "Viewed":
+        """Views of a dataset for test-time augmentation, and what merges their predictions.
+
+        Raises:
+            UserError: the task or the dataset does not take such views, or logits are to be divided and there are none.
+        """
 
     def evaluator(self, dataset: "Dataset") -> Evaluator:
         """What turns predictions of a dataset into metrics."""

@@ -124,6 +124,10 @@ class Checkpoints:
         """The step of the last or the best checkpoint; None where there is none yet."""
         return self._managers[which].latest_step() if which in self._managers else None
 
+    def kept(self) -> list[int]:
+        """The steps of the last checkpoints, those that were kept, in order."""
+        return self._steps("last")
+
     def check(self, which: Which) -> None:
         """Looks whether all of a checkpoint is as it was written.
 

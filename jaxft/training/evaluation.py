@@ -23,6 +23,8 @@ from jaxft.training.stopping import raise_if_agreed, raise_if_stopped
 
 Arrays = Mapping[str, Array]
 """A model's parameters and statistics by dotted path."""
+Predicting = Callable[[Arrays, Dataset], Iterator[tuple[int, Prediction]]]
+"""What predicts a dataset as a `Predictor` does, perhaps with something done to its predictions."""
 
 
 def validation_dataset(task: Task, config: Config, classes: tuple[str, ...]) -> Dataset | None:
@@ -113,7 +115,7 @@ class Predictor:
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: Predicting,
     task: Task,
     arrays: Arrays,
     dataset: Dataset,
@@ -175,4 +177,10 @@ def run_predictor(run: Trained, task: Task) -> tuple[Predictor, Arrays]:
         precision=run.config.precision,
         compiling=lambda number: doing(f"compiling the prediction, program {number}"),
     )
-    return predictor, layout.place({path: np.asarray(array) for path, array in values(run.model).items()})
+    return predictor, placed(run)
+
+
+def placed(run: Trained) -> Arrays:
+    """The arrays of a run's model where `run_predictor` of the same run wants them."""
+    layout = device_layout(run.config.data.batch_size, copies=True)
+    return layout.place({path: np.asarray(array) for path, array in values(run.model).items()})

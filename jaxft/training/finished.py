@@ -71,7 +71,7 @@ def open_run(path: Path, which: Which | None = None, model: nnx.Module | None = 
     template = abstract_for(source, settings.task.task(settings.dtype), classes)
     with Checkpoints(directory.checkpoints, read_only=True) as checkpoints:
         which = which if which is not None else ("last" if checkpoints.step("best") is None else "best")
-        averaged = values(template, *(() if settings.ema.buffers else (nnx.Param,))) if settings.ema.decay else ()
+        averaged = values(template, *(() if settings.ema.buffers else (nnx.Param,))) if settings.ema.kept else ()
         step, arrays = checkpoints.model(values(template), which, averaged=averaged)
     opened = filled(template, arrays)
     initialize_missing(opened, lambda: source.build(len(classes)))

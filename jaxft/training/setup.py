@@ -224,7 +224,7 @@ class Setup:
     @property
     def averages(self) -> dict[str, bool]:
         """Of what a moving average is kept; see `jaxft.training.state.initial_state`."""
-        return {"ema": self.config.ema.decay is not None, "buffers": self.config.ema.buffers}
+        return {"ema": self.config.ema.kept, "buffers": self.config.ema.buffers}
 
     def abstract_state(self, stage: Stage) -> TrainState:
         """The shapes, types and shardings of the state during a stage."""

@@ -72,5 +72,26 @@ def test_what_does_not_change_stays_to_the_last_bit() -> None:
         np.testing.assert_array_equal(jax.jit(averaged)(value, value, momentum), value)
 
 
+@pytest.mark.parametrize(("begin", "interval"), [(0, 1), (1, 2), (4, 3)])
+def test_a_plain_mean_is_pytorchs(begin: int, interval: int) -> None:
+    """`AveragedModel`, updated after step `begin` and each `interval` steps later."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
+    theirs, ours = torch.optim.swa_utils.AveragedModel(model, use_buffers=True), state_of(model)
+    settings = Ema(kind="swa", begin=begin, interval=interval, buffers=True)
+    with jax.enable_x64(True):
+        average = jax.jit(averaged)
+        for step in range(STEPS):
+            trained(step, model)
+            momentum = ema_momentum(settings, step)
+            for name, value in state_of(model).items():
+                ours[name] = np.asarray(average(ours[name], value, momentum))
+            if step + 1 >= max(begin, 1) and (step + 1 - max(begin, 1)) % interval == 0:
+                theirs.update_parameters(model)
+                for name, value in state_of(theirs.module).items():
+                    if not name.endswith("num_batches_tracked"):  # which PyTorch averages, too
+                        np.testing.assert_allclose(ours[name], value, rtol=1e-13, err_msg=f"{name}, step {step}")
+            assert (momentum == 0) == (step + 1 > begin and (step + 1 - max(begin, 1)) % interval != 0)
+
+
 def test_without_an_average_nothing_moves() -> None:
     assert ema_momentum(Ema(), 3) == 0.0

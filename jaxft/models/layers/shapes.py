@@ -1,5 +1,7 @@
 """Sizes along both axes of an image, vectors along the channels, maps as vectors."""
 
+import math
+
 from jax import Array
 
 IntOrPair = int | tuple[int, int]
@@ -18,4 +20,4 @@ def along_channels(vector: Array, x: Array) -> Array:
 def flatten(x: Array) -> Array:
     """`torch.flatten(x, 1)`: `[N, H, W, C]` -> `[N, C * H * W]`, the channels first, as PyTorch has them."""
     ordered = x.transpose(0, 3, 1, 2) if x.ndim == 4 and x.shape[1:3] != (1, 1) else x
-    return ordered.reshape(len(x), -1)
+    return ordered.reshape(x.shape[0], math.prod(x.shape[1:]))

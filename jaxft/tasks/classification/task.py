@@ -22,11 +22,13 @@ from jaxft.errors import UserError
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.data import open_source
 from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide, write_entries
+from jaxft.tasks.image_views import image_views, log_mean, log_softmax
 from jaxft.tasks.images import check_model
 from jaxft.tasks.mixing import mixed_images, mixed_targets
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits
 from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
     from jaxft.reporting.pictures import Line
@@ -41,6 +43,7 @@ class ClassificationTask:
     """
 
     primary_metric = Metric("accuracy")
+    link: Link | None = "softmax"
 
     def __init__(self, fields: Classification, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
@@ -171,10 +174,30 @@ class ClassificationTask:
         return optax.softmax_cross_entropy(logits, self._targets(logits, labels))
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-        """For a batch `{image, label}`: `probabilities` `[N, classes]`, `loss` `[N]`, and `label` as it came."""
+        """For a batch `{image, label}`: `logits`, `probabilities` `[N, classes]`, `loss` `[N]`, `label` as it came."""
         logits = self.logits(model, batch["image"])
         losses = self._losses(logits, batch["label"])
-        return {"probabilities": jax.nn.softmax(logits), "loss": losses, "label": batch["label"]}
+        return {
+            "logits": logits,
+            "probabilities": jax.nn.softmax(logits),
+            "loss": losses,
+            "label": batch["label"],
+        }
+
+    def viewed(self, dataset: Dataset, viewing: Viewing) -> Viewed:
+        return Viewed(image_views(dataset, viewing), lambda _, found: self._merged(found, viewing.temperature))
+
+    def _merged(self, views: Sequence[Prediction], temperature: float) -> Prediction:
+        """The mean of the probabilities of all views, as a prediction of one; on the host, in float64."""
+        logs = log_mean([log_softmax(view["logits"] / temperature) for view in views])
+        label, smoothing = views[0]["label"], self.fields.label_smoothing
+        targets = (1 - smoothing) * (np.arange(len(logs)) == label) + smoothing / len(logs)
+        return {
+            "logits": logs.astype(np.float32),
+            "probabilities": np.exp(logs).astype(np.float32),
+            "loss": np.asarray(-(targets * logs).sum(), np.float32),
+            "label": label,
+        }
 
     # Results
 

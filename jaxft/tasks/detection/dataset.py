@@ -174,7 +174,7 @@ def training_dataset(source: ObjectSource, settings: Detection) -> ObjectDataset
     steps, mixed = settings.photo_transforms, training_steps(settings)
     if not steps and not any(isinstance(step, Mixture) for step in mixed):
         steps, mixed = tuple(step for step in mixed if not isinstance(step, Mixture)), ()
-    dataset = _dataset(source, settings, steps, mixed)
+    dataset = _dataset(source, settings, steps, mixed, settings.pad_shapes)
     before = itertools.takewhile(lambda step: not isinstance(step, Mixture), mixed)
     if any(isinstance(step, RandomCrop) and not step.allow_negative_crop for step in (*steps, *before)):
         counts = np.array([len(example.objects.labels) for example in source.examples])
@@ -195,15 +195,31 @@ def evaluation_dataset(source: ObjectSource, settings: Detection) -> ObjectDatas
     Raises:
         UserError: a photo fits into no pad shape.
     """
-    return _dataset(source, settings, evaluation_steps(settings), ())
+    return _dataset(source, settings, evaluation_steps(settings), (), settings.pad_shapes)
 
 
-def _dataset(source: ObjectSource, settings: Detection, steps: Steps, mixed: TrainSteps) -> ObjectDataset:
+def with_steps(dataset: ObjectDataset, steps: Steps) -> ObjectDataset:
+    """The same photos for evaluation after other steps, in pad shapes that have room for what comes out of them: the
+    dataset's own where it fits all, else those that the steps need."""
+    own = dataset.pad_shapes
+    fits = all(
+        room[0] <= own[bucket][0] and room[1] <= own[bucket][1]
+        for room, bucket in {
+            (largest_after(steps, example.height, example.width), int(bucket))
+            for example, bucket in zip(dataset.source.examples, dataset.buckets, strict=True)
+        }
+    )
+    return _dataset(dataset.source, dataset.settings, steps, (), own if fits else ())
+
+
+def _dataset(
+    source: ObjectSource, settings: Detection, steps: Steps, mixed: TrainSteps, given: tuple[HeightWidth, ...]
+) -> ObjectDataset:
     """With the smallest pad shape for each photo that has room for it."""
     sizes = [(example.height, example.width) for example in source.examples]
     every = (*steps, *mixed)
     refuse_unfit(source.where, steps, mixed, sizes)
-    pad_shapes = settings.pad_shapes or needed_pad_shapes(every, settings.divisor, sizes)
+    pad_shapes = given or needed_pad_shapes(every, settings.divisor, sizes)
     by_area = sorted(range(len(pad_shapes)), key=lambda index: pad_shapes[index][0] * pad_shapes[index][1])
     known: dict[HeightWidth, int] = {}
     for example, size in zip(source.examples, sizes, strict=True):

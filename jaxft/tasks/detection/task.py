@@ -30,7 +30,9 @@ from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.results import write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
+from jaxft.tasks.detection.views import object_views
 from jaxft.tasks.task import Prediction, Predictions, Program
+from jaxft.tasks.views import Link, Viewed, Viewing
 
 Arrays = dict[str, Array]
 
@@ -42,6 +44,8 @@ class DetectionTask:
         fields: the task's part of a configuration.
         dtype: of the images that the model sees, and so of its arithmetic; boxes stay float32.
     """
+
+    link: Link | None = None
 
     def __init__(self, fields: Detection, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
@@ -141,6 +145,9 @@ class DetectionTask:
         if found.masks is not None:
             answer["masks"] = found.masks
         return answer | {"size": size}
+
+    def viewed(self, dataset: Dataset, viewing: Viewing) -> Viewed:
+        return object_views(_objects(dataset), viewing)
 
     # Results
 

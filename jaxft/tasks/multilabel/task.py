@@ -29,6 +29,7 @@ from jaxft.tasks.image_task import (
     wide,
     write_entries,
 )
+from jaxft.tasks.image_views import image_views, log_mean, log_sigmoid
 from jaxft.tasks.images import check_model
 from jaxft.tasks.multilabel import Multilabel
 from jaxft.tasks.multilabel.metrics import multilabel_metrics
@@ -36,6 +37,7 @@ from jaxft.tasks.multilabel.report import describe
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
 from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
     from jaxft.reporting.pictures import Line
@@ -52,6 +54,7 @@ class MultilabelTask:
     """
 
     primary_metric = Metric("mAP")
+    link: Link | None = "sigmoid"
 
     def __init__(self, fields: Multilabel, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
@@ -153,9 +156,26 @@ class MultilabelTask:
         return loss, {"loss": loss}
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-        """For a batch `{image, label}`: `probabilities` `[N, labels]`, `loss` `[N]`, and `label` as it came."""
+        """For a batch `{image, label}`: `logits`, `probabilities` `[N, labels]`, `loss` `[N]`, `label` as it came."""
         logits, labels = self.logits(model, batch["image"]), batch["label"]
-        return {"probabilities": jax.nn.sigmoid(logits), "loss": self._losses(logits, labels), "label": labels}
+        losses = self._losses(logits, labels)
+        return {"logits": logits, "probabilities": jax.nn.sigmoid(logits), "loss": losses, "label": labels}
+
+    def viewed(self, dataset: Dataset, viewing: Viewing) -> Viewed:
+        return Viewed(image_views(dataset, viewing), lambda _, found: self._merged(found, viewing.temperature))
+
+    def _merged(self, views: Sequence[Prediction], temperature: float) -> Prediction:
+        """The mean of the probabilities of all views, as a prediction of one; on the host, in float64."""
+        has, has_not = (
+            log_mean([log_sigmoid(sign * view["logits"] / temperature) for view in views]) for sign in (1, -1)
+        )
+        labels, weight = views[0]["label"], np.array(self.fields.positive_weight or 1.0)
+        return {
+            "logits": (has - has_not).astype(np.float32),
+            "probabilities": np.exp(has).astype(np.float32),
+            "loss": np.asarray(-(weight * labels * has + (1 - labels) * has_not).mean(), np.float32),
+            "label": labels,
+        }
 
     # Results
 

@@ -37,6 +37,7 @@ from jaxft.tasks.regression.metrics import regression_metrics
 from jaxft.tasks.regression.report import describe
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
 from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
     from jaxft.reporting.pictures import Line
@@ -54,6 +55,8 @@ class RegressionTask:
         fields: the task's part of a configuration.
         dtype: of the images that the model sees, and so of its arithmetic.
     """
+
+    link: Link | None = None
 
     def __init__(self, fields: Regression, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
@@ -153,6 +156,16 @@ class RegressionTask:
             "loss": self._losses(outputs, batch["label"]),
             "label": batch["label"],
         }
+
+    def viewed(self, dataset: Dataset, viewing: Viewing) -> Viewed:
+        if viewing.several:
+            raise UserError(
+                "The task is regression, whose targets may depend on direction, place or size: a mirrored, shifted or "
+                "enlarged photo may have another one, so that views cannot be averaged; leave --tta out."
+            )
+        if viewing.temperature != 1:
+            raise UserError("The task is regression, which has no logits to divide by a temperature.")
+        return Viewed([dataset], lambda _, found: found[0])
 
     # Results
 
