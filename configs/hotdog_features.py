@@ -20,6 +20,7 @@ config = replace(
                 epochs=20,
                 rules=(Rule(pattern="@head"), Rule(pattern="*", frozen=True)),
                 schedule=Schedule(decay="cosine"),
+                batch_norm="running",
             ),
         ),
         "evaluate_every": 5,

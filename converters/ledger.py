@@ -204,7 +204,6 @@ def to_torch(
         UserError: two leaves would get one name, or the model is abstract.
     """
     state: dict[str, np.ndarray] = {}
-    model = merged(model)
     backwards = {ours: theirs for theirs, ours in (rename or {}).items()}
     targets = [leaf for leaf in leaves(model) if leaf.path not in without]
     if empty := [leaf.path for leaf in targets if isinstance(leaf.variable.get_value(), jax.ShapeDtypeStruct)]:
@@ -212,6 +211,7 @@ def to_torch(
         raise UserError(
             f"{count} leaves of this {kind} are shapes without values, {empty[0]} the first; load or draw them first."
         )
+    targets = [leaf for leaf in leaves(merged(model)) if leaf.path not in without]
     if nameless := [leaf.nameless for leaf in targets if leaf.nameless]:
         raise MismatchError(f"This {type(model).__name__} cannot be written for PyTorch: {in_a_row(nameless)}.")
     for leaf in targets:

@@ -35,7 +35,8 @@ def save_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()
         base: where the weights of the network come from, for PEFT's `base_model_name_or_path`.
 
     Raises:
-        UserError: the model has no additions, or they differ in rank or scaling, which PEFT's file says once.
+        UserError: the folder cannot be written, or the model has no additions, or such of several ranks or scales,
+            of which PEFT's file says one.
     """
     found = list(additions(model))
     if not found:
@@ -64,9 +65,13 @@ def save_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()
         "task_type": None,
         "inference_mode": True,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write(state, folder / WEIGHTS, {"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).unlink(missing_ok=True)  # without which the folder is no adapter, until all is there
+        write(state, folder / WEIGHTS, {"format": "pt"})
+        (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error}); choose another folder.") from error
 
 
 def load_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()) -> None:
@@ -83,6 +88,8 @@ def load_adapter(model: nnx.Module, folder: Path, *, whole: Collection[str] = ()
         settings = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} cannot be read ({error}); an adapter of PEFT has one.") from error
+    if odd := [name for name in ("alpha_pattern", "rank_pattern", "use_dora") if settings.get(name)]:
+        raise UserError(f"{folder / CONFIG} sets {odd[0]}, which jaxft has not; merge the adapter with PEFT instead.")
     scalings = {addition.scaling for _, _, addition in additions(model)}
     theirs = settings.get("lora_alpha", 8) / (settings.get("r", 8) ** (0.5 if settings.get("use_rslora") else 1))
     if scalings != {theirs}:

@@ -57,6 +57,8 @@ class Outcome(NamedTuple):
     """What a run gave: the best and the last value of the metric that chooses the best model, seconds of wall clock
     until its end (0 where it was finished before), its peak memory in words."""
 
+    seed: int
+    fold: int
     best: float
     last: float
     seconds: float
@@ -68,6 +70,8 @@ def main() -> None:
     options = with_config(Options, sys.argv[1:], "compare")
     if not (options.ways and options.seeds):
         raise UserError("Name at least one of --ways and one of --seeds.")
+    if options.settings.data.fold:
+        raise UserError(f"data.fold is {options.settings.data.fold}, but compare trains on every fold; leave it out.")
     check_places(options.settings, None)
     start()
     from jaxft.reporting.screen import Screen
@@ -150,7 +154,7 @@ def run(config: Config, folder: Path, metric: Metric) -> Outcome:
     if not values:
         raise UserError(f"No evaluation of {folder} gives {metric.name}; choose another --best-metric.")
     best = (max if metric.greater_is_better else min)(values)
-    return Outcome(best, values[-1], seconds, memory[1] if memory else "")
+    return Outcome(config.seed, config.data.fold, best, values[-1], seconds, memory[1] if memory else "")
 
 
 def validation(folder: Path) -> list[dict[str, Any]]:

@@ -38,7 +38,8 @@ def changed(config: Config, way: Way, upper: Sequence[str]) -> Config:
         raise UserError("compare shares out epochs; give the phases epochs and no steps.")
     budget, last = sum(phase.epochs for phase in config.phases), config.phases[-1]
     head, given = head_rule(config), config
-    config = replace(config, {"model.lora": Lora()})  # of the way lora alone
+    # What is of one way alone.
+    config = replace(config, {"model.lora": Lora(), "stored_features": given.stored_features and way == "features"})
 
     def phase(epochs: int, *rules: Rule, **changes: object) -> Phase:
         return replace(last, {"epochs": epochs, "rules": rules, **changes})

@@ -116,7 +116,7 @@ def test_folds_are_runs_of_their_own(config_file: Path, tmp_path: Path, monkeypa
 
     def run(config: Config, folder: Path, metric: Metric) -> compare.Outcome:
         asked.append((config.seed, config.data.fold, folder.name))
-        return compare.Outcome(0.5, 0.25 * len(asked), 1.0, "")
+        return compare.Outcome(config.seed, config.data.fold, 0.5, 0.25 * len(asked), 1.0, "")
 
     monkeypatch.setattr(compare, "run", run)
     flags = ("--data.folds", 2, "--data.batch-size", 4, "--ways", "given", "--seeds", 0, 7)

@@ -16,5 +16,5 @@ class Lora:
     """Additions are multiplied by alpha / rank."""
     dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Dropout of their input, in training."""
-    patterns: tuple[str, ...] = ("*",)
+    patterns: tuple[str, ...] = pydantic.Field(default=("*",), min_length=1)
     """Which layers get one: paths or shell-style patterns, as of `Rule`. The head gets none, since it trains whole."""

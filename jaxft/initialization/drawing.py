@@ -135,7 +135,8 @@ def draws(model: nnx.Module, rules: Sequence[Initialize]) -> dict[str, Draw]:
         UserError: an override names a part that the model lacks, or a fan is asked of a layer that has none.
     """
     found: dict[str, Draw] = {}
-    leaves = list(layer_leaves(model)) if rules else []
+    drawn = layer_leaves(model) if rules else ()
+    leaves = [(place, draw) for place, draw in drawn if ".lora." not in place.path]  # which start as PEFT's do
     for index, rule in enumerate(rules):
         if not isinstance(rule.how, Checkpoint):
             for place, draw in leaves:

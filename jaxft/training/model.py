@@ -70,7 +70,7 @@ class ModelSource:
         key = jax.random.key(self.settings.seed) if key is None else key
         model, lora = self._drawn(classes, key), self.settings.model.lora
         if lora.rank:
-            add_lora(model, lora, head=self.head(), rngs=initial_rngs(jax.random.fold_in(key, 1)))
+            add_lora(model, lora, head=self.head(), rngs=initial_rngs(jax.random.fold_in(key, 2)))
         return model
 
     def _drawn(self, classes: int, key: Array) -> nnx.Module:
@@ -279,5 +279,5 @@ def _xavier(model: nnx.Module, paths: Collection[str], seed: int) -> dict[str, n
     return {
         path: np.asarray(draw(jax.random.fold_in(jax.random.key(seed), index), variable.shape))
         for index, (path, owner, name, variable) in enumerate(walk(model))
-        if path in paths and isinstance(owner, Linear) and name == "kernel"
+        if path in paths and isinstance(owner, Linear) and name == "kernel" and ".lora." not in path
     }

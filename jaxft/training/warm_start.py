@@ -27,5 +27,5 @@ def with_file(pretrained: Pretrained) -> Pretrained:
         folder = Path(tempfile.mkdtemp(prefix="jaxft-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         file = folder / f"{directory.name or 'run'}.safetensors"
-        export(run.model, file, classes=run.classes)
+        export(run.model, file, classes=run.classes, mmdet=run.config.model.mmdet)
     return replace(pretrained, {"source": str(file)})

@@ -44,7 +44,8 @@ def apply_block(block: Callable[[Array], Array], x: Array) -> Array:
 
 
 def is_block(layer: object) -> bool:
-    """Whether a layer is a module made of modules, and not a mere row of them: a list, or one that says `ROW`."""
+    """Whether a layer is a module made of modules, and not a mere row of them: a list, or one that says `ROW`. A
+    low-rank addition, `lora`, makes none of a layer."""
     single = isinstance(layer, nnx.Module) and not isinstance(layer, nnx.List) and not getattr(layer, "ROW", False)
-    parts = vars(layer).values() if single else ()
-    return any(isinstance(part, nnx.Module | nnx.List | nnx.Dict) for part in parts)
+    parts = vars(layer).items() if single else ()
+    return any(isinstance(part, nnx.Module | nnx.List | nnx.Dict) for name, part in parts if name != "lora")

@@ -98,7 +98,8 @@ class CosineWindowAttention(nnx.Module):
         queries, _, values = jnp.split(self.qkv.bias[...], 3)
         bias = jnp.concatenate([queries, jnp.zeros_like(queries), values])
         y = x @ self.qkv.kernel[...]
-        return y + along_channels(bias.astype(y.dtype), y)
+        y += along_channels(bias.astype(y.dtype), y)
+        return y if self.qkv.lora is None else y + self.qkv.lora(x).astype(y.dtype)
 
     def __call__(self, x: Array) -> Array:
         """`[N, H, W, channels]` -> the same shape."""
