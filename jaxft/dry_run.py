@@ -21,6 +21,7 @@ from jaxft.reporting.screen import Screen
 from jaxft.reporting.written import written
 from jaxft.training.batch import resolved
 from jaxft.training.ema import ema_momentum
+from jaxft.training.features import check_features
 from jaxft.training.optim import set_modes
 from jaxft.training.setup import Setup, set_up
 from jaxft.training.stages import Stage
@@ -88,6 +89,9 @@ def print_plan(
         screen.say(
             f"{setup.steps_per_epoch} steps an epoch, {setup.total_steps} in all, on {setup.layout.mesh.size} device(s)"
         )
+        kept = check_features(setup)
+        if kept is not None:
+            screen.say(kept)
         sources = {row.path: row.key for row in ledger.having("mapped")} if ledger else {}
         for line in initialized(setup, sources):
             screen.say(line)
@@ -103,7 +107,9 @@ def print_plan(
             console.print(table)
             screen.say(counts(leaves))
             console.print(sizes_table(setup, stage))
-            if compiling:
+            if compiling and kept is not None:
+                screen.say("The step from stored features is not compiled here, but by the run, in a moment.")
+            elif compiling:
                 for line in compiled(setup, stage):
                     screen.say(line)
 

@@ -1,6 +1,7 @@
 """A trained model out of its run: `python -m jaxft.export --run DIR --format torch --output model.pth`."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -100,6 +101,7 @@ def main() -> None:
                 from jaxft.training.model import ModelSource
 
                 whole = ModelSource(run.config).head()
+                _check_adapter(run, whole)
                 save_adapter(run.model, options.output, whole=whole, base=run.config.pretrained.source)
             elif options.format == "stablehlo":
                 temperature = temperature_of(directory, host_arrays(run.model)) if options.calibrated else 1.0
@@ -111,6 +113,29 @@ def main() -> None:
             done = "are" if options.calibrated else "are not"
             more = " (--calibrated does so)" if options.format == "stablehlo" and not options.calibrated else ""
             screen.say(f"Its logits {done} divided by the temperature {calibration.temperature:.4f}{more}.")
+
+
+def _check_adapter(run: "FinishedRun", head: Sequence[str]) -> None:
+    """Refuses an adapter that would lack something that the run has changed."""
+    from flax import nnx
+
+    from jaxft.models.paths import matches, values
+    from jaxft.training.model import ModelSource, head_named
+
+    if run.config.pretrained.source is None:
+        raise UserError(
+            "An adapter goes with the weights that a run started from, but this one started from random ones; export "
+            "--format torch."
+        )
+    for phase in head_named(ModelSource(run.config)).phases:
+        for path in values(run.model, nnx.Param):
+            rule = next(rule for rule in phase.rules if matches(rule.pattern, path))
+            known = ".lora." in f".{path}" or any(matches(part, path) for part in head)
+            if not known and (not rule.frozen or rule.batch_norm == "batch"):
+                raise UserError(
+                    f"An adapter holds additions and the head alone, but the run has trained {path}, too; export "
+                    "--format torch, which merges them."
+                )
 
 
 def _write_bytes(data: bytes, output: Path) -> None:

@@ -56,6 +56,10 @@ def test_ways_share_out_the_budget() -> None:
     assert ways["scratch"].pretrained == Pretrained()
     assert ways["lora"].model.lora == LORA
     assert [rule.pattern for rule in ways["lora"].phases[0].rules] == ["@head", "*.lora", "*"]
+    stored = replace(BASE, {"stored_features": True, "data.views": 1})
+    assert [changed(stored, way, upper).stored_features for way in ("features", "full", "lora", "given")] == [
+        *(True, False, False, True)
+    ]
     own = replace(BASE, {"model.lora.rank": 3})
     assert [changed(own, way, upper).model.lora.rank for way in ("full", "lora")] == [0, 3]
     head = Rule(pattern="@head", lr_scale=7.0)

@@ -179,6 +179,11 @@ def set_up_for(
         batch_per_device: examples of a device in one part, in the place of what the configuration says.
         classes: of the data, where the configuration does not say how many.
     """
+    if config.stored_features:
+        raise UserError(
+            "stored_features computes what lies in front of what trains once, but a plan is of the step on images; "
+            "leave it out, --no-stored-features."
+        )
     if batch_per_device is not None:
         config = changed(config, {"data.batch_size": batch_per_device, "data.batch_per_device": True})
     config, _ = resolved(config, len(devices))

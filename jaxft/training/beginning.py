@@ -16,9 +16,10 @@ from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory, named_run
 from jaxft.training.batch import resolved
 from jaxft.training.layout import first_says
+from jaxft.training.own import Own
 from jaxft.training.resuming import check_config, check_examples, check_own
 from jaxft.training.saved import Saved, last_checkpoint
-from jaxft.training.setup import Own, Setup, set_up
+from jaxft.training.setup import Setup, set_up
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState
 

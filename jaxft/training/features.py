@@ -7,6 +7,7 @@ A frozen part without chance gives the same for the same image in every epoch. `
 import math
 from dataclasses import replace
 
+import numpy as np
 from flax import nnx
 
 from jaxft.data.stored import Views
@@ -17,6 +18,26 @@ from jaxft.training.feature_files import MIXES, computed
 from jaxft.training.halves import Halves, loss_halves, prediction_halves
 from jaxft.training.setup import Setup, StoredPrediction
 from jaxft.training.state import TrainState
+
+
+def check_features(setup: Setup) -> str | None:
+    """What a run with stored features keeps, in a sentence, before there is an array; None where it stores none.
+
+    Raises:
+        UserError: nothing can be computed once.
+    """
+    if not setup.config.stored_features:
+        return None
+    _check_alike(setup)
+    halves = _gaining_halves(setup, Views(setup.train, setup.config.data.views, setup.config.seed))
+    each = sum(math.prod(one.shape) for one in halves.split.kept) // halves.rows
+    return f"features: {each:,} numbers of each of {setup.config.data.views} view(s) of an image are computed once"
+
+
+def _gaining_halves(setup: Setup, views: Views) -> Halves:
+    halves = loss_halves(setup, views, setup.config.data.batch_size // setup.config.optimizer.accumulate)
+    _check_gain(halves)
+    return halves
 
 
 def with_features(setup: Setup, state: TrainState, screen: Screen) -> Setup:
@@ -31,17 +52,14 @@ def with_features(setup: Setup, state: TrainState, screen: Screen) -> Setup:
     _check_alike(setup)
     config, validation = setup.config, setup.validation
     views = Views(setup.train, config.data.views, config.seed)
-    rows = config.data.batch_size // config.optimizer.accumulate
-    halves = loss_halves(setup, views, rows)
-    _check_gain(halves)
+    halves = _gaining_halves(setup, views)
     train = computed(setup, halves, state.model, views)
     screen.say(f"features of {train.said}")
     changed = replace(setup, train=train.examples, through=lambda _: halves.loss)
     if validation is None:
         return changed
     views = Views(validation)
-    rows = config.data.batch_size
-    evaluated = prediction_halves(setup, halves.varying, views, rows)
+    evaluated = prediction_halves(setup, halves.varying, views, config.data.batch_size)
     found = computed(setup, evaluated, state.evaluated, views)
     screen.say(f"features of {found.said}")
     return replace(changed, prediction=StoredPrediction(evaluated.prediction, found.examples))
@@ -71,7 +89,7 @@ def _check_alike(setup: Setup) -> None:
             "their BatchNorm does different things; give each a run of its own, the second one with the first one's "
             "weights."
         )
-    if setup.shapes > 1:
+    if any(len(np.unique(dataset.buckets)) > 1 for dataset in setup.datasets):
         raise UserError("stored_features keeps features of one shape, but the images have several; leave it out.")
 
 

@@ -28,7 +28,8 @@ class Halves:
 
     Attributes:
         varying: the paths of the parameters and statistics that change.
-        large: the name of the array of a batch that the first half takes; `others` are left as they are.
+        large: the name of the array of a batch that the first half takes: the image, or the largest; `others` are left
+            as they are.
     """
 
     split: Split
@@ -113,7 +114,8 @@ def _halves(
 ) -> Halves:
     """Cuts a function of (arrays, batch, key), all of which may be abstract."""
     batch = setup.layout.abstract_batch(views.evaluation(0), rows)
-    large = max(batch, key=lambda name: math.prod(batch[name].shape) * batch[name].dtype.itemsize)
+    sizes = {name: math.prod(array.shape) * array.dtype.itemsize for name, array in batch.items()}
+    large = "image" if "image" in batch else max(sizes, key=sizes.__getitem__)
     others = tuple(sorted(batch.keys() - {large}))
 
     def apart(changing: Any, fixed: Mapping[str, Array], image: Array, rest: Mapping[str, Array]) -> Any:

@@ -34,8 +34,9 @@ from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
 from jaxft.training.layout import abstract, first_says, outside_meshes
+from jaxft.training.own import Loss, Own
 from jaxft.training.resuming import removed_if_unfinished
-from jaxft.training.setup import Loss, Own, Setup
+from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter
 from jaxft.training.step import Compiled, StepInputs, key_data

@@ -30,59 +30,11 @@ from jaxft.training.judge import check_judging, named_metric
 from jaxft.training.layout import Layout, device_layout
 from jaxft.training.model import ModelSource, abstract_for, first_values, head_named, load_weights
 from jaxft.training.optim import set_modes
+from jaxft.training.own import NOTHING_OWN, Own, with_metrics
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
 from jaxft.training.step import ArrayLoss, Batch, LossFunction, Step, computing, predict_step, reseed, train_step
 from jaxft.training.warm_start import with_file
-
-Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
-"""A user's loss of a batch: a scalar, alone or with metrics of the batch."""
-
-
-@dataclass(frozen=True)
-class Own:
-    """What a user brings in the place of what a configuration says.
-
-    Attributes:
-        model: with its first values.
-        datasets: the training and the validation split, or None in the place of the latter.
-    """
-
-    model: nnx.Module | None = None
-    datasets: tuple[Dataset, Dataset | None] | None = None
-    loss: Loss | None = None
-
-    @property
-    def names(self) -> dict[str, str]:
-        """What each is called, to be compared when a run goes on; what is not the user's is not there."""
-        names = {}
-        if self.model is not None:
-            names["model"] = type(self.model).__qualname__
-        if self.datasets is not None:
-            given = [type(dataset).__qualname__ for dataset in self.datasets if dataset is not None]
-            names["datasets"] = " and ".join(given)
-        if self.loss is not None:
-            names["loss"] = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
-        return names
-
-
-NOTHING_OWN = Own()
-
-
-def with_metrics(loss: Loss) -> LossFunction:
-    """A user's loss as a step wants it: with metrics, `loss` among them.
-
-    The function raises a UserError where the loss is no scalar.
-    """
-
-    def function(model: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        found = loss(model, batch)
-        value, metrics = found if isinstance(found, tuple) else (found, {})
-        if jnp.shape(value) != ():
-            raise UserError(f"The loss of a batch is a scalar, yours has the shape {jnp.shape(value)}; take its mean.")
-        return value, {**metrics, "loss": value}
-
-    return function
 
 
 class StoredPrediction(NamedTuple):
@@ -116,6 +68,7 @@ class Setup:
     steps_per_epoch: int
     through: Callable[[ArrayLoss], ArrayLoss] = lambda loss: loss
     prediction: StoredPrediction | None = None
+    own: Own = NOTHING_OWN
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -300,7 +253,7 @@ def set_up(
         if own.loss is None:
             _try_loss(task, model, train, config.dtype)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
-    return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps)
+    return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps, own=own)
 
 
 def block_depths(task: Task, model: nnx.Module, dataset: Dataset) -> dict[str, int]:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import torchvision
 from flax import nnx
+from jax.extend.core import Var
 
 import jaxft
 from converters import load_pretrained, to_torch
@@ -22,8 +24,9 @@ from jaxft.adapters.low_rank import add_lora, additions, merged
 from jaxft.config import Lora, Rule, load, replace
 from jaxft.errors import UserError
 from jaxft.models.classifiers.vit import VisionTransformer
-from jaxft.models.paths import values
+from jaxft.models.paths import filled, values
 from jaxft.training.loop import fit
+from jaxft.training.setup import set_up
 from tests.small import HEAD_ALONE, assert_equal_runs, call, final, write_config
 
 pytest_plugins = ("tests.runs",)
@@ -134,9 +137,42 @@ def test_a_run_trains_additions_and_head_alone(photos: Path, tmp_path: Path) -> 
     assert state.keys() == to_torch(jaxft.create_model("small", 3)).keys()
     assert not np.array_equal(state["conv2.weight"].numpy().transpose(2, 3, 1, 0), after["conv2.kernel"])
     result = call(export.main, "--run", whole.path, "--format", "peft", "--output", tmp_path / "adapter")
-    assert result.code == 0, result
-    assert len(read(tmp_path / "adapter" / "adapter_model.safetensors")) == 2 + 2 * 2
+    assert result.code == 2, result
+    assert "started from random ones" in result.err
+    warm = replace(config, {"pretrained.source": str(tmp_path / "whole.pth"), "phases.0.epochs": 1})
+    for name, more in {"alone": (), "more": (Rule(pattern="bn2"),)}.items():
+        run = fit(replace(warm, {"phases.0.rules": (*more, *rules)}), tmp_path / name).path
+        result = call(export.main, "--run", run, "--format", "peft", "--output", tmp_path / f"adapter-{name}")
+        assert result.code == (2 if more else 0), result
+    assert "has trained bn2.bias, too" in result.err
+    assert len(read(tmp_path / "adapter-alone" / "adapter_model.safetensors")) == 2 + 2 * 2
     assert final(whole.path)[0] == 6
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_v2_t", "maxvit_t", "vit_b_16", "efficientnet_b0"])
+def test_every_addition_is_used(name: str) -> None:
+    """None is put onto a layer whose model reads the kernel by itself: each has a part in the program."""
+    model = jaxft.models.abstract_model(name, 3)
+    add_lora(model, Lora(rank=1))
+    model.eval()
+    size = 64 if name in ("resnet18", "efficientnet_b0", "swin_v2_t") else 224
+    used = jax.make_jaxpr(lambda arrays: filled(model, arrays)(jnp.zeros((1, size, size, 3))))(values(model)).jaxpr
+    paths = sorted(values(model))
+    read = {variable for equation in used.eqns for variable in equation.invars if isinstance(variable, Var)}
+    assert not [
+        path for path, variable in zip(paths, used.invars, strict=True) if "lora" in path and variable not in read
+    ]
+
+
+def test_linear_layers_drawn_otherwise_add_nothing_at_first(photos: Path, tmp_path: Path) -> None:
+    settings = load(write_config(tmp_path / "small.py", photos, phases=HEAD_ALONE))
+    rules = (Rule(pattern="fc"), Rule(pattern="*.lora"), Rule(pattern="*", frozen=True))
+    weights = {"pretrained.source": str(tmp_path / "small.pth"), "pretrained.skip": ("fc",)}
+    jaxft.save(jaxft.create_model("small", 3), tmp_path / "small.pth")
+    changes = {**weights, "pretrained.new_kernels": "xavier_uniform", "model.lora.rank": 2, "phases.0.rules": rules}
+    setup = set_up(replace(settings, changes))
+    state = setup.first_state(setup.stages[0], setup.load_weights())
+    assert not np.any(state.params["conv2.lora.lora_B.kernel"])
 
 
 @pytest.mark.parametrize(

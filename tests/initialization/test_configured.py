@@ -17,7 +17,8 @@ from jaxft.errors import UserError
 from jaxft.initialization import Initialize, Normal, Override, Uniform
 from jaxft.models import create_model
 from jaxft.models.paths import values
-from jaxft.training.setup import Own, set_up
+from jaxft.training.own import Own
+from jaxft.training.setup import set_up
 from tests.small import call, user_error
 
 pytest_plugins = ("tests.runs",)

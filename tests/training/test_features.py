@@ -11,9 +11,12 @@ import pytest
 from flax import nnx
 
 from jaxft.config import Config, load, replace
+from jaxft.dry_run import print_plan
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS
 from jaxft.models.paths import values
+from jaxft.planning.program import set_up_for
+from jaxft.reporting.console import make_console
 from jaxft.training.fitted import Fitted
 from jaxft.training.loop import fit
 from jaxft.training.split import cut
@@ -159,3 +162,29 @@ def test_two_processes_share_the_work(photos: Path, tmp_path: Path) -> None:
     assert one.out.count(", computed before") == 2
     for path, array in final(tmp_path / "one")[1].items():
         np.testing.assert_allclose(final(tmp_path / "two")[1][path], array, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def test_what_no_key_can_tell_is_computed_anew(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a loss of one's own, whose code nobody compares; nothing stays on disk."""
+
+    def loss(model: Any, batch: Any) -> jax.Array:
+        return jnp.square(model(batch["image"].astype(jnp.float32) / 255)).mean()
+
+    config = replace(config, {"phases.0.epochs": 1, "data.views": 1, "data.validation": None})
+    for name in ("one", "two"):
+        fit(config, tmp_path / name, loss=loss)
+    said = capsys.readouterr().out
+    assert said.count("features of 24 examples in 1 view(s): ") == 2
+    assert "computed before" not in said
+    assert not list((tmp_path / "cache" / "features").iterdir())
+
+
+def test_a_dry_run_and_a_plan_know_of_it(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan(config, make_console())
+    assert "features: 8 numbers of each of 3 view(s) of an image are computed once" in capsys.readouterr().out
+    with pytest.raises(UserError, match="something that trains"):
+        print_plan(replace(config, {"model.name": "small"}), make_console())
+    with pytest.raises(UserError, match="a plan is of the step on images"):
+        set_up_for(config, jax.devices(), batch_per_device=None, classes=3)
