@@ -180,7 +180,7 @@ def load_pretrained(
     if problems:
         more = "" if isinstance(source, Mapping) else f"; python -m jaxft.inspect {name} --model NAME lists all of them"
         claim = _complaint(name, model, state, len(problems), of_other_shapes=bool(odd))
-        claim = f"{claim} {edits_hint(facts(source, sha256), record, state)}".rstrip()
+        claim = f"{claim} {edits_hint(facts(source, sha256), record, read)}".rstrip()
         raise MismatchError(claim, problems, more)
 
     _remember(model, name)

@@ -9,7 +9,7 @@ import pydantic
 
 from converters.files import read_metadata
 from converters.mmdet.spelling import modern_keys
-from converters.rules import Leaf
+from converters.rules import COUNTER, TRACKED_MEAN, Leaf
 from converters.sources import load, locate
 from converters.torchvision import modern_key
 from jaxft.edits import READER, described, plain
@@ -29,6 +29,7 @@ class Read(NamedTuple):
         outside: tensors that do not lie below the prefix.
         deleted: tensors of layers that an edit of the model took away.
         new: our paths of the leaves that it does not fill because an edit of the model brought them.
+        original: whether it was read as of the model before its edits.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Read(NamedTuple):
     outside: State
     deleted: State
     new: frozenset[str]
+    original: bool = False
 
 
 def read_source(
@@ -75,10 +77,11 @@ def read_source(
         return Read(name, found, problems, outside, {}, frozenset())
     if original is None and _fits_now(targets, before, record, found, facts(source, sha256)):
         return Read(name, found, problems, outside, {}, frozenset())
-    now = {was: key for key, was in before.items()}
-    deleted = {key: tensor for key, tensor in found.items() if key in record.deleted}
+    now = _with_counters({was: key for key, was in before.items()})
+    gone = _with_counters({key: "" for key in record.deleted})
+    deleted = {key: tensor for key, tensor in found.items() if key in gone}
     kept = {now.get(key, key): tensor for key, tensor in found.items() if key not in deleted}
-    return Read(name, kept, problems, outside, deleted, frozenset(record.new))
+    return Read(name, kept, problems, outside, deleted, frozenset(record.new), original=True)
 
 
 def facts(source: str | Path | Mapping[str, np.ndarray], sha256: str | None) -> Mapping[str, Any]:
@@ -99,12 +102,12 @@ def edits_of(model: Mapping[str, Any]) -> str:
     return "; ".join(described(edit) for group in groups for edit in group)
 
 
-def edits_hint(facts: Mapping[str, Any], record: Edited | None, state: State) -> str:
+def edits_hint(facts: Mapping[str, Any], record: Edited | None, read: Read) -> str:
     """What to do where a source does not fit because of what was edited, there or here; empty where that is not why."""
     if record is None:
         there = edits_of(facts)
         return f"It is of a model with edits ({there}): give this one the same." if there else ""
-    if state.keys() & set(record.deleted):
+    if not read.original and read.state.keys() & set(record.deleted):
         return (
             "It holds what the edits of the model deleted: take it as of the model before them, with original=True "
             "(pretrained.edited=False)."
@@ -116,6 +119,14 @@ def _keys_before(targets: Mapping[str, Leaf], record: Edited) -> dict[str, str]:
     """The key of each leaf that was there before the model was edited, by the key that it has now."""
     moved = dict(record.moved)
     return {key: moved.get(key, key) for key, leaf in targets.items() if leaf.path not in record.new}
+
+
+def _with_counters(names: Mapping[str, str]) -> dict[str, str]:
+    """Names by names, with those of the counters beside running means: a frozen BatchNorm of ours has none, but a
+    source may."""
+    ends = len(TRACKED_MEAN)
+    means = {was: key for was, key in names.items() if was.endswith(TRACKED_MEAN)}
+    return {was[:-ends] + COUNTER: key[:-ends] + COUNTER for was, key in means.items()} | dict(names)
 
 
 def _fits_now(

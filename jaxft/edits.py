@@ -30,8 +30,8 @@ class Conv2d:
     """PyTorch's name."""
     in_channels: Count | None = None
     """None takes what comes in."""
-    out_channels: Count
-    """Channels that it puts out."""
+    out_channels: Count | None = None
+    """Channels that it puts out; None puts out the number of classes, so that the layer belongs to @head."""
     kernel_size: Size
     """Pixels."""
     stride: Size = 1
@@ -141,6 +141,14 @@ class Identity:
     """PyTorch's name."""
 
 
+def _check_half(pool: Any) -> Any:
+    """Looks whether each window holds a pixel of the image, as PyTorch does."""
+    kernel, padding = (n if isinstance(n, tuple) else (n, n) for n in (pool.kernel_size, pool.padding))
+    if any(border > size // 2 for size, border in zip(kernel, padding, strict=True)):
+        raise ValueError(f"padding {pool.padding} is over half of kernel_size {pool.kernel_size}; give less")
+    return pool
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MaxPool2d:
     """`torch.nn.MaxPool2d`."""
@@ -156,6 +164,8 @@ class MaxPool2d:
     ceil_mode: bool = False
     """Whether the last windows may reach over the edge."""
 
+    _check_padding = pydantic.model_validator(mode="after")(_check_half)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AvgPool2d:
@@ -169,6 +179,8 @@ class AvgPool2d:
     """Pixels; None for kernel_size."""
     padding: pydantic.NonNegativeInt = 0
     """Pixels at each side, which count as 0."""
+
+    _check_padding = pydantic.model_validator(mode="after")(_check_half)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -159,7 +159,7 @@ def head_of(model: nnx.Module) -> tuple[str, ...]:
     """The paths of the class-dependent layers of a model that was made by name.
 
     Raises:
-        UserError: the model was not.
+        UserError: the model was not, or it was edited so that no such layer is left.
     """
     how = made(model)
     if how is None:
@@ -170,7 +170,14 @@ def head_of(model: nnx.Module) -> tuple[str, ...]:
     record = edited(model)
     if record is None:
         return class_layers(how.abstract)
-    return class_layers(lambda classes: record.again(how.abstract(classes), classes))
+    found = class_layers(lambda classes: record.again(how.abstract(classes), classes))
+    if not found:
+        raise UserError(
+            f"{HEAD} stands for the layers that change with the number of classes, but the edits of this "
+            f"{type(model).__name__} leave none; let the last Linear have no out_features, or name the layers by their "
+            "paths."
+        )
+    return found
 
 
 def create_model(

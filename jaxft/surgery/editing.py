@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, TypeAlias
 
 import jax
@@ -13,9 +13,9 @@ from flax import nnx
 from converters.rules import Leaf, leaves
 from jaxft import edits
 from jaxft.errors import UserError
-from jaxft.models import head_of, made
+from jaxft.models import head_of
 from jaxft.models.edited import EDITED, Edited, edited
-from jaxft.models.paths import walk
+from jaxft.models.paths import modules, walk
 from jaxft.models.streams import initial_rngs
 from jaxft.surgery.layers import LIGHT, layer_of
 from jaxft.surgery.places import is_layer
@@ -103,7 +103,8 @@ def edit(
         wanted: edits of `jaxft.edits`. All paths are those of the model as it is now.
         image_size: of the images that the network is tried with, in shapes; 224, or what the model says itself.
         num_classes: what a `Linear` without `out_features` puts out; as many as the network does.
-        rngs: where the values of new layers are drawn from; by a seed of 0 where it is None.
+        rngs: where the values of new layers are drawn from; by a seed of 0 where it is None, and how many calls have
+            edited the model before.
 
     Returns:
         all that was edited in the model so far; its `lines` say it in words.
@@ -112,10 +113,17 @@ def edit(
         UserError: a path names nothing (the nearest names are given), two edits contradict each other, or the network
             does not work any more; the shapes before and now are given. The model is as it was.
     """
-    heads = partial(head_of, model) if made(model) is not None else tuple
-    found = resolve(model, _read(wanted), images_for(model, image_size), num_classes, heads=heads)
+    found = resolve(model, _read(wanted), images_for(model, image_size), num_classes, heads=partial(_heads, model))
     apply(nnx.clone(model, variables=False), found.steps, found.num_classes)  # whatever is wrong is known then
     return apply(model, found.steps, found.num_classes, rngs)
+
+
+def _heads(model: nnx.Module) -> tuple[str, ...]:
+    """The paths of the layers that put out the classes; none where they are not known, or no edit has left any."""
+    try:
+        return head_of(model)
+    except UserError:
+        return ()
 
 
 def images_for(model: nnx.Module, size: int | None) -> jax.ShapeDtypeStruct:
@@ -151,8 +159,13 @@ def apply(model: nnx.Module, steps: Sequence[Step], num_classes: int | None, rng
     """
     before, prior = list(leaves(model)), edited(model)
     abstract = any(isinstance(leaf.variable.get_value(), jax.ShapeDtypeStruct) for leaf in before)
-    streams = None if abstract else rngs or rngs_of(jax.random.key(0))
-    moves = perform(model, steps, lambda layer: _made(layer, num_classes, streams))
+    if abstract:
+        streams = None
+    else:  # not the numbers of the layers that earlier groups of edits brought
+        number = 0 if prior is None else len(prior.groups)
+        streams = rngs or rngs_of(jax.random.fold_in(jax.random.key(0), number))
+    evaluating = _evaluates(model)
+    moves = perform(model, steps, lambda layer: _made(layer, num_classes, streams, evaluating=evaluating))
     own = tuple(type(layer).__name__ for step in steps for layer in step.layers if not isinstance(layer, FIELDS))
     fields = tuple(step.fields for step in steps if all(isinstance(layer, FIELDS) for layer in step.layers))
     record = _recorded(before, list(leaves(model)), prior)
@@ -172,14 +185,26 @@ def rngs_of(key: jax.Array) -> nnx.Rngs:
     return initial_rngs(jax.random.fold_in(key, NEW))
 
 
-def _made(layer: Any, num_classes: int | None, rngs: nnx.Rngs | None) -> Any:
+def _evaluates(model: nnx.Module) -> bool:
+    """Whether the layers of a model do what they do in evaluation, as `model.eval()` leaves them."""
+    switches = ("deterministic", "use_running_average")
+    modes = {vars(layer).get(name) for _, layer in modules(model) for name in switches}
+    return modes - {None} == {True}
+
+
+def _made(layer: Any, num_classes: int | None, rngs: nnx.Rngs | None, *, evaluating: bool) -> Any:
+    """A layer of its fields, in evaluation where the model is; any other as it is."""
     if not isinstance(layer, FIELDS):
         return layer
     if rngs is not None:
-        return layer_of(layer, num_classes, rngs)
-    if isinstance(layer, LIGHT):
-        return layer_of(layer, num_classes, nnx.Rngs(0))
-    return nnx.eval_shape(lambda: layer_of(layer, num_classes, initial_rngs(0)))
+        new = layer_of(layer, num_classes, rngs)
+    elif isinstance(layer, LIGHT):
+        new = layer_of(layer, num_classes, nnx.Rngs(0))
+    else:
+        new = nnx.eval_shape(lambda: layer_of(layer, num_classes, initial_rngs(0)))
+    if evaluating and isinstance(new, nnx.Module):
+        new.eval()
+    return new
 
 
 def _recorded(before: Sequence[Leaf], after: Sequence[Leaf], prior: Edited | None) -> Edited:
@@ -230,10 +255,20 @@ def told(steps: Sequence[Step], moves: Moves) -> list[str]:
         if kind == "insert":
             lines.append(f"{what} comes {'after' if first.after else 'before'} {first.path}")
         elif kind == "delete":
-            lines.append(f"{first.path} to {others[-1].path} are deleted" if others else f"{first.path} is deleted")
+            lines.append(_deleted([step.path for step in (first, *others)]))
         else:
             lines += [f"{step.path} is {', '.join(map(_called, step.layers))} now" for step in (first, *others)]
     return lines + _renamed(moves.names)
+
+
+def _deleted(paths: Sequence[str]) -> str:
+    """`features.0 to features.4 are deleted` of paths that follow one another; others one by one."""
+    first, *others = paths
+    if not others:
+        return f"{first} is deleted"
+    if all(_next(one) == other for one, other in pairwise(paths)):
+        return f"{first} to {others[-1]} are deleted"
+    return f"{', '.join(paths[:-1])} and {paths[-1]} are deleted"
 
 
 def _called(layer: Any) -> str:
@@ -242,7 +277,8 @@ def _called(layer: Any) -> str:
         return type(layer).__name__
     values = (getattr(layer, field.name) for field in dataclasses.fields(layer))
     numbers = [str(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    classes = ["classes"] if isinstance(layer, edits.Linear) and layer.out_features is None else []
+    outputs = layer.out_features if isinstance(layer, edits.Linear) else getattr(layer, "out_channels", 0)
+    classes = ["classes"] if outputs is None else []
     return f"{layer.type}({', '.join(numbers + classes)})" if numbers else layer.type
 
 
@@ -263,5 +299,6 @@ def _renamed(names: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _next(path: str) -> str:
-    start, _, number = path.rpartition(".")
-    return f"{start}.{int(number) + 1}" if number.isdigit() else ""
+    """The name with the next number: `features.6` of `features.5`; empty where there is none."""
+    name = path.rstrip("0123456789")
+    return f"{name}{int(path.removeprefix(name)) + 1}" if name != path else ""

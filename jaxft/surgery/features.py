@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +12,7 @@ from jax import Array
 from jaxft.errors import UserError
 from jaxft.surgery.editing import images_for
 from jaxft.surgery.places import Place, children, find_one, is_row
-from jaxft.surgery.tracing import Failed, Shaped, forward, trace, watched
+from jaxft.surgery.tracing import Call, Failed, Shaped, forward, trace, watched
 
 Point = tuple[str, int]
 """The path of a layer, and which of its calls, from 0."""
@@ -76,7 +76,7 @@ def create_feature_extractor(
         image_size: of the images that the network is tried with, in shapes; 224, or what the model says itself.
 
     Raises:
-        UserError: there is no such layer, or the network does not call it.
+        UserError: there is no such layer, or the network does not call it, or only in a loop or a branch of JAX.
     """
     names = return_nodes if isinstance(return_nodes, Mapping) else {path: path for path in return_nodes}
     if not names or len(set(names.values())) < len(names):
@@ -93,7 +93,22 @@ def create_feature_extractor(
         if counts[called] <= number:
             times = f"only {counts[called]} times" if counts[called] else "nowhere"
             raise UserError(f"The {type(model).__name__} calls {called} {times}, so that there would be no {path}.")
+    _check_outside(watch.calls, dict.fromkeys(points.values()))
     return FeatureExtractor(model, tuple((name, points[path]) for path, name in names.items()))
+
+
+def _check_outside(calls: Sequence[Call], points: Iterable[Point]) -> None:
+    """Looks whether what layers put out gets out of the network.
+
+    Raises:
+        UserError: a layer is called in a loop or a branch of JAX.
+    """
+    for path, number in points:
+        if [call.inner for call in calls if call.path == path][number]:
+            raise UserError(
+                f"{path} is called inside of a loop or a branch (jax.lax.map, jax.lax.cond), out of which its output "
+                "does not get; name a layer around that, or one before or after it."
+            )
 
 
 def _find(model: nnx.Module, path: str) -> tuple[Place, int]:

@@ -93,7 +93,11 @@ def sized(fields: edits.AnyLayer, shape: Shape, num_classes: int | None, *, flat
     match fields:
         case edits.Conv2d():
             _need_map("Conv2d", shape)
-            if channels % fields.groups or fields.out_channels % fields.groups:
+            if fields.out_channels is None and num_classes is None:
+                raise UserError(
+                    "Conv2d has no out_channels, and the number of classes is not known; give out_channels."
+                )
+            if channels % fields.groups or (fields.out_channels or num_classes or 0) % fields.groups:
                 raise Misfit(f"its groups ({fields.groups}) must divide its channels, {channels} and out_channels")
             return replace(fields, in_channels=_agreed(fields.in_channels, channels, "in_channels"))
         case edits.Linear():
@@ -122,7 +126,7 @@ def sized(fields: edits.AnyLayer, shape: Shape, num_classes: int | None, *, flat
             if channels % fields.num_groups:
                 raise Misfit(f"its num_groups ({fields.num_groups}) must divide the {channels} channels")
             return replace(fields, num_channels=_agreed(fields.num_channels, channels, "num_channels"))
-        case edits.MaxPool2d() | edits.AvgPool2d() | edits.AdaptiveAvgPool2d():
+        case edits.Dropout(type="Dropout2d") | edits.MaxPool2d() | edits.AvgPool2d() | edits.AdaptiveAvgPool2d():
             _need_map(fields.type, shape)
     return fields
 
@@ -144,7 +148,7 @@ def layer_of(fields: edits.AnyLayer, num_classes: int | None, rngs: nnx.Rngs) ->
         case edits.Conv2d():
             return Conv(
                 _known(fields.in_channels),
-                fields.out_channels,
+                _known(num_classes if fields.out_channels is None else fields.out_channels),
                 fields.kernel_size,
                 stride=fields.stride,
                 padding=fields.padding,
@@ -239,8 +243,9 @@ def refitted(layer: Any, num_classes: int | None) -> edits.AnyLayer | None:
             linear = partial(edits.Linear, bias=layer.bias is not None, flatten=type(layer) is not Linear)
             return linear(out_features=None if outputs == num_classes else outputs)
         case Conv() if layer.groups == 1 and not isinstance(layer.padding, str):
+            channels = int(layer.kernel.shape[-1])
             return edits.Conv2d(
-                out_channels=int(layer.kernel.shape[-1]),
+                out_channels=None if channels == num_classes else channels,
                 kernel_size=layer.size,
                 stride=layer.stride,
                 padding=layer.padding,

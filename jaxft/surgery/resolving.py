@@ -1,6 +1,7 @@
 """Edits with every size: tried out on the shapes of a model, before anything is changed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -187,9 +188,10 @@ def _why(failed: Failed, before: Seen, moves: Moves, steps: Sequence[Step]) -> s
         return str(cause)
     first = (str(cause).splitlines() or [""])[0].rstrip(".")
     reason = first if isinstance(cause, Misfit) else f"{type(cause).__name__}: {first}"
-    was = {call.path: call for call in reversed(before.calls)}
+    was = {(call.path, number): call for call, number in _numbered(before.calls)}
     where = failed.path or f"the {type(before.model).__name__}"
-    old = was.get(moves.before(failed.path) or "")
+    number = sum(call.path == failed.path for call in failed.done)
+    old = was.get((moves.before(failed.path) or "", number))
     came = "" if old is None or old.input == failed.input else f", and got {old.input} before"
     gone = [step.path for step in steps if step.kind == "delete"]
     missing = gone and isinstance(cause, TypeError | AttributeError | LookupError)
@@ -198,11 +200,21 @@ def _why(failed: Failed, before: Seen, moves: Moves, steps: Sequence[Step]) -> s
     return f"{where} gets {failed.input}{came}: {reason}{changed}{hint}."
 
 
-def _first_changed(done: Sequence[Call], was: Mapping[str, Call], moves: Moves, replaced: Sequence[str]) -> str:
+def _numbered(calls: Sequence[Call]) -> Iterator[tuple[Call, int]]:
+    """Calls, with how many of the same layer come before each."""
+    counts = Counter[str]()
+    for call in calls:
+        yield call, counts[call.path]
+        counts[call.path] += 1
+
+
+def _first_changed(
+    done: Sequence[Call], was: Mapping[tuple[str, int], Call], moves: Moves, replaced: Sequence[str]
+) -> str:
     """The first layer that puts out another shape than what was there before, in words."""
-    for call in done:
+    for call, number in _numbered(done):
         path = moves.before(call.path)
-        old = was.get(path or (call.path if call.path in replaced else ""))
+        old = was.get((path or (call.path if call.path in replaced else ""), number))
         if old is not None and old.output != call.output:
             return f"; {call.path} puts out {call.output}, and put out {old.output} before"
     return ""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.core import get_opaque_trace_state
 
 from jaxft.errors import UserError
 from jaxft.models.layers.rematerialization import rematerializing
@@ -99,13 +100,15 @@ def _put(holder: Any, layers: dict[Any, Any]) -> None:
 
 
 class Call(NamedTuple):
-    """One call of a layer: when it began and ended, counted in calls, and the shapes of its input and its output."""
+    """One call of a layer: when it began and ended, counted in calls, the shapes of its input and its output, and
+    whether it is in a loop or a branch of JAX, out of which no array gets but what that gives back."""
 
     path: str
     begin: int
     end: int
     input: Shapes
     output: Shapes
+    inner: bool
 
 
 class Failed(Exception):
@@ -129,6 +132,7 @@ class Shaped:
         self.calls: list[Call] = []
         self.count = 0
         self.failed: tuple[str, Shapes] | None = None
+        self.outer: Any = None  # the state of JAX's trace that the whole model is in
 
     def check(self, path: str, layer: Any, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """What is done with a call: a mere call, here."""
@@ -143,7 +147,8 @@ class Shaped:
         except Exception:
             self.failed = self.failed or (path, shapes)
             raise
-        self.calls.append(Call(path, begin, self.count, shapes, shapes_of(output)))
+        inner = get_opaque_trace_state() != self.outer
+        self.calls.append(Call(path, begin, self.count, shapes, shapes_of(output), inner))
         self.count += 1
         return output
 
@@ -168,8 +173,13 @@ def trace(model: nnx.Module, images: jax.ShapeDtypeStruct, watch: Shaped) -> Sha
         Failed: whatever the model raised, as its cause.
     """
     graph, state = nnx.split(watched(model, watch))
+
+    def work(state: nnx.State, images: Any) -> Any:
+        watch.outer = get_opaque_trace_state()
+        return forward(nnx.merge(graph, state), images)
+
     try:
-        found = jax.eval_shape(lambda state, images: forward(nnx.merge(graph, state), images), state, images)
+        found = jax.eval_shape(work, state, images)
     except Exception as error:
         raise Failed(*(watch.failed or ("", images.shape)), watch.calls) from error
     return jax.tree.map(lambda leaf: tuple(leaf.shape), found)

@@ -15,6 +15,7 @@ import jaxft
 from converters.verify import as_torch, precision, widened
 from converters.verify_reference import perturb
 from jaxft import surgery
+from jaxft.errors import UserError
 from jaxft.models.layers import Conv
 from jaxft.models.paths import filled, modules, values
 from jaxft.models.streams import QUICK
@@ -95,6 +96,26 @@ def test_what_comes_later_is_not_computed_and_training_moves_statistics() -> Non
     assert {name: y.shape for name, y in found.items()} == {"layer1": (2, 8, 8, 64), "layer2[0].bn1": (2, 4, 4, 128)}
     changed = {path for path, value in values(model).items() if not np.array_equal(value, before[path])}
     assert {path.rpartition(".")[0] for path in changed} == {"bn1", "layer1.0.bn1", "layer1.0.bn2", "layer2.0.bn1"}
+
+
+class Looped(nnx.Module):
+    """Calls a layer image by image, and another as it is."""
+
+    def __init__(self) -> None:
+        self.conv, self.last = (Conv(3, 3, 1, rngs=nnx.Rngs(0)) for _ in range(2))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.last(jax.lax.map(lambda one: self.conv(one[None])[0], x))
+
+
+def test_a_point_in_a_loop_is_refused() -> None:
+    model = Looped()
+    with pytest.raises(
+        UserError, match=r"conv is called inside of a loop or a branch \(jax\.lax\.map, .* name a layer"
+    ):
+        surgery.create_feature_extractor(model, ["last", "conv"], image_size=4)
+    extractor = surgery.create_feature_extractor(model, ["last"], image_size=4)
+    assert extractor(jnp.ones((2, 4, 4, 3)))["last"].shape == (2, 4, 4, 3)
 
 
 def test_an_error_inside_leaves_the_model_as_it_was() -> None:

@@ -19,6 +19,7 @@ from jaxft.errors import UserError
 from jaxft.models import abstract_model
 from jaxft.models.edited import edited
 from jaxft.models.layers import Linear
+from jaxft.models.layers.pooling import MaxPool
 from jaxft.models.paths import values
 from jaxft.training.model import ModelSource
 from tests.converters.tiny import random_state
@@ -79,6 +80,18 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "a layer that is not there": (
         [{"type": "Replace", "path": "fc", "layer": {"type": "Conv3d"}}],
         r"a layer is one of the classes of jaxft\.edits, or a dict with a type: Conv2d, ",
+    ),
+    "whole channels of no map": (
+        [edits.Insert(before="fc", layer=edits.Dropout(type="Dropout2d"))],
+        r"fc\.0 gets \(1, 512\): a Dropout2d takes feature maps \[N, H, W, C\]\.",
+    ),
+    "a window without a pixel": (
+        [{"type": "Replace", "path": "maxpool", "layer": {"type": "MaxPool2d", "kernel_size": (3, 2), "padding": 2}}],
+        r"padding 2 is over half of kernel_size \(3, 2\); give less",
+    ),
+    "a mean of no pixels": (
+        [{"type": "Replace", "path": "maxpool", "layer": {"type": "AvgPool2d", "kernel_size": 3, "padding": 2}}],
+        "padding 2 is over half of kernel_size 3; give less",
     ),
     "a place and no place": ([{"type": "Insert", "layer": {"type": "ReLU"}}], "one of before and after must be given"),
 }
@@ -197,6 +210,21 @@ class Idle(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.used(x.mean((1, 2)))
+
+
+class Twice(nnx.Module):
+    """Calls a layer with maps of two sizes."""
+
+    def __init__(self) -> None:
+        self.pool, self.fc = MaxPool(2, 2), Linear(3, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: Array) -> Array:
+        return self.fc((self.pool(self.pool(x)) + x[:, :2, :2]).mean((1, 2)))
+
+
+def test_calls_of_a_layer_are_compared_one_by_one() -> None:
+    with pytest.raises(UserError, match=r"the Twice gets .*; pool puts out \(1, 4, 4, 3\), and put out \(1, 2, 2, 3\)"):
+        surgery.replace(Twice(), "pool", [edits.AdaptiveAvgPool2d(output_size=4)], image_size=8)
 
 
 def test_an_edit_without_effect_is_refused() -> None:

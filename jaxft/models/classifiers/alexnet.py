@@ -63,7 +63,7 @@ class AlexNet(nnx.Module):
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, 4096]`, the input of the last linear layer."""
         x = self._pooled(x)
-        for layer in self.classifier[:6]:
+        for layer in self.classifier[:-1]:
             x = layer(x)
         return x
 

@@ -252,7 +252,7 @@ class MaxViT(nnx.Module):
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, C]`, the input of the last linear layer."""
         x = self._map(x)
-        for layer in self.classifier[:5]:
+        for layer in self.classifier[:-1]:
             x = layer(x)
         return x
 

@@ -142,8 +142,10 @@ class MobileNetV3(nnx.Module):
 
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, hidden]`, the input of dropout and the last linear layer."""
-        first, activation, *_ = self.classifier
-        return activation(first(self._pooled(x)))
+        x = self._pooled(x)
+        for layer in self.classifier[:-2]:
+            x = layer(x)
+        return x
 
     def _pooled(self, x: Array) -> Array:
         return flatten(self.avgpool(self.stages(x)[f"features.{len(self.features_) - 1}"]))

@@ -75,7 +75,7 @@ class VGG(nnx.Module):
     def features(self, x: Array) -> Array:
         """`[N, H, W, 3]` -> `[N, 4096]`, the input of the last dropout and linear layer."""
         x = self._pooled(x)
-        for layer in self.classifier[:5]:
+        for layer in self.classifier[:-2]:
             x = layer(x)
         return x
 
