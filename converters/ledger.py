@@ -17,7 +17,7 @@ from converters.naming import edits_hint, facts, read_source, replace_prefix
 from converters.recognition import fitting_models, mmdetection_like, nearest_model
 from converters.rules import COUNTER, TRACKED_MEAN, Leaf, leaves
 from converters.sources import TORCHVISION
-from jaxft.adapters.low_rank import merged
+from jaxft.adapters.low_rank import additions, merged
 from jaxft.errors import UserError
 from jaxft.models import HEAD, MADE, head_of, made
 from jaxft.models.edited import edited
@@ -140,7 +140,8 @@ def load_pretrained(
     names = [*state, *read.deleted, *targets, *(leaf.path for leaf in targets.values())]
     problems += idle_patterns(skip, names)
     if not any(".lora." in key for key in state):
-        skip.append("~*.lora")  # what a network had added since it was published starts fresh
+        # What a network had added since it was published starts fresh.
+        skip += [f"~{path}.lora" for path, _, _ in additions(model)]
 
     def skipped(key: str) -> bool:
         return skips(skip, key, targets[key].path if key in targets else key)

@@ -147,7 +147,7 @@ class ModelSource:
             UserError: they are not known, of a model of the user's own, or not there, after `model.edits`.
         """
         found = class_layers(self._without_additions) if self.own is None else head_of(self.own)
-        if not found:
+        if not found and self.settings.model.edits:
             raise UserError(
                 f"{HEAD} stands for the layers that change with the number of classes, but model.edits leave none; let "
                 "the last Linear have no out_features, or name the layers by their paths."

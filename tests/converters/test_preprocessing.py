@@ -62,7 +62,7 @@ def test_the_weights_that_a_model_was_filled_with_decide(monkeypatch: pytest.Mon
     model = abstract_model("resnet50", 5)
     assert jaxft.preprocessing(model).resize == 232  # IMAGENET1K_V2, the default
     state = random_state(abstract_model("resnet50"))
-    monkeypatch.setattr("converters.ledger.load", lambda source, sha256: state)
+    monkeypatch.setattr("converters.naming.load", lambda source, sha256: state)
     load_pretrained(model, "torchvision://resnet50/IMAGENET1K_V1", skip=["@head"])
     assert jaxft.preprocessing(model).resize == 256
     assert jaxft.preprocessing(nnx.clone(model)).resize == 256
