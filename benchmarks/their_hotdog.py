@@ -47,7 +47,7 @@ def accuracy_of_epochs(settings: config.Config, root: str, seed: int, epochs: in
         torch.nn.init.xavier_uniform_(model._fc.weight)
     rates = {}
     for name, parameter in model.named_parameters():
-        rule = next(rule for rule in phase.rules if matches(rule.pattern, name))
+        rule = next(rule for rule in phase.rules if matches(rule.pattern.replace("@head", "_fc"), name))
         parameter.requires_grad_(not rule.frozen)
         rates[name] = settings.optimizer.learning_rate * rule.lr_scale
     groups = [{"params": [p], "lr": rates[name]} for name, p in model.named_parameters() if p.requires_grad]
