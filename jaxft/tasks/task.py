@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxft.config import Data
     from jaxft.data.dataset import Dataset
     from jaxft.data.preprocessing import Preprocessing
+    from jaxft.reporting.details import Details
     from jaxft.tasks.views import Link, Viewed, Viewing
 
 Prediction = Mapping[str, np.ndarray]
@@ -44,6 +45,9 @@ class Evaluator(Protocol):
 
     def result(self) -> dict[str, float]:
         """The metrics of all that was added, the primary one among them; NaN where the examples do not define one."""
+
+    def details(self) -> "Details":
+        """What else there is to say of all that was added; after `result`."""
 
 
 class Program(NamedTuple):
