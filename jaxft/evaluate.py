@@ -85,7 +85,7 @@ def main() -> None:
         keep = None if options.output is None or not first else partial(write, task, dataset, folder=options.output)
         watching = watched(options.hang_after, directory.path, jax.process_index())
         with closing(predictor), watching, doing("evaluating") as counted:
-            metrics, _ = evaluate(predicting, task, arrays, dataset, counted=counted, write=keep, undefined=True)
+            metrics = evaluate(predicting, task, arrays, dataset, counted=counted, write=keep, undefined=True).metrics
         said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
         if not options.json:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxft.data.dataset import Dataset
+from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
@@ -82,8 +82,21 @@ def image_program(predict: Callable[[Array], Array], images: Images, pad_shape: 
 
 def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
     """The name of each example that was predicted."""
-    names = dataset.names()
-    return [names[index].partition("\t")[0] for index in predictions]
+    names = example_names(dataset)
+    return [names[index] for index in predictions]
+
+
+def example_names(dataset: Dataset) -> list[str]:
+    """The name of every example."""
+    return [line.partition("\t")[0] for line in dataset.names()]
+
+
+def example_files(dataset: Dataset, indices: Sequence[int]) -> list[str]:
+    """The path of the photo of each of these examples; empty where it has none."""
+    if not isinstance(dataset, ImageDataset):
+        return [""] * len(indices)
+    images = (dataset.source[index].image for index in indices)
+    return [str(image.resolve()) if isinstance(image, Path) else "" for image in images]
 
 
 def write_entries(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
