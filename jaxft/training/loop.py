@@ -35,7 +35,7 @@ from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
 from jaxft.training.layout import abstract, first_says, outside_meshes
 from jaxft.training.own import Loss, Own
-from jaxft.training.recording import record
+from jaxft.training.recording import record, record_beginning
 from jaxft.training.resuming import removed_if_unfinished
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
@@ -87,6 +87,7 @@ def fit(
             if not start.resumes:
                 entered.enter_context(removed_if_unfinished(run))
                 run.create(setup.written, setup.classes, setup.examples, own.names)
+                record_beginning(start, run)
             else:
                 run.save_config(setup.written)
         multihost_utils.sync_global_devices("the run directory is there")
