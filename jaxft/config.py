@@ -168,6 +168,9 @@ class Data:
         return bool(self.holdout or self.folds)
 
 
+Report = Literal["full", "photos", "plain"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A whole run."""
@@ -205,6 +208,9 @@ class Config:
     """What evaluate_every and evaluate_from count."""
     evaluate_from: int = pydantic.Field(default=1, ge=1)
     """The first epoch, or step, after which an evaluation may come; the end of the run is always evaluated."""
+    report: Literal["none"] | Report = "full"
+    """The page that the command writes at the end of a run: full (with what a classifier looks at), photos (without
+    that), plain (without photos), none."""
     best_metric: str | None = None
     """The metric that chooses the best model, with a leading - where smaller is better; None for the task's own."""
 
