@@ -32,8 +32,10 @@ __all__ = [
     "Config",
     "Data",
     "Detection",
+    "Distillation",
     "EarlyStopping",
     "Ema",
+    "FeaturePair",
     "Images",
     "Initialize",
     "Lora",
@@ -97,6 +99,37 @@ class Pretrained:
     fits, and what fits both ways is of the model before them."""
     new_kernels: Literal["default", "xavier_uniform"] = "default"
     """How the kernels of skipped linear layers are drawn: as the model's family does it, or Xavier-uniform."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FeaturePair:
+    """A layer of the student that learns to put out what a layer of the teacher does."""
+
+    student: str
+    """Path of a layer of the model that trains, such as layer3 or features.5."""
+    teacher: str = ""
+    """Path of a layer of the teacher whose output has the same shape; empty for the same path."""
+    weight: float = pydantic.Field(default=1.0, ge=0)
+    """Of their mean squared error in the loss."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Distillation:
+    """A second model, frozen, whose outputs are learned beside the labels (https://arxiv.org/abs/1503.02531)."""
+
+    teacher: str | None = None
+    """run://DIRECTORY (another run's model), the path of an export, torchvision://NAME, or another source of weights
+    with teacher_model; None has no teacher."""
+    teacher_model: Annotated[Model | None, tyro.conf.Suppress] = None
+    """The teacher's network, where its source does not say it."""
+    temperature: float = pydantic.Field(default=4.0, gt=0)
+    """Logits of both are divided by it, and the loss is multiplied by its square; regression has no logits."""
+    weight: float = pydantic.Field(default=1.0, ge=0)
+    """Of the difference of the two models' outputs in the loss; with 0 features alone are compared."""
+    task_weight: float = pydantic.Field(default=1.0, ge=0)
+    """Of the task's own loss."""
+    features: tuple[FeaturePair, ...] = ()
+    """Layers whose outputs are compared, too."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -175,6 +208,7 @@ class Config:
     task: Annotated[TaskFields, pydantic.Field(discriminator="kind")] = Classification()
     model: Model = Model()
     pretrained: Pretrained = Pretrained()
+    distillation: Distillation = Distillation()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
@@ -257,7 +291,21 @@ def load(name: str | Path) -> Config:
 
 def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
-    run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping, Hardware)
+    run = (
+        Config,
+        Model,
+        Pretrained,
+        FeaturePair,
+        Distillation,
+        Data,
+        Optimizer,
+        Phase,
+        Rule,
+        Schedule,
+        Ema,
+        EarlyStopping,
+        Hardware,
+    )
     kinds = (*run, Images, Lora, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]), Initialize, *get_args(Drawn))
     kinds += (*get_args(get_args(Edit)[0]), *KINDS)
     return {kind.__name__: field_names(kind) for kind in kinds}

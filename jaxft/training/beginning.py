@@ -86,7 +86,8 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         with checks_shared():
             dataset.check()
         screen.say(dataset.report(config.data.batch_size))
-    for line in [*setup.edits, *([] if ledger is None else [ledger.summary()])]:
+    setup = setup.with_teacher()
+    for line in [*setup.edits, *([] if ledger is None else [ledger.summary()]), *setup.distilled]:
         screen.say(line)
     stage = setup.stages[saved.phase if saved else 0]
     return Beginning(resumes, saved, setup, stage, None if saved else setup.first_state(stage, ledger))
@@ -98,3 +99,6 @@ def _download(config: Config, *, data: bool, weights: bool) -> None:
         download(config.data)
     if weights and config.pretrained.source is not None and named_run(config.pretrained.source) is None:
         locate(config.pretrained.source.partition("#")[0], config.pretrained.sha256)
+    teacher = config.distillation.teacher
+    if teacher is not None and named_run(teacher) is None:
+        locate(teacher.partition("#")[0])

@@ -18,6 +18,7 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.detectors.dense.rpn_head import RPNHead
+from jaxft.models.detectors.detector import pad_shape_of
 from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
 from jaxft.tasks.detection import Detection
@@ -30,8 +31,9 @@ from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.results import write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
+from jaxft.tasks.detection.teaching import check_dense, class_distance, terms_loss
 from jaxft.tasks.detection.views import object_views
-from jaxft.tasks.task import Prediction, Predictions, Program
+from jaxft.tasks.task import Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 Arrays = dict[str, Array]
@@ -126,11 +128,23 @@ class DetectionTask:
 
         `batch` is that of `jaxft.tasks.detection.dataset.ObjectDataset.training`.
         """
-        targets = Targets(batch["boxes"], batch["label"], batch["valid"], batch["ignored"], batch.get("masks"))
-        size = batch["size"]
-        terms: Arrays = model.loss(self.images(batch["image"], size), size, targets)
-        loss = sum((term for name, term in terms.items() if "loss" in name), start=jnp.zeros((), jnp.float32))
+        terms: Arrays = model.loss(self.images(batch["image"], batch["size"]), batch["size"], _targets(batch))
+        loss = terms_loss(terms)
         return loss, terms | {"loss": loss}
+
+    def taught(self, model: Any, teacher: Any, batch: Mapping[str, Array], temperature: Array | None) -> Taught:
+        """Classes are compared by `jaxft.tasks.detection.teaching.class_distance`."""
+        size = batch["size"]
+        images, pad_shape = self.images(batch["image"], size), pad_shape_of(batch["image"])
+        if temperature is None:
+            teacher.feature_maps(images)
+            return Taught(*self.loss(model, batch), jnp.zeros((), jnp.float32))
+        check_dense(model, teacher)
+        outputs, theirs = model.outputs(images), teacher.outputs(images)
+        terms: Arrays = model.bbox_head.loss(outputs, size, pad_shape, _targets(batch))
+        loss = terms_loss(terms)
+        response = class_distance(model, outputs, theirs, size, pad_shape, temperature)
+        return Taught(loss, terms | {"loss": loss}, response)
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> Arrays:
         """What the model finds in a batch `{image, size}`, and `seen` where a step `Pad` makes photos larger.
@@ -223,6 +237,10 @@ class DetectionTask:
 
         photo, size = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
         return Program(found, (photo, size))
+
+
+def _targets(batch: Mapping[str, Array]) -> Targets:
+    return Targets(batch["boxes"], batch["label"], batch["valid"], batch["ignored"], batch.get("masks"))
 
 
 def _objects(dataset: Dataset) -> ObjectDataset:
