@@ -1,7 +1,7 @@
 """What is known to be wrong with a run from paths alone, before JAX is imported: within a second, whatever the data."""
 
 from jaxft.adapters import Lora
-from jaxft.config import Config, Data, Distillation, Optimizer, Pretrained
+from jaxft.config import Config, Data, Distillation, Optimizer, Pretrained, completed
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.fields import differences
@@ -21,6 +21,13 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
     Raises:
         UserError: something is in the way, or missing.
     """
+    taught = any(path.startswith("distillation.") for path in config.task.implied())
+    if taught and (given := differences(config.distillation, Distillation())):
+        raise UserError(
+            f"distillation.{next(iter(given))} is given, but task.incremental names a teacher, whose losses are its "
+            "own; leave distillation out."
+        )
+    config = completed(config)
     if run is not None and resume and run.exists():
         if in_bucket(run.path):
             check_writable(run.path)
@@ -58,7 +65,7 @@ def check_used(config: Config) -> None:
     """Raises a UserError where a field is given that nothing would read, by its name."""
     pretrained, optimizer = config.pretrained, config.optimizer
     if pretrained.source is None:
-        for name in ("sha256", "prefix", "skip", "transfer_head_rows", "rename", "new_kernels"):
+        for name in ("sha256", "prefix", "skip", "transfer_head_rows", "known_classes", "rename", "new_kernels"):
             if (found := getattr(pretrained, name)) != getattr(Pretrained(), name):
                 raise UserError(
                     f"pretrained.{name} is {found!r}, but there is no checkpoint that it could speak of; name one by "

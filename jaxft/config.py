@@ -90,6 +90,9 @@ class Pretrained:
     transfer_head_rows: bool = False
     """Take the rows of the new head from the checkpoint for the classes that it knows by the same name; checkpoints of
     MMDetection say what their classes are called."""
+    known_classes: int = pydantic.Field(default=0, ge=0)
+    """transfer_head_rows: the checkpoint knows the first so many of the data's classes, in their order, whatever it
+    calls them; 0 goes by its names."""
     prefix: str = ""
     """Take what lies below this in the checkpoint alone, without it, such as student.; leave the rest out."""
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -122,6 +125,8 @@ class Distillation:
     with teacher_model; None has no teacher."""
     teacher_model: Annotated[Model | None, tyro.conf.Suppress] = None
     """The teacher's network, where its source does not say it."""
+    known_classes: int = pydantic.Field(default=0, ge=0)
+    """The teacher knows the first so many of the data's classes; 0 for all."""
     temperature: float = pydantic.Field(default=4.0, gt=0)
     """Logits of both are divided by it, and the loss is multiplied by its square; regression has no logits."""
     weight: float = pydantic.Field(default=1.0, ge=0)
@@ -258,6 +263,14 @@ class Config:
     def dtype(self) -> str:
         """The type of the model's arithmetic, float32 or bfloat16."""
         return dtype_of(self.precision)
+
+
+def completed(config: Config) -> Config:
+    """The configuration with what the task's fields say of other sections; first weights that are named stay."""
+    changes = config.task.implied()
+    if config.pretrained != Pretrained():
+        changes = {path: value for path, value in changes.items() if not path.startswith("pretrained.")}
+    return replace(config, changes)
 
 
 ADAPTER = pydantic.TypeAdapter(Config)

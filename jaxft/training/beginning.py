@@ -7,7 +7,7 @@ from jax.experimental import multihost_utils
 
 from converters.sources import locate
 from jaxft.checks import check_places
-from jaxft.config import Config
+from jaxft.config import Config, completed
 from jaxft.data.download import download
 from jaxft.fields import flat
 from jaxft.precision import described
@@ -68,7 +68,7 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         check_config(run, config, saved)
     if jax.process_count() > 1:
         with first_alone():
-            _download(config, data=own.datasets is None, weights=own.model is None and not saved)
+            _download(completed(config), data=own.datasets is None, weights=own.model is None and not saved)
     setup = set_up(config, own, copies=resumes)
     check_alike({f"examples of {split}": fingerprint(lines) for split, lines in setup.examples.items()})
     if resumes:

@@ -13,7 +13,7 @@ from jax import Array
 from converters import Ledger
 from jaxft.activity import doing
 from jaxft.adapters.low_rank import check_trained
-from jaxft.config import Config, Pretrained
+from jaxft.config import Config, Pretrained, completed
 from jaxft.data.dataset import Dataset
 from jaxft.data.epoch_order import steps_per_epoch
 from jaxft.data.loader import Batches, train_batches
@@ -250,6 +250,7 @@ def set_up(
     Raises:
         UserError: whatever can be known to be wrong by now.
     """
+    given, config = config, completed(config)
     task, source = task or config.task.task(config.dtype), ModelSource(config, own.model)
     source.check()
     layout = device_layout(
@@ -287,7 +288,7 @@ def set_up(
         if own.loss is None:
             try_loss(task, model, train, config.dtype)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
-    setup = Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps, own=own)
+    setup = Setup(given, named, task, loss, train, validation, source, model, stages, layout, steps, own=own)
     return _taught(setup)
 
 

@@ -19,7 +19,7 @@ from converters import load_pretrained
 from converters.files import read_classes, read_metadata
 from converters.naming import facts
 from converters.sources import TORCHVISION, locate
-from jaxft.config import Config, Distillation, Model, Pretrained
+from jaxft.config import Config, Distillation, Lora, Model, Pretrained
 from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
 from jaxft.fields import replace
@@ -118,14 +118,16 @@ def teacher_of(config: Config, task: Task, student: nnx.Module, classes: tuple[s
     fields = config.distillation
     if fields.teacher is None:
         return None
-    known = _known(fields, classes)
+    expected = classes[: fields.known_classes or None]
+    known = _known(config, expected)
     source = ModelSource(replace(config, {"model": known.model, "pretrained": Pretrained()}))
     source.check()
     plain = known.number is None and not known.model.edits
-    count = len(classes) if known.number is None else known.number
+    count = len(expected) if known.number is None else known.number
     model = abstract_model(known.model.name, None, **known.model.options) if plain else source.abstract(count)
-    task.check_model(model, known.classes or classes)
-    _check_alike(fields, known, task, classes)
+    if not fields.known_classes:
+        task.check_model(model, expected)
+    _check_alike(fields, known, task, expected)
     model.eval()
     size = task.preprocessing().size
     ours = _points(student, dict.fromkeys(pair.student for pair in fields.features), size)
@@ -134,8 +136,10 @@ def teacher_of(config: Config, task: Task, student: nnx.Module, classes: tuple[s
     return Teacher(fields, model, pairs)
 
 
-def _known(fields: Distillation, classes: tuple[str, ...]) -> Known:
-    """What a teacher's source says of it, or the configuration in its place."""
+def _known(config: Config, expected: tuple[str, ...]) -> Known:
+    """What a teacher's source says of it, or the configuration in its place; of how many classes it is where nobody
+    says them, as `expected`."""
+    fields = config.distillation
     told, source = fields.teacher_model, str(fields.teacher)
     if (run := named_run(source)) is not None:
         directory = RunDirectory.at(run[0])
@@ -150,23 +154,28 @@ def _known(fields: Distillation, classes: tuple[str, ...]) -> Known:
     if source.startswith(TORCHVISION):
         model = told or Model(name=source.removeprefix(TORCHVISION).partition("/")[0])
         return Known(model, (), model.num_classes, None)
-    model = told or _described(source)
-    file = locate(source.partition("#")[0])
-    names = read_classes(file)
-    counted = len(names) or model.num_classes or len(classes)
-    return Known(model, names, counted, _normalization(read_metadata(file).get("preprocessing")))
-
-
-def _described(source: str) -> Model:
-    """The model that the metadata of an export describe."""
-    said = facts(source, None)
-    if isinstance(said.get("mmdet"), dict):
-        return Model(mmdet=said["mmdet"], edits=tuple(said.get("edits", ())))
-    if not isinstance(said.get("name"), str):
+    grown = replace(config.model, {"num_classes": None, "init": (), "lora": Lora()}) if fields.known_classes else None
+    found = told or _described(source) or grown
+    if found is None:
         raise UserError(
             f"{source} does not say of which model its weights are; say it with distillation.teacher_model = "
             "Model(name=...)."
         )
+    file = locate(source.partition("#")[0])
+    names = read_classes(file)
+    if grown is not None and len(names) != len(expected):
+        names = ()  # MMDetection's checkpoints have the names of all of a data set's classes, however many are learned
+    counted = len(names) or found.num_classes or len(expected)
+    return Known(found, names, counted, _normalization(read_metadata(file).get("preprocessing")))
+
+
+def _described(source: str) -> Model | None:
+    """The model that the metadata of an export describe; None where they describe none."""
+    said = facts(source, None)
+    if isinstance(said.get("mmdet"), dict):
+        return Model(mmdet=said["mmdet"], edits=tuple(said.get("edits", ())))
+    if not isinstance(said.get("name"), str):
+        return None
     return Model(name=said["name"], options=said.get("options") or {}, edits=tuple(said.get("edits", ())))
 
 
@@ -176,7 +185,7 @@ def _normalization(said: Any) -> tuple[Any, ...] | None:
     return tuple(said["mean"]), tuple(said["std"]), bool(said.get("bgr"))
 
 
-def _check_alike(fields: Distillation, known: Known, task: Task, classes: tuple[str, ...]) -> None:
+def _check_alike(fields: Distillation, known: Known, task: Task, expected: tuple[str, ...]) -> None:
     """Raises a UserError where the teacher sees other pixels, or its outputs mean other classes."""
     ours = _normalization(task.preprocessing().plain())
     if known.normalization not in (None, ours):
@@ -184,10 +193,11 @@ def _check_alike(fields: Distillation, known: Known, task: Task, classes: tuple[
             f"{fields.teacher} was trained on images normalized with (mean, std, bgr) {known.normalization}, but the "
             f"run's are {ours}, and both models see the same; give the task the teacher's."
         )
-    if fields.weight and known.classes and known.classes != classes:
+    if fields.weight and known.classes and known.classes != expected:
+        first = "start with" if fields.known_classes else "have"
         raise UserError(
-            f"{fields.teacher} knows the classes {_some(known.classes)}, but the data have {_some(classes)}; take a "
-            "teacher of the same classes in the same order, or set distillation.weight to 0 and name features."
+            f"{fields.teacher} knows the classes {_some(known.classes)}, but the data {first} {_some(expected)}; take "
+            "a teacher of the same classes in the same order, or set distillation.weight to 0 and name features."
         )
 
 

@@ -16,6 +16,7 @@ from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.coco import read_coco
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, training_dataset
 from jaxft.tasks.detection.evaluator import with_metric
+from jaxft.tasks.detection.incremental import new_objects
 from jaxft.tasks.detection.objects import ObjectSource, split_objects
 from jaxft.tasks.detection.voc import read_voc
 
@@ -49,6 +50,7 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
         validation = open_source(data, fields, data.validation, data.classes or train.classes)
     if data.subset < 1:
         train = train.only(np.flatnonzero(random_share(len(train), data.subset, seed)))
+    train, remark = new_objects(train, fields.incremental) if fields.incremental.old_classes else (train, "")
     kept = train.only(_kept(train, keep_empty=fields.keep_empty, min_side=fields.min_side))
     if not len(kept):
         raise UserError(
@@ -60,7 +62,7 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             raise UserError(f"{source.where} has no object to find in the {len(source)} photos to {purpose}.")
     # Training reads no entries, which take more memory than all else.
     learned = replace(kept, examples=tuple(example._replace(truth=()) for example in kept.examples))
-    trained = training_dataset(learned, fields)
+    trained = replace(training_dataset(learned, fields), remark=remark)
     return trained, None if validation is None else evaluation_dataset(validation, fields)
 
 
