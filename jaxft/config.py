@@ -153,7 +153,8 @@ class Data:
     image_folder: str = "{split}"
     """coco, csv: the folder of a split's photos, below root."""
     classes: tuple[str, ...] = ()
-    """coco, voc, csv: the classes or targets to learn, in this order; empty for all that the annotations name."""
+    """coco, voc, csv: the classes or targets to learn, in this order; empty for all that the annotations name. coco:
+    0:40 stands for the file's first 40 categories by their ids, 40: for the others."""
     single_class: str | None = None
     """coco, voc: the name of one class that objects of all `classes` count as; what an RPN alone needs."""
     url: str | None = None

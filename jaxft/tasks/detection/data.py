@@ -31,8 +31,13 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
         UserError: annotations are missing or wrong, the splits have other classes, or no photo is left to train on.
     """
     fields = with_metric(fields, data)
-    train = open_source(data, fields, data.train, data.classes, training=True)
-    validation = None
+    old, validation = fields.incremental.old_classes, None
+    if (
+        old and data.validation is not None and not data.holds_out
+    ):  # its file names old classes, that of new ones may not
+        validation = open_source(data, fields, data.validation, data.classes)
+    names = data.classes if validation is None else validation.classes
+    train = open_source(data, fields, data.train, names, training=True)
     if data.balance != "none":
         raise UserError(
             "data.balance repeats examples of one class each, and photos of objects have several; leave it out, or "
@@ -46,11 +51,11 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
         )
     if data.holds_out:
         train, validation = split_objects(train, data, seed)
-    elif data.validation is not None:
-        validation = open_source(data, fields, data.validation, data.classes or train.classes)
+    elif data.validation is not None and validation is None:
+        validation = open_source(data, fields, data.validation, train.classes)
     if data.subset < 1:
         train = train.only(np.flatnonzero(random_share(len(train), data.subset, seed)))
-    train, remark = new_objects(train, fields.incremental) if fields.incremental.old_classes else (train, "")
+    train, remark = new_objects(train, fields.incremental) if old else (train, "")
     kept = train.only(_kept(train, keep_empty=fields.keep_empty, min_side=fields.min_side))
     if not len(kept):
         raise UserError(
@@ -159,7 +164,8 @@ def _read(data: Data, fields: Detection, files: Files, classes: tuple[str, ...])
     root = data_root(data) / Path(files.root).expanduser()
     if (files.source or data.source) == "coco":
         file, photos = root / files.annotation_file, root / files.image_folder
-        return read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes)
+        old = fields.incremental.old_classes
+        return read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes, old=old)
     if fields.masks:
         raise UserError("The data source 'voc' has no masks; set --task.no-masks or convert the data to COCO.")
     listing = Path(files.annotation_file)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from jaxft.errors import UserError
 from jaxft.tasks.detection import Incremental
 from jaxft.tasks.detection.objects import ObjectSource
+from jaxft.tasks.detection.results import category_ids
 
 
 def new_objects(source: ObjectSource, fields: Incremental) -> tuple[ObjectSource, str]:
@@ -15,10 +16,10 @@ def new_objects(source: ObjectSource, fields: Incremental) -> tuple[ObjectSource
     """
     if fields.old_classes >= len(source.classes):
         raise UserError(
-            f"task.incremental.old_classes is {fields.old_classes}, but the data have the {len(source.classes)} classes "
-            f"{', '.join(source.classes[:10])}; let data.classes name the old ones first, and new ones after them."
+            f"task.incremental.old_classes is {fields.old_classes}, but the data have the {len(source.classes)} "
+            f"classes {', '.join(source.classes[:10])}; let data.classes name the old ones first, then new ones."
         )
-    known = set(source.category_ids[: fields.old_classes])
+    known = set(category_ids(source)[: fields.old_classes])
     examples, dropped, photos = [], 0, 0
     for example in source.examples:
         objects = example.objects

@@ -1,6 +1,8 @@
 """A detector that learns new classes beside those that it knows."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from jaxft.models.detectors.dense.gfl_head import GFLHead
 from jaxft.models.detectors.detector import SingleStage
 from jaxft.models.detectors.types import AnchorGenerator, Norm
 from jaxft.models.paths import values
+from jaxft.planning.program import known_classes
 from jaxft.training.setup import set_up
 from jaxft.training.step import Compiled
 from tests.models.detectors.narrow import WIDTH, Backbone, pyramid
@@ -54,7 +57,9 @@ def teacher(tmp_path: Path) -> Path:
 def config(scenes: Path, teacher: Path, tmp_path: Path) -> Config:
     base = load(write_config(tmp_path / "grown.py", scenes, model="narrow_gfl"))
     fields = {"task.incremental.teacher": str(teacher), "task.incremental.old_classes": 1}
-    return replace(base, {**fields, "task.scales": ((64, 48),), "data.validation": None})
+    return replace(
+        base, {**fields, "task.scales": ((64, 48),), "task.pad_shapes": ((64, 64),), "data.validation": None}
+    )
 
 
 def test_a_grown_detector_starts_with_the_old_rows_and_keeps_its_teacher_out_of_its_state(
@@ -142,3 +147,47 @@ def test_detectors_of_one_kind_teach_their_classes(config: Config, teacher: Path
     assert setup.teacher is not None
     (pair,) = setup.teacher.pairs
     assert pair[0] == pair[1]
+
+
+def test_a_range_of_classes_is_that_of_the_file(config: Config) -> None:
+    fields = type(config.task.incremental)()
+
+    def classes(*names: str) -> tuple[str, ...]:
+        changed = replace(config, {"task.incremental": fields, "data.classes": names, "data.validation": "test"})
+        task = changed.task.task()
+        train, validation = task.datasets(changed.data, 0)
+        assert validation is not None
+        assert train.classes == validation.classes
+        assert known_classes(changed) in (None, len(train.classes))
+        return train.classes
+
+    assert classes("0:1") == ("disc",)
+    assert classes("1:", ":1") == ("square", "disc")
+    assert classes("0:2") == ("disc", "square")
+    for names, message in {
+        ("1:3",): r"the range 1:3, but .*instances_train.json has 2 categories",
+        ("1:1",): "the range 1:1",
+        ("disc", "0:1"): "data.classes means disc twice",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            classes(*names)
+
+
+def test_a_file_of_new_objects_alone_need_not_name_old_classes(config: Config, scenes: Path, tmp_path: Path) -> None:
+    """As those of ERD's second stage: the validation split says what the classes are."""
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    (root / "photos").symlink_to(scenes / "photos")
+    shutil.copy(scenes / "annotations" / "instances_test.json", root / "annotations")
+    content = json.loads((scenes / "annotations" / "instances_train.json").read_text())
+    content["categories"] = [category for category in content["categories"] if category["name"] == "square"]
+    new = content["categories"][0]["id"]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] == new]
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    whole = replace(config, {"data.root": str(root), "data.validation": "test"})
+    train, validation = whole.task.task().datasets(whole.data, 0)
+    assert validation is not None
+    assert train.classes == validation.classes == ("disc", "square")
+    labels = [label for index in range(len(train)) for label in train.source[index].objects.labels]
+    assert set(labels) == {1}
+    assert "are dropped" not in train.report(4)
