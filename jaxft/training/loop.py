@@ -27,7 +27,6 @@ from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.beginning import begin
 from jaxft.training.checkpoint import Checkpoints, best_value
-from jaxft.training.ema import ema_momentum
 from jaxft.training.evaluation import Predictor, evaluate, spread
 from jaxft.training.features import with_features
 from jaxft.training.fitted import Callback, Event, Fitted
@@ -40,7 +39,7 @@ from jaxft.training.resuming import removed_if_unfinished
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter
-from jaxft.training.step import Compiled, StepInputs, key_data
+from jaxft.training.step import Compiled
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
 from jaxft.training.trace import Trace
 from jaxft.training.watchdog import watched
@@ -194,9 +193,8 @@ class Loop:
             batch = next(batches)
             waited = time.perf_counter() - began
             self.trace.before(step + 1)
-            inputs = StepInputs(key_data(config.seed), stage.numbers(step), ema_momentum(config.ema, step))
             try:
-                state, metrics = compiled(state, setup.layout.batch(batch), inputs)
+                state, metrics = compiled(state, setup.layout.batch(batch), setup.inputs(stage, step))
             except Interrupted:
                 break
             jax.block_until_ready(before)  # no more than one step is queued: on a CPU each holds its own temporaries

@@ -19,17 +19,19 @@ from jaxft.data.mixing import Mixing
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import balanced_weights
 from jaxft.errors import UserError
+from jaxft.models.layers import Outputs
 from jaxft.reporting.details import Details
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.data import open_source
 from jaxft.tasks.classification.details import class_details
+from jaxft.tasks.distilling import mean_distance, softmax_distance
 from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide, write_entries
 from jaxft.tasks.image_views import image_views, log_mean, log_softmax
 from jaxft.tasks.images import check_model
 from jaxft.tasks.mixing import mixed_images, mixed_targets
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits
-from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+from jaxft.tasks.task import Metric, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
@@ -102,14 +104,28 @@ class ClassificationTask:
         With `mix` `[N, 6]` images and targets are mixed first, and the accuracy is that of the images' own labels.
         Auxiliary heads add their loss with the weight that the model gives them.
         """
-        labels, mix = batch["label"], batch.get("mix")
-        images = self.images(batch["image"])
+        loss, logits = self._judged(model(self._seen(batch)), batch)
+        return loss, self._metrics(loss, logits, batch)
+
+    def taught(self, model: Any, teacher: Any, batch: Mapping[str, Array], temperature: Array | None) -> Taught:
+        """Logits are compared by `softmax_distance`, those of mixed images, too; auxiliary heads have no teacher."""
+        images = self._seen(batch)
+        loss, logits = self._judged(model(images), batch)
+        response = mean_distance(logits, wide(teacher(images)), temperature, softmax_distance)
+        return Taught(loss, self._metrics(loss, logits, batch), response)
+
+    def _seen(self, batch: Mapping[str, Array]) -> Array:
+        """The images that the model sees in training."""
+        images, mix = self.images(batch["image"]), batch.get("mix")
         self._check_mixture(mix, len(images))
-        if mix is not None:
-            images = mixed_images(images, mix)
-        losses = partial(self._training_losses, labels=labels, mix=mix)
-        loss, logits = total_loss(model(images), losses)
-        return loss, {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean()}
+        return images if mix is None else mixed_images(images, mix)
+
+    def _judged(self, outputs: Array | Outputs, batch: Mapping[str, Array]) -> tuple[Array, Array]:
+        """The loss of outputs in training, and the main head's logits."""
+        return total_loss(outputs, partial(self._training_losses, labels=batch["label"], mix=batch.get("mix")))
+
+    def _metrics(self, loss: Array, logits: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        return {"loss": loss, "accuracy": (logits.argmax(-1) == batch["label"]).mean()}
 
     def _check_mixture(self, mix: Array | None, examples: int) -> None:
         """Raises a UserError where nothing would be mixed that is to be mixed."""
