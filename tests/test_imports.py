@@ -151,7 +151,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
         "processes",
         "failures",
     },
-    "planning": {"config", "data", "tasks", "training"},
+    "planning": {"config", "data", "parts", "tasks", "training"},
 }
 TASKS = {path.name for path in (ROOT / "jaxft" / "tasks").iterdir() if (path / "task.py").is_file()}
 
