@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxft.data.dataset import Dataset
+from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.photo import ImageData
+from jaxft.data.source import Source
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
@@ -78,6 +80,27 @@ def image_program(predict: Callable[[Array], Array], images: Images, pad_shape: 
         )
     (count,) = jax.export.symbolic_shape("n")
     return Program(predict, (jax.ShapeDtypeStruct((count, images.crop, images.crop, 3), jnp.uint8),))
+
+
+def source_of(dataset: Dataset) -> Source:
+    """The stored examples behind a dataset.
+
+    Raises:
+        UserError: it is a user's own, of whose examples only arrays are known.
+    """
+    if not isinstance(dataset, ImageDataset):
+        raise UserError(
+            f"A survey looks at photos as they are stored, but a {type(dataset).__name__} has arrays alone; take one "
+            "that the configuration names."
+        )
+    return dataset.source
+
+
+def stored_image(dataset: Dataset, index: int) -> ImageData:
+    """The image of an example as it is stored; of a user's own dataset what evaluation sees."""
+    if isinstance(dataset, ImageDataset):
+        return dataset.source[index].image
+    return np.asarray(dataset.evaluation(index)["image"])
 
 
 def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:

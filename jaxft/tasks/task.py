@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from jaxft.config import Data
     from jaxft.data.dataset import Dataset
+    from jaxft.data.photo import ImageData
     from jaxft.data.preprocessing import Preprocessing
     from jaxft.reporting.details import Details
+    from jaxft.reporting.survey import Survey
     from jaxft.tasks.views import Link, Viewed, Viewing
 
 Prediction = Mapping[str, np.ndarray]
@@ -91,6 +93,12 @@ class Task(Protocol):
         Raises:
             UserError: the shapes depend on the data.
         """
+
+    def stored(self, dataset: "Dataset", index: int) -> "ImageData":
+        """The image of an example as it is stored: a file, its encoded bytes, or pixels."""
+
+    def survey(self, dataset: "Dataset") -> "Survey":
+        """What a split holds, and what is odd in it. Photos that cannot be used are remarks and no errors."""
 
     def preprocessing(self) -> "Preprocessing":
         """How a photo becomes what the model sees in evaluation, to be kept beside the weights."""

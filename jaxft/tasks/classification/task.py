@@ -16,12 +16,25 @@ from jaxft.config import Data
 from jaxft.data.blank import Blank
 from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.mixing import Mixing
+from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import balanced_weights
 from jaxft.errors import UserError
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.data import open_source
-from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide, write_entries
+from jaxft.tasks.classification.survey import survey
+from jaxft.tasks.image_task import (
+    draw_titled,
+    file_names,
+    image_program,
+    normalized,
+    source_of,
+    stored_image,
+    total_loss,
+    wide,
+    write_entries,
+)
 from jaxft.tasks.image_views import image_views, log_mean, log_softmax
 from jaxft.tasks.images import check_model
 from jaxft.tasks.mixing import mixed_images, mixed_targets
@@ -77,6 +90,12 @@ class ClassificationTask:
         if self.fields.class_weights == "balanced":
             self.class_weights = (1.0,) * len(classes)
         return self._dataset(Blank(classes, count, 0))
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return stored_image(dataset, index)
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(source_of(dataset), self.fields.images.crop)
 
     # The model
 

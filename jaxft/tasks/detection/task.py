@@ -13,13 +13,14 @@ from rich.table import Table
 
 from jaxft.config import Data
 from jaxft.data.dataset import Dataset
-from jaxft.data.photo import Photo
+from jaxft.data.photo import ImageData, Photo
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.blank import blank_photos
 from jaxft.tasks.detection.bounds import needed_pad_shapes
@@ -30,6 +31,7 @@ from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.results import write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
+from jaxft.tasks.detection.survey import survey
 from jaxft.tasks.detection.views import object_views
 from jaxft.tasks.task import Prediction, Predictions, Program
 from jaxft.tasks.views import Link, Viewed, Viewing
@@ -73,6 +75,12 @@ class DetectionTask:
 
     def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
         return blank_photos(self.fields, classes, count)
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return _objects(dataset).source[index].image
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(_objects(dataset).source)
 
     # The model
 

@@ -15,16 +15,20 @@ from jaxft.config import Data
 from jaxft.data.blank import Blank
 from jaxft.data.csv_targets import read_labels
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_shapes
 from jaxft.data.source import Source
 from jaxft.errors import UserError
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.image_task import (
     check_outputs,
     draw_titled,
     file_names,
     image_program,
     normalized,
+    source_of,
+    stored_image,
     total_loss,
     wide,
     write_entries,
@@ -34,6 +38,7 @@ from jaxft.tasks.images import check_model
 from jaxft.tasks.multilabel import Multilabel
 from jaxft.tasks.multilabel.metrics import multilabel_metrics
 from jaxft.tasks.multilabel.report import describe
+from jaxft.tasks.multilabel.survey import survey
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
 from jaxft.tasks.task import Metric, Prediction, Predictions, Program
@@ -99,6 +104,12 @@ class MultilabelTask:
 
     def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
         return self._dataset(Blank(classes, count, np.zeros(len(classes), np.float32)))
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return stored_image(dataset, index)
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(source_of(dataset), self.fields.images.crop)
 
     # The model
 

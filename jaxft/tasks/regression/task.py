@@ -16,16 +16,20 @@ from jaxft.config import Data
 from jaxft.data.blank import Blank
 from jaxft.data.csv_targets import FILE, read_numbers
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_discs
 from jaxft.data.source import Source
 from jaxft.errors import UserError
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.image_task import (
     check_outputs,
     draw_titled,
     file_names,
     image_program,
     normalized,
+    source_of,
+    stored_image,
     total_loss,
     wide,
     write_entries,
@@ -35,6 +39,7 @@ from jaxft.tasks.photos import Photos
 from jaxft.tasks.regression import Regression
 from jaxft.tasks.regression.metrics import regression_metrics
 from jaxft.tasks.regression.report import describe
+from jaxft.tasks.regression.survey import survey
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
 from jaxft.tasks.task import Metric, Prediction, Predictions, Program
 from jaxft.tasks.views import Link, Viewed, Viewing
@@ -90,6 +95,12 @@ class RegressionTask:
 
     def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
         return self._dataset(Blank(classes, count, np.zeros(len(classes), np.float32)))
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return stored_image(dataset, index)
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(source_of(dataset), self.fields.images.crop)
 
     # The model
 
