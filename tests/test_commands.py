@@ -1,5 +1,6 @@
 """A finished run: evaluated, asked about photos, and exported; and what a dry run prints."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -90,8 +91,24 @@ def test_predict_files_and_folders(small_run: Path, photos: Path, tmp_path: Path
         assert sum(entry["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert entry["class"] == max(entry["probabilities"], key=entry["probabilities"].get)
         assert str(file) in result.out
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["file"] for row in rows] == [entry["file"] for entry in entries]
+    for row, entry in zip(rows, entries, strict=True):
+        assert row["class"] == entry["class"]
+        assert float(row["probability"]) == entry["probabilities"][row["class"]]
+        assert [float(row[f"probability/{name}"]) for name in CLASSES] == list(entry["probabilities"].values())
     with Image.open(tmp_path / "out" / "predictions.png") as picture:
         assert picture.width > 100
+
+
+def test_predict_refuses_crops_before_it_predicts(small_run: Path, photos: Path, tmp_path: Path) -> None:
+    run = ("--run", small_run, photos / "test" / "red")
+    assert "--output names" in user_error(call(predict_main, *run, "--crops", 0.5))
+    assert "from 0 to 1" in user_error(call(predict_main, *run, "--crops", 2, "--output", tmp_path / "out"))
+    message = user_error(call(predict_main, *run, "--crops", 0.5, "--output", tmp_path / "out"))
+    assert "the task is classification" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_predict_agrees_with_the_model(small_run: Path, photos: Path, tmp_path: Path) -> None:

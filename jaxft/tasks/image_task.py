@@ -4,7 +4,7 @@ Functions, not a class to inherit from: a task calls what it needs.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from jaxft.data.source import Source
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
+from jaxft.reporting.details import Cell, Table, to_csv
 from jaxft.tasks.images import Images
 from jaxft.tasks.task import Prediction, Predictions, Program
 
@@ -109,10 +110,19 @@ def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
     return [names[index].partition("\t")[0] for index in predictions]
 
 
-def write_entries(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Writes `predictions.json` into a folder."""
+def write_entries(
+    entries: Sequence[Mapping[str, Any]], columns: Sequence[str], rows: Iterable[Sequence[Cell]], folder: Path
+) -> None:
+    """Writes `predictions.json` of entries, and `predictions.csv` of rows, one an example, into a folder."""
     text = json.dumps(entries, ensure_ascii=False, indent=2)
     (folder / "predictions.json").write_text(text, encoding="utf-8")
+    table = Table(name="predictions", title="Predictions", columns=tuple(columns), rows=tuple(map(tuple, rows)))
+    (folder / "predictions.csv").write_text(to_csv(table), encoding="utf-8", newline="")
+
+
+def no_crops(task: str) -> UserError:
+    """What is said where objects are to be cut out, and a task finds none."""
+    return UserError(f"--crops cuts out the objects that a detector finds, but the task is {task}; leave it out.")
 
 
 def draw_titled(

@@ -137,7 +137,14 @@ class Task(Protocol):
         """Predictions as plain values, an entry an example; `file` is its name."""
 
     def write(self, dataset: "Dataset", predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
-        """Writes predictions into a folder as JSON and pictures; they come in any order, perhaps as they are made."""
+        """Writes predictions, which come in any order, perhaps as they are made, into a folder: JSON, CSV, pictures."""
+
+    def crop(self, dataset: "Dataset", predictions: Predictions, folder: Path, least: float) -> int:
+        """Cuts the found objects with at least a score `least` out of their photos, into a folder a class; how many.
+
+        Raises:
+            UserError: the task finds no objects.
+        """
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """The prediction of a trained model on uint8 pixels, as it is exported.

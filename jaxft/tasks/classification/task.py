@@ -28,6 +28,7 @@ from jaxft.tasks.image_task import (
     draw_titled,
     file_names,
     image_program,
+    no_crops,
     normalized,
     source_of,
     stored_image,
@@ -245,8 +246,17 @@ class ClassificationTask:
 
     def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
         ordered = dict(sorted(predictions))
-        write_entries(self.entries(dataset, ordered), folder)
+        entries = self.entries(dataset, ordered)
+        rows = [
+            (entry["file"], entry["class"], entry["probabilities"][entry["class"]], *entry["probabilities"].values())
+            for entry in entries
+        ]
+        columns = ("file", "class", "probability", *(f"probability/{name}" for name in dataset.classes))
+        write_entries(entries, columns, rows, folder)
         self.draw(dataset, ordered, folder / "predictions.png")
+
+    def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
+        raise no_crops("classification")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 logits `[N, classes]`; normalization is inside."""

@@ -29,7 +29,7 @@ from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
 from jaxft.tasks.detection.evaluator import ObjectEvaluator, metric_names, primary_metric
 from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
-from jaxft.tasks.detection.results import write_results
+from jaxft.tasks.detection.results import write_crops, write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
 from jaxft.tasks.detection.survey import survey
 from jaxft.tasks.detection.views import object_views
@@ -204,7 +204,7 @@ class DetectionTask:
         return entries
 
     def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
-        """COCO's results (`jaxft.tasks.detection.results.write_results`), and a drawing a photo."""
+        """COCO's results and a table (`jaxft.tasks.detection.results.write_results`), and a drawing a photo."""
         from jaxft.reporting import pictures
 
         source, found, masks = _objects(dataset).source, dict[int, Found](), False
@@ -215,6 +215,13 @@ class DetectionTask:
             name = f"{index:04}_{Path(example.name).stem}.png"
             pictures.save_pixels(self._drawing(example, found[index], dataset.classes), folder / name)
         write_results(source, found, folder, masks=masks)
+
+    def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
+        found = {
+            index: on_photo(prediction, _objects(dataset).source[index], masks=False)
+            for index, prediction in predictions.items()
+        }
+        return write_crops(_objects(dataset).source, found, folder, least)
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]`

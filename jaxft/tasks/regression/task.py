@@ -1,6 +1,5 @@
 """Regression: squared, absolute or Huber's loss, R², and predictions in the targets' own units."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from jaxft.tasks.image_task import (
     draw_titled,
     file_names,
     image_program,
+    no_crops,
     normalized,
     source_of,
     stored_image,
@@ -210,10 +210,11 @@ class RegressionTask:
         ordered = dict(sorted(predictions))
         entries = self.entries(dataset, ordered)
         rows = [[entry["file"], *entry["values"].values()] for entry in entries]
-        write_entries(entries, folder)
-        with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as text:
-            csv.writer(text, lineterminator="\n").writerows([[FILE, *dataset.classes], *rows])
+        write_entries(entries, (FILE, *dataset.classes), rows, folder)
         self.draw(dataset, ordered, folder / "predictions.png")
+
+    def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
+        raise no_crops("regression")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 `[N, targets]` in their own units; normalization is inside."""
