@@ -188,7 +188,7 @@ def evaluate(
     viewing = asked(tta, tta_scales, tta_iou, calibrated=calibrated).of_run(_directory(trained), trained.model)
     predictor, arrays = run_predictor(trained, task)
     with closing(predictor):
-        return evaluated(through_views(predictor, task, dataset, viewing), task, arrays, dataset)[0]
+        return evaluated(through_views(predictor, task, dataset, viewing), task, arrays, dataset).metrics
 
 
 @outside_meshes()

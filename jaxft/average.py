@@ -143,7 +143,7 @@ def compared(runs: "dict[str, FinishedRun]", task: "Task", dataset: "Dataset") -
     with closing(predictor):
         for name, run in runs.items():
             with doing(f"evaluating {name}") as counted:
-                figures[name] = evaluate(predictor, task, placed(run), dataset, counted=counted)[0]
+                figures[name] = evaluate(predictor, task, placed(run), dataset, counted=counted).metrics
     return figures
 
 

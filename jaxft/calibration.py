@@ -16,11 +16,11 @@ from pydantic.dataclasses import dataclass
 from jaxft.errors import UserError
 from jaxft.fields import STRICT
 from jaxft.places import write_whole
+from jaxft.reporting.reliability import Bins, reliability
 from jaxft.run import RunDirectory
 from jaxft.tasks.image_views import log_sigmoid, log_softmax
 from jaxft.tasks.views import Link
 
-BINS = 15  # of the expected calibration error, as in the paper
 LOWEST, HIGHEST = 1e-3, 1e3  # between which a temperature is looked for
 
 
@@ -37,37 +37,6 @@ class Scores(NamedTuple):
     nll: float
     ece: float
     brier: float
-
-
-class Bins(NamedTuple):
-    """What a reliability diagram shows: by bin of the probability, `[BINS]` each, NaN in empty ones but for `members`.
-
-    Attributes:
-        members: how many there are.
-        said: the mean probability.
-        true: how often it was so.
-    """
-
-    members: np.ndarray
-    said: np.ndarray
-    true: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error: the mean difference between what is said and what is so, each bin counted as
-        often as it has members (equation 3 of the paper)."""
-        there = self.members > 0
-        gaps = np.abs(self.true[there] - self.said[there])
-        return float((self.members[there] * gaps).sum() / self.members.sum())
-
-
-def reliability(said: np.ndarray, true: np.ndarray) -> Bins:
-    """Probabilities `[N]` and whether it was so, bool `[N]`, in bins of equal width, closed to the right."""
-    index = np.clip(np.ceil(said * BINS).astype(int) - 1, 0, BINS - 1)
-    count = np.bincount(index, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        means = (np.bincount(index, weights, BINS) / count for weights in (said, true.astype(np.float64)))
-        return Bins(count, *means)
 
 
 def bins(logits: np.ndarray, labels: np.ndarray, link: Link, temperature: float = 1.0) -> Bins:

@@ -47,10 +47,10 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def check_folder(path: Path) -> None:
-    """Raises a UserError where a path cannot be a folder for predictions."""
+def check_folder(path: Path, option: str = "--output") -> None:
+    """Raises a UserError where a path cannot be a folder for what a command writes."""
     if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is no folder; choose another --output.")
+        raise UserError(f"{path} is no folder; choose another {option}.")
 
 
 def write(task: "Task", dataset: "Dataset", predictions: "Iterable[tuple[int, Prediction]]", folder: Path) -> None:

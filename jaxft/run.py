@@ -52,6 +52,10 @@ class RunDirectory:
         return self.path / "calibration.json"
 
     @property
+    def evaluation_file(self) -> Path:
+        return self.path / "evaluation.json.gz"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

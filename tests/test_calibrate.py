@@ -15,10 +15,11 @@ from PIL import Image
 
 import jaxft
 from jaxft import calibrate, export
-from jaxft.calibration import BINS, bins, fitted, scores
+from jaxft.calibration import bins, fitted, scores
 from jaxft.errors import UserError
 from jaxft.evaluate import main as evaluate_main
 from jaxft.predict import main as predict_main
+from jaxft.reporting.reliability import BINS
 from jaxft.tasks.views import Link
 from tests.small import CLASSES, call, user_error
 

@@ -63,7 +63,8 @@ def test_evaluate_prints_json_alone(small_run: Path, tmp_path: Path) -> None:
     assert printed["metrics"] == pytest.approx(
         {name: wanted[name] for name in ("loss", "accuracy", "balanced_accuracy")}, rel=1e-5
     )
-    assert {name: value for name, value in printed.items() if name != "metrics"} == {
+    assert [row["class"] for row in printed["classes"]] == list(CLASSES)
+    assert {name: value for name, value in printed.items() if name not in ("metrics", "classes")} == {
         "run": str(small_run),
         "checkpoint": "last",
         "step": wanted["step"],
@@ -74,6 +75,21 @@ def test_evaluate_prints_json_alone(small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     message = user_error(call(evaluate_main, *arguments[:-1], tmp_path / "file"))
     assert "is no folder" in message
+
+
+def test_evaluate_shows_and_writes_figures_by_class(small_run: Path, tmp_path: Path) -> None:
+    result = call(evaluate_main, "--run", small_run, "--report", tmp_path / "report")
+    assert result.code == 0, result
+    assert "precision" in result.out
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {
+        f"{name}.{kind}" for name in ("classes", "confusion", "examples") for kind in ("csv", "json")
+    }
+    rows = json.loads((tmp_path / "report" / "classes.json").read_text())
+    assert [(row["class"], row["examples"]) for row in rows] == list(zip(CLASSES, TEST_EACH, strict=True))
+    confusion = json.loads((tmp_path / "report" / "confusion.json").read_text())
+    assert [sum(row[name] for name in CLASSES) for row in confusion] == list(TEST_EACH)
+    (tmp_path / "file").write_text("")
+    assert "another --report" in user_error(call(evaluate_main, "--run", small_run, "--report", tmp_path / "file"))
 
 
 # Predict

@@ -38,7 +38,7 @@ class Member(NamedTuple):
     """A photo of a group: its split, its position in it, and how it is turned against the first one (see `HOW`)."""
 
     split: str
-    index: int
+    position: int
     how: str = ""
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -58,8 +59,8 @@ class Confusion:
 
     def table(self) -> Table:
         """With the names of the truths in the first column."""
-        rows = tuple((truth, *row) for truth, row in zip(self.truths, self.counts, strict=True))
-        return Table(name="confusion", title="Confusion", columns=("truth", *self.predictions), rows=rows)
+        rows: list[tuple[Cell, ...]] = [(truth, *row) for truth, row in zip(self.truths, self.counts, strict=True)]
+        return Table(name="confusion", title="Confusion", columns=("truth", *self.predictions), rows=tuple(rows))
 
 
 @dataclass(frozen=True, kw_only=True, config=PLAIN)
@@ -88,9 +89,10 @@ class Example:
         index: its position in the dataset.
         name: as `Dataset.names` has it, without the ground truth.
         truth, predicted: in words, or numbers.
+        file: the photo's path; empty where it has none.
         wrong: how wrong the prediction is, such as its loss; the larger the worse.
         certainty: 0..1; None where the task has none.
-        cell: row and column of `Details.confusion` in which it counts.
+        cells: rows and columns of `Details.confusion` in which it counts.
     """
 
     index: int
@@ -99,7 +101,8 @@ class Example:
     predicted: str
     wrong: float
     certainty: float | None = None
-    cell: tuple[int, int] | None = None
+    cells: tuple[tuple[int, int], ...] = ()
+    file: str = ""
     objects: tuple[Object, ...] = ()
 
 
@@ -160,8 +163,11 @@ def to_csv(table: Table) -> str:
 
 
 def to_rows(table: Table) -> list[dict[str, Cell]]:
-    """A table as plain values for JSON: a dictionary a row; figures that are not defined are None."""
+    """A table as plain values for JSON: a dictionary a row; figures that are not finite are None."""
     return [
-        {column: None if cell != cell else cell for column, cell in zip(table.columns, row, strict=True)}
+        {
+            column: None if isinstance(cell, float) and not math.isfinite(cell) else cell
+            for column, cell in zip(table.columns, row, strict=True)
+        }
         for row in table.rows
     ]

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from jaxft.data.dataset import Dataset, ImageDataset
-from jaxft.data.photo import ImageData
+from jaxft.data.photo import ImageData, file_of
 from jaxft.data.source import Source
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
@@ -106,8 +106,21 @@ def stored_image(dataset: Dataset, index: int) -> ImageData:
 
 def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
     """The name of each example that was predicted."""
-    names = dataset.names()
-    return [names[index].partition("\t")[0] for index in predictions]
+    names = example_names(dataset)
+    return [names[index] for index in predictions]
+
+
+def example_names(dataset: Dataset) -> list[str]:
+    """The name of every example."""
+    return [line.partition("\t")[0] for line in dataset.names()]
+
+
+def example_files(dataset: Dataset, indices: Sequence[int]) -> list[str]:
+    """The path of the photo of each of these examples; empty where it has none."""
+    if not isinstance(dataset, ImageDataset):
+        return [""] * len(indices)
+    images = (dataset.source[index].image for index in indices)
+    return [file_of(image) for image in images]
 
 
 def write_entries(

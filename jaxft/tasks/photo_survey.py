@@ -1,5 +1,6 @@
 """What every survey of photos has: their sizes, odd ones among them, and those that cannot be used."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from jaxft.data.photo import ImageData, Photo
 from jaxft.data.photo_check import Stored, stored_sizes
 from jaxft.errors import UserError
-from jaxft.reporting.details import Curve, Example, Plot, Table
+from jaxft.reporting.details import Cell, Curve, Example, Plot, Table
 from jaxft.reporting.survey import Remark, remark
 
 LONGEST = 3.0
@@ -74,7 +75,7 @@ def survey_photos(examples: Sequence[Example], sizes: Sequence[Stored], seen: in
 
 def _sizes_table(sides: np.ndarray) -> Table:
     columns = {"width": sides[:, 0], "height": sides[:, 1], "width / height": sides[:, 0] / sides[:, 1]}
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (name, *(round(float(np.quantile(numbers, share)), 2) for share in (0, 0.25, 0.5, 0.75, 1)))
         for name, numbers in columns.items()
     ]
@@ -94,11 +95,4 @@ def _sized(example: Example, size: tuple[int, int]) -> Example:
 
 def _noted(example: Example, note: str) -> Example:
     """An example with a word on it where its prediction would stand."""
-    return Example(
-        index=example.index,
-        name=example.name,
-        truth=example.truth,
-        predicted=note,
-        wrong=example.wrong,
-        objects=example.objects,
-    )
+    return dataclasses.replace(example, predicted=note)

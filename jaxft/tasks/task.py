@@ -124,6 +124,14 @@ class Task(Protocol):
             UserError: the task or the dataset does not take such views, or logits are to be divided and there are none.
         """
 
+    def photo(self, dataset: "Dataset", index: int) -> np.ndarray:
+        """An example as a person is to see it, uint8 `[H, W, 3]`: what `Example.objects` are measured on, and else what
+        evaluation sees.
+
+        Raises:
+            UserError: its photo cannot be read.
+        """
+
     def evaluator(self, dataset: "Dataset") -> Evaluator:
         """What turns predictions of a dataset into metrics."""
 

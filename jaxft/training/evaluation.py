@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -14,6 +15,7 @@ from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.data.loader import Passes, eval_batches
 from jaxft.models.paths import values
+from jaxft.reporting.details import Details
 from jaxft.tasks.task import Prediction, Task
 from jaxft.training.finished import Trained
 from jaxft.training.layout import Layout, device_layout, fetch
@@ -114,6 +116,20 @@ class Predictor:
         return self._reading[1]
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation gives.
+
+    Attributes:
+        metrics: by name.
+        kept: the predictions that were asked for, in the order of the dataset.
+        details: makes what else there is to say.
+    """
+
+    metrics: dict[str, float]
+    kept: dict[int, Prediction]
+    details: Callable[[], Details]
+
+
 def evaluate(
     predictor: Predicting,
     task: Task,
@@ -124,7 +140,7 @@ def evaluate(
     *,
     write: Callable[[Iterator[tuple[int, Prediction]]], None] | None = None,
     undefined: bool = False,
-) -> tuple[dict[str, float], dict[int, Prediction]]:
+) -> Evaluated:
     """The metrics of a dataset, each example counted once; and the predictions of the examples in `keep`.
 
     Args:
@@ -156,7 +172,7 @@ def evaluate(
     if not undefined:
         # A loss is always defined: one that is NaN says something of the model.
         metrics = {name: value for name, value in metrics.items() if name == "loss" or not math.isnan(value)}
-    return metrics, dict(sorted(kept.items()))
+    return Evaluated(metrics, dict(sorted(kept.items())), evaluator.details)
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -35,6 +35,7 @@ from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
 from jaxft.training.layout import abstract, first_says, outside_meshes
 from jaxft.training.own import Loss, Own
+from jaxft.training.recording import record
 from jaxft.training.resuming import removed_if_unfinished
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
@@ -270,15 +271,15 @@ class Loop:
         with self.reporter.doing(f"evaluating {when}") as counted:
             drawn = spread(len(dataset), DRAWN)
             try:
-                metrics, shown = evaluate(self.predictor, setup.task, state.evaluated, dataset, drawn, counted)
+                evaluated = evaluate(self.predictor, setup.task, state.evaluated, dataset, drawn, counted)
             except Interrupted:
                 return  # as after a signal during the last step: the evaluation is made up when the run goes on
+            metrics = evaluated.metrics
             better, remark = self.judge.judge(metrics)
             if better:
                 self.checkpoints.save_best(state, {"best": self.judge.best, "metric": setup.best_metric})
-        if jax.process_index() == 0:
-            with self.reporter.doing("drawing"):
-                setup.task.draw(dataset, shown, self.run_directory.pictures / "predictions.png")
+        with self.reporter.doing("drawing"):
+            record(setup, self.run_directory, step, evaluated, best=better)
         self.checkpoints.wait()  # the line below says that this is done, also after a kill
         self.reporter.evaluation(step, metrics, better, remark)
         self.evaluated_step = step

@@ -58,7 +58,7 @@ def test_copies_of_copies_are_one_group(tmp_path: Path) -> None:
     mirrored = ImageOps.mirror(scene(1))
     images = [scene(0), scene(1), mirrored, scene(2), mirrored.resize((60, 45)), scene(1).resize((240, 180))]
     (group,) = find_duplicates({"train": [np.asarray(image) for image in images]})
-    assert [(member.index, member.how) for member in group] == [(1, ""), (2, "mirrored"), (4, "mirrored"), (5, "")]
+    assert [(member.position, member.how) for member in group] == [(1, ""), (2, "mirrored"), (4, "mirrored"), (5, "")]
 
 
 def test_a_file_listed_twice_is_one_photo_of_its_split_but_two_of_two(photos: list[Path]) -> None:

@@ -18,9 +18,11 @@ def test_predictions_are_written_as_they_come() -> None:
     def write(predictions: Iterator[tuple[int, Any]]) -> None:
         events.extend(("written", index) for index, _ in predictions)
 
-    evaluator = SimpleNamespace(add=lambda index, _: events.append(("scored", index)), result=lambda: {"loss": 0.5})
+    evaluator = SimpleNamespace(
+        add=lambda index, _: events.append(("scored", index)), result=lambda: {"loss": 0.5}, details=dict
+    )
     some: Any = (made, SimpleNamespace(evaluator=lambda _: evaluator), {}, (None, None))
-    metrics, kept = evaluate(*some, keep=[0], write=write)
+    metrics, kept, _ = evaluate(*some, keep=[0], write=write)
     assert events == [(what, index) for index in (1, 0) for what in ("made", "scored", "written")]
     assert metrics == {"loss": 0.5}
     assert list(kept) == [0]

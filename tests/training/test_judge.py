@@ -98,9 +98,9 @@ def test_what_is_not_defined_is_never_the_best() -> None:
 
 def test_a_loss_that_is_no_number_ends_a_run_and_what_is_not_defined_does_not() -> None:
     found = {"loss": math.nan, "AP": math.nan, "accuracy": 0.1}
-    task: Any = SimpleNamespace(evaluator=lambda dataset: SimpleNamespace(result=lambda: found))
+    task: Any = SimpleNamespace(evaluator=lambda dataset: SimpleNamespace(result=lambda: found, details=dict))
     nothing: Any = lambda arrays, dataset: iter(())  # noqa: E731
-    metrics, _ = evaluate(nothing, task, {}, cast(Any, ()))
+    metrics, *_ = evaluate(nothing, task, {}, cast(Any, ()))
     assert list(metrics) == ["loss", "accuracy"]
     judge = Judge(Config(early_stopping=EarlyStopping(patience=3, metric="-loss")), Metric("accuracy"))
     assert judge.judge(metrics) == (True, "")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxft.data.photo import file_of
 from jaxft.data.source import Source
 from jaxft.reporting.details import Example, Table
 from jaxft.reporting.survey import Survey, unbalanced
@@ -20,7 +21,9 @@ def survey(source: Source, seen: int) -> Survey:
     rows = ((name, count, round(count / len(found), 4)) for name, count in zip(source.classes, counts, strict=True))
     classes = Table(name="classes", title="Classes", columns=("class", "examples", "share"), rows=tuple(rows))
     examples = [
-        Example(index=index, name=one.name, truth=source.classes[label], predicted="", wrong=0.0)
+        Example(
+            index=index, name=one.name, truth=source.classes[label], predicted="", wrong=0.0, file=file_of(one.image)
+        )
         for index, (one, label) in enumerate(zip(found, labels, strict=True))
     ]
     photos = survey_photos(examples, sizes_of([one.image for one in found], "the photos"), seen)

@@ -20,9 +20,11 @@ from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import balanced_weights
 from jaxft.errors import UserError
+from jaxft.reporting.details import Details
 from jaxft.reporting.survey import Survey
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.data import open_source
+from jaxft.tasks.classification.details import class_details
 from jaxft.tasks.classification.survey import survey
 from jaxft.tasks.image_task import (
     draw_titled,
@@ -221,8 +223,11 @@ class ClassificationTask:
 
     # Results
 
+    def photo(self, dataset: Dataset, index: int) -> np.ndarray:
+        return np.asarray(dataset.evaluation(index)["image"])
+
     def evaluator(self, dataset: Dataset) -> "Accuracy":
-        return Accuracy(len(dataset.classes))
+        return Accuracy(dataset)
 
     def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         draw_titled(dataset, predictions, lambda prediction: _title(prediction, dataset.classes), file)
@@ -275,14 +280,15 @@ def cross_entropy(logits: Array, targets: Array, weights: Array, gamma: float = 
 
 
 class Accuracy:
-    """Mean loss, accuracy, and balanced accuracy over so many classes: the mean of the accuracies of the classes that
+    """Mean loss, accuracy, and balanced accuracy: the mean of the accuracies of the classes that
     occur, in which rare ones count as much as others. All but the loss are 0..1."""
 
-    def __init__(self, classes: int) -> None:
-        self._classes = classes
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._indices: list[int] = []
         self._losses: list[float] = []
         self._labels: list[int] = []
-        self._right: list[bool] = []
+        self._probabilities: list[np.ndarray] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Takes what `ClassificationTask.predict` says of one example.
@@ -291,24 +297,32 @@ class Accuracy:
             UserError: the model puts out another number of classes than the data have.
         """
         found = prediction["probabilities"].shape
-        if found != (self._classes,):
+        classes = len(self._dataset.classes)
+        if found != (classes,):
             raise UserError(
-                f"The model puts out an array of the shape {found} for an image, but the data have {self._classes} "
-                "classes."
+                f"The model puts out an array of the shape {found} for an image, but the data have {classes} classes."
             )
+        self._indices.append(index)
         self._losses.append(float(prediction["loss"]))
         self._labels.append(int(prediction["label"]))
-        self._right.append(bool(prediction["probabilities"].argmax() == prediction["label"]))
+        self._probabilities.append(prediction["probabilities"])
 
     def result(self) -> dict[str, float]:
         """The means, each example counted once."""
-        right, labels = np.array(self._right), np.array(self._labels)
+        labels = np.array(self._labels)
+        right = np.stack(self._probabilities).argmax(-1) == labels
         each = [right[labels == label].mean() for label in np.unique(labels)]
         return {
             "loss": float(np.mean(self._losses)),
             "accuracy": float(right.mean()),
             "balanced_accuracy": float(np.mean(each)),
         }
+
+    def details(self) -> Details:
+        """Figures by class, confusion, calibration, and every example."""
+        probabilities = np.stack(self._probabilities)
+        labels, losses = np.array(self._labels), np.array(self._losses)
+        return class_details(self._dataset, self._indices, probabilities, labels, losses)
 
 
 def _title(prediction: Prediction, classes: Sequence[str]) -> "list[Line]":

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 from jaxft.config import Data
 from jaxft.errors import UserError
+from jaxft.reporting.details import Details
 from jaxft.tasks.detection import Detection
+from jaxft.tasks.detection.details import object_details
+from jaxft.tasks.detection.found import Found
 from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics, coco_names
 from jaxft.tasks.detection.objects import ObjectSource
 from jaxft.tasks.detection.pasting import Pasting
@@ -53,6 +56,8 @@ class ObjectEvaluator:
     def __init__(self, source: ObjectSource, fields: Detection) -> None:
         self._source, self._fields = source, fields
         self._found = Pasting(source)
+        self._complete: dict[int, Found] = {}
+        self._figures: dict[str, float] = {}
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Takes what `DetectionTask.predict` finds in one photo."""
@@ -60,8 +65,17 @@ class ObjectEvaluator:
 
     def result(self) -> dict[str, float]:
         """The figures; a photo that was not added has nothing found in it."""
-        fields, source, found = self._fields, self._source, self._found.all()
+        self._complete = self._found.all()
+        self._figures = self._scored(self._complete)
+        return self._figures
+
+    def _scored(self, found: dict[int, Found]) -> dict[str, float]:
+        fields, source = self._fields, self._source
         if fields.metric == "voc":
             return voc_metrics(source, found, thresholds=fields.iou_thresholds, mode=fields.voc_mode)
         kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if self._found.masks else ("bbox",))
         return coco_metrics(source, found, kinds, thresholds=fields.iou_thresholds, counts=fields.proposal_nums)
+
+    def details(self) -> Details:
+        """Figures by class and size, kinds of mistakes, confusion, and the photos."""
+        return object_details(self._source, self._complete, self._figures)

@@ -1,9 +1,11 @@
 """What a split of photos with objects holds, and what is odd in it."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
 
+from jaxft.data.photo import file_of
 from jaxft.data.photo_check import Stored
 from jaxft.reporting.details import Cell, Example, Object, Table
 from jaxft.reporting.survey import Remark, Survey, histogram, remark, unbalanced
@@ -81,7 +83,9 @@ def _example(index: int, one: Annotated, classes: tuple[str, ...]) -> Example:
         for box, label, ignored in zip(found.boxes.tolist(), found.labels, found.ignored, strict=True)
     )
     truth = f"{len(drawn)} object{'' if len(drawn) == 1 else 's'}"
-    return Example(index=index, name=one.name, truth=truth, predicted="", wrong=0.0, objects=drawn)
+    return Example(
+        index=index, name=one.name, truth=truth, predicted="", wrong=0.0, file=file_of(one.image), objects=drawn
+    )
 
 
 def _remarks(source: ObjectSource, examples: list[Example]) -> Iterable[Remark]:
@@ -117,9 +121,7 @@ def _remarks(source: ObjectSource, examples: list[Example]) -> Iterable[Remark]:
 def _only(example: Example, kept: list[int] | None) -> Example:
     """An example with some of its objects; None keeps all."""
     objects = example.objects if kept is None else tuple(example.objects[at] for at in kept)
-    return Example(
-        index=example.index, name=example.name, truth=example.truth, predicted="", wrong=0.0, objects=objects
-    )
+    return dataclasses.replace(example, objects=objects)
 
 
 def _twice(one: Annotated) -> dict[str, np.ndarray]:

@@ -159,6 +159,9 @@ class DetectionTask:
 
     # Results
 
+    def photo(self, dataset: Dataset, index: int) -> np.ndarray:
+        return _objects(dataset).source[index].pixels()
+
     def evaluator(self, dataset: Dataset) -> ObjectEvaluator:
         opened = _objects(dataset)
         return ObjectEvaluator(opened.source, opened.settings)

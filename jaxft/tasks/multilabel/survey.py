@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxft.data.photo import file_of
 from jaxft.data.source import Source
 from jaxft.reporting.details import Example, Table
 from jaxft.reporting.survey import Survey, histogram, remark, unbalanced
@@ -26,6 +27,7 @@ def survey(source: Source, seen: int) -> Survey:
             truth=", ".join(name for name, has in zip(source.classes, row, strict=True) if has),
             predicted="",
             wrong=0.0,
+            file=file_of(one.image),
         )
         for index, (one, row) in enumerate(zip(found, targets, strict=True))
     ]

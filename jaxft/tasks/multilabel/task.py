@@ -20,6 +20,7 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_shapes
 from jaxft.data.source import Source
 from jaxft.errors import UserError
+from jaxft.reporting.details import Details
 from jaxft.reporting.survey import Survey
 from jaxft.tasks.image_task import (
     check_outputs,
@@ -37,6 +38,7 @@ from jaxft.tasks.image_task import (
 from jaxft.tasks.image_views import image_views, log_mean, log_sigmoid
 from jaxft.tasks.images import check_model
 from jaxft.tasks.multilabel import Multilabel
+from jaxft.tasks.multilabel.details import label_details
 from jaxft.tasks.multilabel.metrics import multilabel_metrics
 from jaxft.tasks.multilabel.report import describe
 from jaxft.tasks.multilabel.survey import survey
@@ -191,8 +193,11 @@ class MultilabelTask:
 
     # Results
 
+    def photo(self, dataset: Dataset, index: int) -> np.ndarray:
+        return np.asarray(dataset.evaluation(index)["image"])
+
     def evaluator(self, dataset: Dataset) -> "Labels":
-        return Labels(dataset.classes, self.fields.threshold)
+        return Labels(dataset, self.fields.threshold)
 
     def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         threshold = self.fields.threshold
@@ -241,14 +246,16 @@ class MultilabelTask:
 class Labels:
     """Mean loss, and the figures of `multilabel_metrics`."""
 
-    def __init__(self, names: Sequence[str], threshold: float) -> None:
-        self._names, self._threshold = names, threshold
+    def __init__(self, dataset: Dataset, threshold: float) -> None:
+        self._dataset, self._threshold = dataset, threshold
+        self._indices: list[int] = []
         self._losses: list[float] = []
         self._probabilities: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Takes what `MultilabelTask.predict` says of one example."""
+        self._indices.append(index)
         self._losses.append(float(prediction["loss"]))
         self._probabilities.append(prediction["probabilities"])
         self._labels.append(prediction["label"])
@@ -256,8 +263,13 @@ class Labels:
     def result(self) -> dict[str, float]:
         """The figures, each example counted once."""
         probabilities, labels = np.stack(self._probabilities), np.stack(self._labels)
-        metrics = multilabel_metrics(probabilities, labels, self._names, self._threshold)
+        metrics = multilabel_metrics(probabilities, labels, self._dataset.classes, self._threshold)
         return {"loss": float(np.mean(self._losses))} | metrics
+
+    def details(self) -> Details:
+        """Figures by label, calibration, and every example."""
+        probabilities, labels, losses = np.stack(self._probabilities), np.stack(self._labels), np.array(self._losses)
+        return label_details(self._dataset, self._indices, probabilities, labels, losses, self._threshold)
 
 
 def _title(prediction: Prediction, names: Sequence[str], threshold: float) -> "list[Line]":

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from jaxft.data.photo import file_of
 from jaxft.data.source import Source
-from jaxft.reporting.details import Example, Plot, Table
+from jaxft.reporting.details import Cell, Example, Plot, Table
 from jaxft.reporting.survey import Remark, Survey, histogram, remark
 from jaxft.tasks.photo_survey import sizes_of, survey_photos
 
@@ -26,6 +27,7 @@ def survey(source: Source, seen: int) -> Survey:
             truth=", ".join(f"{name} {value:.6g}" for name, value in zip(source.classes, row, strict=True)),
             predicted="",
             wrong=0.0,
+            file=file_of(one.image),
         )
         for index, (one, row) in enumerate(zip(found, numbers, strict=True))
     ]
@@ -36,10 +38,10 @@ def survey(source: Source, seen: int) -> Survey:
         plots.append(histogram(f"target/{name}", name, name, column, "photos"))
         remarks += _odd(name, column, examples)
     columns = ("target", "mean", "deviation", "least", "quarter", "median", "three quarters", "most")
-    rows = (
+    rows: list[tuple[Cell, ...]] = [
         (name, *(float(f"{figure:.6g}") for figure in (column.mean(), column.std(), *np.quantile(column, _SHARES))))
         for name, column in zip(source.classes, numbers.T, strict=True)
-    )
+    ]
     targets = Table(name="targets", title="Targets", columns=columns, rows=tuple(rows))
     return Survey(
         examples=len(found),

@@ -20,6 +20,7 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_discs
 from jaxft.data.source import Source
 from jaxft.errors import UserError
+from jaxft.reporting.details import Details
 from jaxft.reporting.survey import Survey
 from jaxft.tasks.image_task import (
     check_outputs,
@@ -37,6 +38,7 @@ from jaxft.tasks.image_task import (
 from jaxft.tasks.images import check_model
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.regression import Regression
+from jaxft.tasks.regression.details import number_details
 from jaxft.tasks.regression.metrics import regression_metrics
 from jaxft.tasks.regression.report import describe
 from jaxft.tasks.regression.survey import survey
@@ -180,8 +182,11 @@ class RegressionTask:
 
     # Results
 
+    def photo(self, dataset: Dataset, index: int) -> np.ndarray:
+        return np.asarray(dataset.evaluation(index)["image"])
+
     def evaluator(self, dataset: Dataset) -> "Errors":
-        return Errors(dataset.classes)
+        return Errors(dataset)
 
     def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         """Photos with their numbers; and for each target, where it is known, the predicted ones over the true ones."""
@@ -224,22 +229,29 @@ class RegressionTask:
 class Errors:
     """Mean loss, and the figures of `regression_metrics`, in the targets' own units."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._indices: list[int] = []
         self._losses: list[float] = []
         self._values: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Takes what `RegressionTask.predict` says of one example."""
+        self._indices.append(index)
         self._losses.append(float(prediction["loss"]))
         self._values.append(prediction["values"])
         self._labels.append(prediction["label"])
 
     def result(self) -> dict[str, float]:
         """The figures, each example counted once."""
-        metrics = regression_metrics(np.stack(self._values), np.stack(self._labels), self._names)
+        metrics = regression_metrics(np.stack(self._values), np.stack(self._labels), self._dataset.classes)
         return {"loss": float(np.mean(self._losses))} | metrics
+
+    def details(self) -> Details:
+        """Figures by target, residuals, and every example."""
+        values, labels = np.stack(self._values), np.stack(self._labels)
+        return number_details(self._dataset, self._indices, values, labels, np.array(self._losses))
 
 
 def _title(prediction: Prediction, names: Sequence[str]) -> "list[Line]":
