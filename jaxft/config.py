@@ -205,6 +205,8 @@ class Config:
     """What evaluate_every and evaluate_from count."""
     evaluate_from: int = pydantic.Field(default=1, ge=1)
     """The first epoch, or step, after which an evaluation may come; the end of the run is always evaluated."""
+    pictures: bool = True
+    """Draw what the model is fed, learning curves and predictions into the run directory's `pictures`."""
     best_metric: str | None = None
     """The metric that chooses the best model, with a leading - where smaller is better; None for the task's own."""
 

@@ -20,12 +20,12 @@ from jaxft.data.source import Source
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
-from jaxft.reporting.details import Cell, Table, to_csv
+from jaxft.reporting.details import Cell, Example, Table, to_csv
 from jaxft.tasks.images import Images
-from jaxft.tasks.task import Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Prediction, Predictions, Program
 
 if TYPE_CHECKING:
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
 SHOWN = 60  # photos in a picture at most
 
@@ -138,6 +138,23 @@ def no_crops(task: str) -> UserError:
     return UserError(f"--crops cuts out the objects that a detector finds, but the task is {task}; leave it out.")
 
 
+def photo_panel(dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+    """What evaluation sees of an example, as large as it can be in a cell."""
+    from jaxft.reporting.mosaic import fitted, pixels_of  # matplotlib takes a while to import
+
+    return fitted(pixels_of(np.asarray(dataset.evaluation(example.index)["image"])), cell)[0]
+
+
+def fed_image(dataset: Dataset, index: int, rng: np.random.Generator, truth: Callable[[Any], str]) -> Fed:
+    """An example as training sees it; `truth` says in words what its label means."""
+    from jaxft.reporting.mosaic import pixels_of
+
+    arrays = dataset.training(index, rng)
+    name = dataset.names()[index].partition("\t")[0]
+    example = Example(index=index, name=name, truth=truth(arrays["label"]), predicted="", wrong=0.0)
+    return Fed(pixels_of(np.asarray(arrays["image"])), example)
+
+
 def draw_titled(
     dataset: Dataset,
     predictions: Predictions,
@@ -145,14 +162,15 @@ def draw_titled(
     file: Path,
     plots: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
-    """Draws examples as evaluation sees them, each under the lines that `title` makes of its prediction.
+    """Draws examples as evaluation sees them, each under its name and the lines that `title` makes of its prediction.
 
     Args:
         plots: pictures to add, by what to write over them.
     """
-    from jaxft.reporting.pictures import Line, titled  # matplotlib takes a second to import
+    from jaxft.reporting.mosaic import Line, mosaic  # matplotlib takes a while to import
 
     some = dict(list(predictions.items())[:SHOWN])
     images = [np.asarray(dataset.evaluation(index)["image"]) for index in some]
-    titles = [*(title(prediction) for prediction in some.values()), *([Line(name)] for name in plots)]
-    titled([*images, *plots.values()], titles, file)
+    names = [Line(name, "gray", "start") for name in file_names(dataset, some)]
+    titles = [[name, *title(prediction)] for name, prediction in zip(names, some.values(), strict=True)]
+    mosaic([*images, *plots.values()], [*titles, *([Line(name)] for name in plots)], file)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxft.data.dataset import Dataset
     from jaxft.data.photo import ImageData
     from jaxft.data.preprocessing import Preprocessing
-    from jaxft.reporting.details import Details
+    from jaxft.reporting.details import Details, Example
     from jaxft.reporting.survey import Survey
     from jaxft.tasks.views import Link, Viewed, Viewing
 
@@ -50,6 +50,20 @@ class Evaluator(Protocol):
 
     def details(self) -> "Details":
         """What else there is to say of all that was added; after `result`."""
+
+
+class Fed(NamedTuple):
+    """An example as training sees it.
+
+    Attributes:
+        pixels: uint8 `[H, W, 3]`.
+        example: what it is, with objects in these pixels.
+        later: what happens to it still, which the pixels do not show.
+    """
+
+    pixels: np.ndarray
+    example: "Example"
+    later: str = ""
 
 
 class Program(NamedTuple):
@@ -135,8 +149,20 @@ class Task(Protocol):
     def evaluator(self, dataset: "Dataset") -> Evaluator:
         """What turns predictions of a dataset into metrics."""
 
-    def draw(self, dataset: "Dataset", predictions: Predictions, file: Path) -> None:
-        """Draws examples of a dataset with their predictions, and the ground truth where there is one, as a PNG."""
+    def panel(self, dataset: "Dataset", example: "Example", cell: tuple[int, int]) -> np.ndarray:
+        """An example of an evaluation as a picture, uint8 `[H, W, 3]`, as large as it can be in a width and a height,
+        with what is there and what was found drawn in it.
+
+        Raises:
+            UserError: its photo cannot be read.
+        """
+
+    def fed(self, dataset: "Dataset", index: int, rng: np.random.Generator) -> "Fed":
+        """An example as training sees it, all its chance in `rng`.
+
+        Raises:
+            UserError: its photo cannot be read.
+        """
 
     def table(self, dataset: "Dataset", predictions: Predictions) -> "Table":
         """Predictions for a terminal, a line an example."""

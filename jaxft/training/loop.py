@@ -28,7 +28,7 @@ from jaxft.run import RunDirectory
 from jaxft.training.beginning import begin
 from jaxft.training.checkpoint import Checkpoints, best_value
 from jaxft.training.ema import ema_momentum
-from jaxft.training.evaluation import Predictor, evaluate, spread
+from jaxft.training.evaluation import Predictor, evaluate
 from jaxft.training.features import with_features
 from jaxft.training.fitted import Callback, Event, Fitted
 from jaxft.training.judge import Judge
@@ -44,8 +44,6 @@ from jaxft.training.step import Compiled, StepInputs, key_data
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
 from jaxft.training.trace import Trace
 from jaxft.training.watchdog import watched
-
-DRAWN = 24  # validation examples in the picture of predictions
 
 
 @outside_meshes()
@@ -269,9 +267,8 @@ class Loop:
         assert dataset is not None
         when = f"step {step}" if step % setup.steps_per_epoch else f"epoch {epoch}"
         with self.reporter.doing(f"evaluating {when}") as counted:
-            drawn = spread(len(dataset), DRAWN)
             try:
-                evaluated = evaluate(self.predictor, setup.task, state.evaluated, dataset, drawn, counted)
+                evaluated = evaluate(self.predictor, setup.task, state.evaluated, dataset, counted=counted)
             except Interrupted:
                 return  # as after a signal during the last step: the evaluation is made up when the run goes on
             metrics = evaluated.metrics

@@ -8,15 +8,15 @@ from jaxft.places import write_whole
 from jaxft.reporting.details import Evaluation, to_json
 from jaxft.run import RunDirectory
 from jaxft.training.evaluation import Evaluated
+from jaxft.training.picturing import picture_best
 from jaxft.training.setup import Setup
 
 
 def record(setup: Setup, run: RunDirectory, step: int, evaluated: Evaluated, *, best: bool) -> None:
-    """Draws some examples; keeps the details where the model is the best so far, or there are none yet."""
+    """Keeps the details and draws examples where the model is the best so far, or there are none yet."""
     dataset = setup.validation
     if jax.process_index() != 0 or dataset is None:
         return
-    setup.task.draw(dataset, evaluated.kept, run.pictures / "predictions.png")
     if best or not run.evaluation_file.exists():
         found = Evaluation(
             step=step,
@@ -27,3 +27,4 @@ def record(setup: Setup, run: RunDirectory, step: int, evaluated: Evaluated, *, 
             details=evaluated.details(),
         )
         write_whole(run.evaluation_file, gzip.compress(to_json(found), compresslevel=1))
+        picture_best(setup, run, step, found.details)

@@ -20,7 +20,7 @@ from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import balanced_weights
 from jaxft.errors import UserError
-from jaxft.reporting.details import Details
+from jaxft.reporting.details import Details, Example
 from jaxft.reporting.survey import Survey
 from jaxft.tasks.classification import Classification
 from jaxft.tasks.classification.data import open_source
@@ -28,10 +28,12 @@ from jaxft.tasks.classification.details import class_details
 from jaxft.tasks.classification.survey import survey
 from jaxft.tasks.image_task import (
     draw_titled,
+    fed_image,
     file_names,
     image_program,
     no_crops,
     normalized,
+    photo_panel,
     source_of,
     stored_image,
     total_loss,
@@ -43,11 +45,11 @@ from jaxft.tasks.images import check_model
 from jaxft.tasks.mixing import mixed_images, mixed_targets
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits
-from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
 
 class ClassificationTask:
@@ -226,10 +228,17 @@ class ClassificationTask:
     def photo(self, dataset: Dataset, index: int) -> np.ndarray:
         return np.asarray(dataset.evaluation(index)["image"])
 
+    def panel(self, dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+        return photo_panel(dataset, example, cell)
+
+    def fed(self, dataset: Dataset, index: int, rng: np.random.Generator) -> Fed:
+        fed, fields = fed_image(dataset, index, rng, lambda label: dataset.classes[int(label)]), self.fields
+        return fed._replace(later="images are mixed with each other" if fields.mixup or fields.cutmix else "")
+
     def evaluator(self, dataset: Dataset) -> "Accuracy":
         return Accuracy(dataset)
 
-    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
+    def _draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         draw_titled(dataset, predictions, lambda prediction: _title(prediction, dataset.classes), file)
 
     def table(self, dataset: Dataset, predictions: Predictions) -> Table:
@@ -258,7 +267,7 @@ class ClassificationTask:
         ]
         columns = ("file", "class", "probability", *(f"probability/{name}" for name in dataset.classes))
         write_entries(entries, columns, rows, folder)
-        self.draw(dataset, ordered, folder / "predictions.png")
+        self._draw(dataset, ordered, folder / "predictions.png")
 
     def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
         raise no_crops("classification")
@@ -327,7 +336,7 @@ class Accuracy:
 
 def _title(prediction: Prediction, classes: Sequence[str]) -> "list[Line]":
     """What to write over a photo: green is right, red is wrong, black has no known label."""
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
     probabilities, label = prediction["probabilities"], int(prediction["label"])
     guess = int(probabilities.argmax())

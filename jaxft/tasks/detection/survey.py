@@ -7,9 +7,10 @@ import numpy as np
 
 from jaxft.data.photo import file_of
 from jaxft.data.photo_check import Stored
-from jaxft.reporting.details import Cell, Example, Object, Table
+from jaxft.reporting.details import Cell, Example, Table
 from jaxft.reporting.survey import Remark, Survey, histogram, remark, unbalanced
 from jaxft.tasks.detection.boxes import ROUNDING
+from jaxft.tasks.detection.drawing import true_objects
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, size_problem
 from jaxft.tasks.photo_survey import sizes_of, survey_photos
 
@@ -77,11 +78,7 @@ def _classes(source: ObjectSource, labels: np.ndarray, sides: np.ndarray) -> Tab
 
 
 def _example(index: int, one: Annotated, classes: tuple[str, ...]) -> Example:
-    found = one.objects
-    drawn = tuple(
-        Object(label=classes[label], box=tuple(box), verdict="ignored" if ignored else "")
-        for box, label, ignored in zip(found.boxes.tolist(), found.labels, found.ignored, strict=True)
-    )
+    drawn = tuple(true_objects(one.objects, classes))
     truth = f"{len(drawn)} object{'' if len(drawn) == 1 else 's'}"
     return Example(
         index=index, name=one.name, truth=truth, predicted="", wrong=0.0, file=file_of(one.image), objects=drawn

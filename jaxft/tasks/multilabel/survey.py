@@ -1,5 +1,7 @@
 """What a split of photos with several labels holds, and what is odd in it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxft.data.photo import file_of
@@ -24,7 +26,7 @@ def survey(source: Source, seen: int) -> Survey:
         Example(
             index=index,
             name=one.name,
-            truth=", ".join(name for name, has in zip(source.classes, row, strict=True) if has),
+            truth=written_labels(row, source.classes),
             predicted="",
             wrong=0.0,
             file=file_of(one.image),
@@ -40,3 +42,8 @@ def survey(source: Source, seen: int) -> Survey:
     )
     each = histogram("labels", "Labels of a photo", "labels", targets.sum(axis=1).tolist(), "photos", whole=True)
     return Survey(examples=len(found), tables=(labels, *photos.tables), plots=(each, *photos.plots), remarks=remarks)
+
+
+def written_labels(labels: np.ndarray, names: Sequence[str]) -> str:
+    """The labels that a photo has, of 0 or 1 for each name."""
+    return ", ".join(name for name, has in zip(names, labels, strict=True) if has > 0)

@@ -1,5 +1,7 @@
 """What a split of photos with numbers holds, and what is odd in it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxft.data.photo import file_of
@@ -24,7 +26,7 @@ def survey(source: Source, seen: int) -> Survey:
         Example(
             index=index,
             name=one.name,
-            truth=", ".join(f"{name} {value:.6g}" for name, value in zip(source.classes, row, strict=True)),
+            truth=written_numbers(row, source.classes),
             predicted="",
             wrong=0.0,
             file=file_of(one.image),
@@ -64,3 +66,8 @@ def _odd(name: str, column: np.ndarray, examples: list[Example]) -> list[Remark]
     return remark(
         "far", f"Photos whose {name} is far from all others: {len(far):,}", [examples[index] for index in far]
     )
+
+
+def written_numbers(numbers: np.ndarray, names: Sequence[str]) -> str:
+    """The number of each target."""
+    return ", ".join(f"{name} {value:.6g}" for name, value in zip(names, numbers, strict=True))

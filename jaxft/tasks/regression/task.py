@@ -20,15 +20,17 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_discs
 from jaxft.data.source import Source
 from jaxft.errors import UserError
-from jaxft.reporting.details import Details
+from jaxft.reporting.details import Details, Example
 from jaxft.reporting.survey import Survey
 from jaxft.tasks.image_task import (
     check_outputs,
     draw_titled,
+    fed_image,
     file_names,
     image_program,
     no_crops,
     normalized,
+    photo_panel,
     source_of,
     stored_image,
     total_loss,
@@ -41,13 +43,13 @@ from jaxft.tasks.regression import Regression
 from jaxft.tasks.regression.details import number_details
 from jaxft.tasks.regression.metrics import regression_metrics
 from jaxft.tasks.regression.report import describe
-from jaxft.tasks.regression.survey import survey
+from jaxft.tasks.regression.survey import survey, written_numbers
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
-from jaxft.tasks.task import Metric, Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
 LINES = 6  # targets over a photo at most
 
@@ -185,10 +187,16 @@ class RegressionTask:
     def photo(self, dataset: Dataset, index: int) -> np.ndarray:
         return np.asarray(dataset.evaluation(index)["image"])
 
+    def panel(self, dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+        return photo_panel(dataset, example, cell)
+
+    def fed(self, dataset: Dataset, index: int, rng: np.random.Generator) -> Fed:
+        return fed_image(dataset, index, rng, lambda label: written_numbers(label, dataset.classes))
+
     def evaluator(self, dataset: Dataset) -> "Errors":
         return Errors(dataset)
 
-    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
+    def _draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         """Photos with their numbers; and for each target, where it is known, the predicted ones over the true ones."""
         from jaxft.reporting.pictures import scatter
 
@@ -216,7 +224,7 @@ class RegressionTask:
         entries = self.entries(dataset, ordered)
         rows = [[entry["file"], *entry["values"].values()] for entry in entries]
         write_entries(entries, (FILE, *dataset.classes), rows, folder)
-        self.draw(dataset, ordered, folder / "predictions.png")
+        self._draw(dataset, ordered, folder / "predictions.png")
 
     def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
         raise no_crops("regression")
@@ -256,7 +264,7 @@ class Errors:
 
 def _title(prediction: Prediction, names: Sequence[str]) -> "list[Line]":
     """What to write over a photo: a line a target."""
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
     lines = [
         Line(f"{name} {value:.4g}" + ("" if np.isnan(true) else f" (is {true:.4g})"))
