@@ -7,6 +7,7 @@ from jaxft.errors import UserError
 from jaxft.fields import differences
 from jaxft.optimization import READERS
 from jaxft.places import check_writable, in_bucket
+from jaxft.reporting.trackers import check_tracker
 from jaxft.run import RunDirectory, named_run
 
 
@@ -32,6 +33,7 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
         if config.pretrained.source is not None:
             check_source(config.pretrained.source)
         check_used(config)
+    check_tracker(config.tracker)
     if not own_data:
         check_root(config.data)
     new = not (run is not None and resume and run.exists())

@@ -31,6 +31,7 @@ from jaxft.training.ema import ema_momentum
 from jaxft.training.evaluation import Predictor, evaluate
 from jaxft.training.features import with_features
 from jaxft.training.fitted import Callback, Event, Fitted
+from jaxft.training.histograms import Histograms
 from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
 from jaxft.training.layout import abstract, first_says, outside_meshes
@@ -102,6 +103,7 @@ def fit(
                 steps_per_epoch=setup.steps_per_epoch,
                 screen=screen,
                 starting=time.perf_counter() - began,
+                shown=setup.shown,
             )
             watching = watched(config.hardware.hang_after, run.path, jax.process_index())
             with reporter, watching, stop_signals(several=jax.process_count() > 1) as stop:
@@ -147,12 +149,13 @@ class Loop:
             compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
         )
         self.metrics = LateMetrics(self.reporter)
+        self.histograms = Histograms(setup, self.reporter)
         self.trace = Trace(setup.config.hardware.profile, self.run_directory.path / "profile")
 
     def run(self, state: TrainState, stage: Stage) -> TrainState:
         """Trains from a state of a stage to the end of the last one, or until something asks to stop."""
         setup, step = self.setup, int(state.step)
-        with setup.batches(step) as batches, closing(self.predictor), closing(self.trace):
+        with setup.batches(step) as batches, closing(self.predictor), closing(self.trace), closing(self.histograms):
             self.end_if_judged()
             evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
             self.evaluated_step = step if evaluated else 0
@@ -193,7 +196,9 @@ class Loop:
             self.trace.before(step + 1)
             inputs = StepInputs(key_data(config.seed), stage.numbers(step), ema_momentum(config.ema, step))
             try:
-                state, metrics = compiled(state, setup.layout.batch(batch), inputs)
+                placed = setup.layout.batch(batch)
+                self.histograms(stage, state, step, placed, inputs)
+                state, metrics = compiled(state, placed, inputs)
             except Interrupted:
                 break
             jax.block_until_ready(before)  # no more than one step is queued: on a CPU each holds its own temporaries
