@@ -7,6 +7,7 @@ from jaxft.errors import UserError
 from jaxft.fields import differences
 from jaxft.optimization import READERS
 from jaxft.places import check_writable, in_bucket
+from jaxft.reporting.trackers import check_tracker
 from jaxft.run import RunDirectory, named_run
 
 
@@ -41,6 +42,7 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
         check_used(config)
     if config.distillation.teacher is not None:
         check_source(config.distillation.teacher)
+    check_tracker(config.tracker)
     if not own_data:
         check_root(config.data)
     new = not (run is not None and resume and run.exists())

@@ -251,6 +251,14 @@ class Config:
     report: Literal["none"] | Report = "full"
     """The page that the command writes at the end of a run: full (with what a classifier looks at), photos (without
     that), plain (without photos), none."""
+    pictures: bool = True
+    """Draw what the model is fed, learning curves and predictions into the run directory's `pictures`."""
+    histograms: int = pydantic.Field(default=0, ge=0)
+    """Steps between two histograms of the parameters and the gradients of each group, in TensorBoard; 0 for none. Each
+    takes a gradient of its own."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Report to Weights & Biases or MLflow, too, by their own package (pip install 'jaxft[wandb]' or 'jaxft[mlflow]'),
+    which also says where to (WANDB_MODE=offline, MLFLOW_TRACKING_URI, ...)."""
     best_metric: str | None = None
     """The metric that chooses the best model, with a leading - where smaller is better; None for the task's own."""
 

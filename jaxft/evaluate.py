@@ -47,8 +47,11 @@ class Options:
     output: Path | None = None
     """A folder for the predictions that were scored: predictions.json (of detectors COCO's results, with the ids of the
     annotation file) and pictures."""
+    report: Path | None = None
+    """A folder for the figures as tables, each as CSV and JSON: by class, the confusion matrix, every example."""
     json: bool = False
-    """Print one JSON object on standard output, and all else on standard error."""
+    """Print one JSON object on standard output, and all else on standard error. Figures by class are its `classes`, by
+    target its `targets`."""
     asked: Annotated[Asked, tyro.conf.arg(name="")] = NOTHING_ASKED
     hang_after: float = Hardware().hang_after
     """As of `hardware.hang_after`, from the first photo on."""
@@ -64,11 +67,15 @@ def main() -> None:
     options.asked.viewing()
     if options.output is not None:
         check_folder(options.output)
+    if options.report is not None:
+        check_folder(options.report, "--report")
     if options.hang_after <= 0:
         raise UserError(f"--hang-after is {options.hang_after:g}; it is more than 0 seconds.")
     start(distributed=options.distributed)
     import jax
 
+    from jaxft.reporting.details import Details, to_rows
+    from jaxft.reporting.figures import on_terminal, write_tables
     from jaxft.reporting.screen import Screen
     from jaxft.training.evaluation import evaluate, run_predictor
     from jaxft.training.finished import open_run
@@ -85,13 +92,20 @@ def main() -> None:
         keep = None if options.output is None or not first else partial(write, task, dataset, folder=options.output)
         watching = watched(options.hang_after, directory.path, jax.process_index())
         with closing(predictor), watching, doing("evaluating") as counted:
-            metrics = evaluate(predicting, task, arrays, dataset, counted=counted, write=keep, undefined=True).metrics
+            evaluated = evaluate(predicting, task, arrays, dataset, counted=counted, write=keep, undefined=True)
+        metrics, details = evaluated.metrics, evaluated.details() if first else Details()
         said = f"{run.checkpoint} checkpoint (step {run.step}), {len(dataset)} examples"
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
         if not options.json:
             screen.say(f"{said}: " + "  ".join(f"{name} {value:.4f}" for name, value in defined.items()))
         if task.primary_metric.name not in defined:
             screen.say(f"{task.primary_metric.name} is not defined: the examples have nothing that it could count.")
+        if not options.json:
+            for table in details.tables[:1]:
+                screen.console.print(on_terminal(table))
+        if options.report is not None and first:
+            with doing(f"writing {options.report}"):
+                write_tables(details, options.report)
     if options.json and first:
         content = {
             "run": str(directory.path),
@@ -100,6 +114,7 @@ def main() -> None:
             "split": options.split or split_name(config.data),
             "examples": len(dataset),
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+            **{table.name: to_rows(table) for table in details.tables[:1]},
         }
         print(json.dumps(content))
 

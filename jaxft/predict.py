@@ -47,10 +47,10 @@ def find_photos(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def check_folder(path: Path) -> None:
-    """Raises a UserError where a path cannot be a folder for predictions."""
+def check_folder(path: Path, option: str = "--output") -> None:
+    """Raises a UserError where a path cannot be a folder for what a command writes."""
     if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is no folder; choose another --output.")
+        raise UserError(f"{path} is no folder; choose another {option}.")
 
 
 def write(task: "Task", dataset: "Dataset", predictions: "Iterable[tuple[int, Prediction]]", folder: Path) -> None:
@@ -86,8 +86,12 @@ class Options:
     run: Path
     """The run directory."""
     output: Path | None = None
-    """A folder for predictions.json and pictures. Of detectors it holds COCO's results, whose image and category ids
-    images.json explains; jaxft evaluate --output writes those of a split with the ids of its annotation file."""
+    """A folder for predictions.json, predictions.csv and pictures. Of detectors predictions.json is COCO's results,
+    whose image and category ids images.json explains, and predictions.csv has a row an object; jaxft evaluate --output
+    writes those of a split with the ids of its annotation file."""
+    crops: float | None = None
+    """Detectors: cut the objects with at least this score out of their photos, into crops below --output, a folder a
+    class."""
     checkpoint: Literal["best", "last"] | int | None = None
     """Which model of the run; by default the best where an evaluation has chosen one, and else the last. A number is
     the step of one that `keep_checkpoints` has kept."""
@@ -98,6 +102,16 @@ class Options:
     """This is one of several processes that share the work; see `jaxft train --help`."""
 
 
+def check_crops(options: Options) -> None:
+    """Raises a UserError where objects cannot be cut out as the options say."""
+    if options.crops is None:
+        return
+    if options.output is None:
+        raise UserError("--crops writes into the folder that --output names; add it.")
+    if not 0 <= options.crops <= 1:
+        raise UserError(f"--crops is {options.crops:g}; it is the least score of an object, from 0 to 1.")
+
+
 def main() -> None:
     """The command."""
     options = tyro.cli(Options, prog=program("predict"))
@@ -106,6 +120,7 @@ def main() -> None:
     files = find_photos(options.photos)
     if options.output is not None:
         check_folder(options.output)
+    check_crops(options)
     directory = RunDirectory.at(options.run)
     directory.check()
     options.asked.viewing()
@@ -126,6 +141,8 @@ def main() -> None:
         task = run.config.task.task(run.config.dtype)
         check_alike({"photos": fingerprint(list(map(str, files)))})
         dataset = task.photos(files, run.classes)
+        if options.crops is not None and options.output is not None:
+            task.crop(dataset, {}, options.output, options.crops)  # a task that finds no objects says so now
         viewing = options.asked.of_run(directory, run.model)
         predictor, arrays = run_predictor(run, task)
         predicting = through_views(predictor, task, dataset, viewing)
@@ -140,6 +157,11 @@ def main() -> None:
         if options.output is not None and first:
             with doing(f"writing {options.output}"):
                 write(task, dataset, predictions.items(), options.output)
+                if options.crops is not None:
+                    cut = task.crop(dataset, predictions, options.output / "crops", options.crops)
+                    screen.say(
+                        f"{options.output / 'crops'} has {cut:,} objects with a score of at least {options.crops:g}."
+                    )
 
 
 if __name__ == "__main__":

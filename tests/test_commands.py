@@ -1,5 +1,6 @@
 """A finished run: evaluated, asked about photos, and exported; and what a dry run prints."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -62,7 +63,8 @@ def test_evaluate_prints_json_alone(small_run: Path, tmp_path: Path) -> None:
     assert printed["metrics"] == pytest.approx(
         {name: wanted[name] for name in ("loss", "accuracy", "balanced_accuracy")}, rel=1e-5
     )
-    assert {name: value for name, value in printed.items() if name != "metrics"} == {
+    assert [row["class"] for row in printed["classes"]] == list(CLASSES)
+    assert {name: value for name, value in printed.items() if name not in ("metrics", "classes")} == {
         "run": str(small_run),
         "checkpoint": "last",
         "step": wanted["step"],
@@ -73,6 +75,21 @@ def test_evaluate_prints_json_alone(small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     message = user_error(call(evaluate_main, *arguments[:-1], tmp_path / "file"))
     assert "is no folder" in message
+
+
+def test_evaluate_shows_and_writes_figures_by_class(small_run: Path, tmp_path: Path) -> None:
+    result = call(evaluate_main, "--run", small_run, "--report", tmp_path / "report")
+    assert result.code == 0, result
+    assert "precision" in result.out
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {
+        f"{name}.{kind}" for name in ("classes", "confusion", "examples") for kind in ("csv", "json")
+    }
+    rows = json.loads((tmp_path / "report" / "classes.json").read_text())
+    assert [(row["class"], row["examples"]) for row in rows] == list(zip(CLASSES, TEST_EACH, strict=True))
+    confusion = json.loads((tmp_path / "report" / "confusion.json").read_text())
+    assert [sum(row[name] for name in CLASSES) for row in confusion] == list(TEST_EACH)
+    (tmp_path / "file").write_text("")
+    assert "another --report" in user_error(call(evaluate_main, "--run", small_run, "--report", tmp_path / "file"))
 
 
 # Predict
@@ -90,8 +107,24 @@ def test_predict_files_and_folders(small_run: Path, photos: Path, tmp_path: Path
         assert sum(entry["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert entry["class"] == max(entry["probabilities"], key=entry["probabilities"].get)
         assert str(file) in result.out
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["file"] for row in rows] == [entry["file"] for entry in entries]
+    for row, entry in zip(rows, entries, strict=True):
+        assert row["class"] == entry["class"]
+        assert float(row["probability"]) == entry["probabilities"][row["class"]]
+        assert [float(row[f"probability/{name}"]) for name in CLASSES] == list(entry["probabilities"].values())
     with Image.open(tmp_path / "out" / "predictions.png") as picture:
         assert picture.width > 100
+
+
+def test_predict_refuses_crops_before_it_predicts(small_run: Path, photos: Path, tmp_path: Path) -> None:
+    run = ("--run", small_run, photos / "test" / "red")
+    assert "--output names" in user_error(call(predict_main, *run, "--crops", 0.5))
+    assert "from 0 to 1" in user_error(call(predict_main, *run, "--crops", 2, "--output", tmp_path / "out"))
+    message = user_error(call(predict_main, *run, "--crops", 0.5, "--output", tmp_path / "out"))
+    assert "the task is classification" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_predict_agrees_with_the_model(small_run: Path, photos: Path, tmp_path: Path) -> None:

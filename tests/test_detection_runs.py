@@ -197,7 +197,7 @@ def test_what_is_not_defined_is_said(detector_run: Path, scenes: Path, tmp_path:
 def test_predict_writes_drawings_and_cocos_json(detector_run: Path, scenes: Path, tmp_path: Path) -> None:
     files = [scenes / "photos" / f"test{number}.png" for number in (0, 2)]
     output = tmp_path / "out"
-    result = call(predict_main, "--run", detector_run, "--output", output, *files)
+    result = call(predict_main, "--run", detector_run, "--output", output, "--crops", 0.2, *files)
     assert result.code == 0, result
     assert all(str(file) in result.out for file in files)
     content = json.loads((output / "images.json").read_text())
@@ -216,6 +216,10 @@ def test_predict_writes_drawings_and_cocos_json(detector_run: Path, scenes: Path
         with Image.open(output / name) as picture:
             sizes.append(picture.size)
     assert sizes == [(64, 48), (48, 64)]
+    cut = sum(entry["score"] >= 0.2 for entry in entries)
+    assert cut
+    assert len(list((output / "crops").glob("*/*.png"))) == cut
+    assert f"crops has {cut} objects with a score of at least 0.2" in result.out.replace("\n", " ")
 
 
 def test_export_is_the_detector_under_its_own_names(detector_run: Path, tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ def content_word(image: ImageData) -> str:
     return f"{image.absolute()} {found.st_size} {found.st_mtime_ns}"
 
 
+def file_of(image: ImageData) -> str:
+    """The path of an image, from the root; empty where it is no file."""
+    return str(image.resolve()) if isinstance(image, Path) else ""
+
+
 class Photo:
     """An image whose header is read and whose pixels are not.
 

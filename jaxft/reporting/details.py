@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from typing import Literal
 
 import pydantic
@@ -166,8 +167,11 @@ def to_csv(table: Table) -> str:
 
 
 def to_rows(table: Table) -> list[dict[str, Cell]]:
-    """A table as plain values for JSON: a dictionary a row; figures that are not defined are None."""
+    """A table as plain values for JSON: a dictionary a row; figures that are not finite are None."""
     return [
-        {column: None if cell != cell else cell for column, cell in zip(table.columns, row, strict=True)}
+        {
+            column: None if isinstance(cell, float) and not math.isfinite(cell) else cell
+            for column, cell in zip(table.columns, row, strict=True)
+        }
         for row in table.rows
     ]

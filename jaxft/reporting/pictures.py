@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 
 def learning_curves(lines: Sequence[Mapping[str, Any]], picture: Path, score: str) -> None:
@@ -81,23 +80,6 @@ def reliability_diagrams(groups: Mapping[str, Sequence[np.ndarray]], label: str,
     _save(figure, picture)
 
 
-class Line(NamedTuple):
-    """A line over an image, in one color."""
-
-    text: str
-    color: str = "black"
-
-
-def titled(images: Sequence[np.ndarray], titles: Sequence[Sequence[Line]], picture: Path) -> None:
-    """Draws images uint8 `[H, W, 3]` in a grid, six in a row, each under the lines of its title."""
-    _mosaic(images, titles, (2.2, 2.5), 6, picture)
-
-
-def grid(drawings: Sequence[np.ndarray], names: Sequence[str], picture: Path) -> None:
-    """Draws photos uint8 `[H, W, 3]` of any sizes in a grid, three in a row, each under its name."""
-    _mosaic(drawings, [[Line(name)] for name in names], (5.0, 4.0), 3, picture)
-
-
 def scatter(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Predicted numbers over true ones, `[N]` each, with the line on which they are equal: uint8 `[H, W, 3]`."""
     figure = Figure(figsize=(2.2, 2.2), layout="constrained")
@@ -109,48 +91,6 @@ def scatter(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     axes.grid(alpha=0.3)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
-
-
-def _mosaic(
-    images: Sequence[np.ndarray],
-    titles: Sequence[Sequence[Line]],
-    cell: tuple[float, float],
-    columns: int,
-    picture: Path,
-) -> None:
-    """Draws images in rows of `columns` cells, each as large as its cell, of so many inches, has room below its title.
-
-    Cells have room for titles of two lines, and grow by what the longest title needs beyond that. All images lie in one
-    `Axes`, whose unit is the inch: one for each of 24 images took three times as long, and with a layout engine five
-    times.
-    """
-    margin, spacing = 0.08, 0.14
-    more = max([len(lines) for lines in titles], default=0) - 2
-    title = 0.36 + spacing * max(more, 0)
-    cell = (cell[0], cell[1] + title - 0.36)
-    columns = min(len(images), columns)
-    width, height = cell[0] * columns, cell[1] * -(-len(images) // columns)
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    for index, (image, lines) in enumerate(zip(images, titles, strict=True)):
-        row, column = divmod(index, columns)
-        center, top = cell[0] * (column + 0.5), cell[1] * row + title
-        across, down = image.shape[1], image.shape[0]
-        inches = min((cell[0] - 2 * margin) / across, (cell[1] - title - margin) / down)  # of one pixel
-        across, down = across * inches, down * inches
-        axes.imshow(image, extent=(center - across / 2, center + across / 2, top + down, top), aspect="auto")
-        for above, line in enumerate(reversed(lines)):
-            text = line.text.replace("$", "\\$")  # which begins a formula
-            bottom = top - margin / 2 - spacing * above
-            axes.text(center, bottom, text, fontsize=8, color=line.color, ha="center", va="bottom")
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    _save(figure, picture)
-
-
-def save_pixels(pixels: np.ndarray, picture: Path) -> None:
-    """Writes uint8 `[H, W, 3]` as an image file."""
-    Image.fromarray(pixels).save(picture)
 
 
 def _save(figure: Figure, picture: Path) -> None:

@@ -1,25 +1,43 @@
-"""What a training run reports: a line of figures on the screen, metrics.jsonl, and TensorBoard."""
+"""What a training run reports: a line of figures on the screen, metrics.jsonl, TensorBoard, pictures, a tracker."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, Self
 
 import jax
 
 from jaxft.activity import Counted, doing, sign_of_life
 from jaxft.processes import said_last, say
+from jaxft.reporting.events import Events, Histogram, TensorBoard
 from jaxft.reporting.lines import Lines
 from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
+from jaxft.reporting.trackers import open_tracker
 
 TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process", "goodput")
 """The figures of a line of metrics that another run of the same configuration has otherwise."""
+
+
+class Shown(NamedTuple):
+    """What a run shows beside its figures.
+
+    Attributes:
+        pictures: whether learning curves are drawn.
+        tracker: see `jaxft.reporting.trackers`.
+        settings: the configuration, by dotted path, for the tracker.
+    """
+
+    pictures: bool = True
+    tracker: str = "none"
+    settings: Mapping[str, object] = MappingProxyType({})
+
+
+FIGURES_ALONE = Shown(pictures=False)
 
 
 class Reporter:
@@ -30,6 +48,7 @@ class Reporter:
         start_step: what a run that goes on starts from; lines of later steps, which will come again, are dropped.
         total_steps: of the whole run, for the time left.
         starting: seconds that have gone by before.
+        shown: what else there is to be.
 
     Attributes:
         spent: where the time goes.
@@ -44,15 +63,20 @@ class Reporter:
         steps_per_epoch: int,
         screen: Screen,
         starting: float = 0.0,
+        shown: Shown = FIGURES_ALONE,
     ) -> None:
         self._screen, self._total, self._steps_per_epoch = screen, total_steps, steps_per_epoch
         self._step, self._figures = start_step, ""
         self._training = doing("training")
         self._pictures = folder / "pictures"
+        self._shown, self._sent = shown, dict[str, int]()
         self._lines: Lines | None = None
+        self._events: list[Events] = []
         if jax.process_index() == 0:
             self._lines = Lines(folder / "metrics.jsonl", partial(_until, start_step))
-            self._events = _event_writer(folder / "tensorboard", start_step)
+            self._events.append(TensorBoard(folder / "tensorboard", start_step))
+            if (tracker := open_tracker(shown.tracker, folder, shown.settings)) is not None:
+                self._events.append(tracker)
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
         self.spent = TimeSpent(starting)
         self._within = 0
@@ -68,7 +92,8 @@ class Reporter:
         self._training.__exit__(kind, error, traceback)
         if self._lines is not None:
             self._lines.close()
-            self._events.close()
+            for events in self._events:
+                events.close()
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The evaluations that have been written already: `step` and the metrics of each; on the first process."""
@@ -148,13 +173,29 @@ class Reporter:
             self._screen.say(remark)
 
     def draw(self, score: str = "loss") -> None:
-        """Draws the learning curves anew: the loss, and a score of the evaluations."""
-        if self._lines is not None:
+        """Draws the learning curves anew: the loss, and a score of the evaluations; pictures that have changed since
+        the last time go to TensorBoard and to the tracker."""
+        if self._lines is not None and self._shown.pictures:
             from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
 
             with self.doing("drawing"):
                 learning_curves(list(map(json.loads, self._lines)), self._pictures / "learning_curves.png", score)
+                self._send_pictures()
                 self.flush()
+
+    def _send_pictures(self) -> None:
+        for file in sorted(self._pictures.glob("*.png")):
+            changed = file.stat().st_mtime_ns
+            if self._sent.get(file.stem) != changed:
+                self._sent[file.stem] = changed
+                for events in self._events:
+                    events.picture(file.stem, file, self._step)
+
+    def histograms(self, step: int, found: Mapping[str, Histogram]) -> None:
+        """Hands on how numbers are distributed after a step, by what they are."""
+        for events in self._events:
+            for name, histogram in found.items():
+                events.histogram(name, histogram, step)
 
     def flush(self) -> None:
         """Returns when all that was reported can be read by others."""
@@ -170,8 +211,8 @@ class Reporter:
             return
         entry: dict[str, Any] = {"step": step, "epoch": self._epoch(step), "split": split, **metrics}
         self._lines.add(json.dumps(entry))
-        for name, value in metrics.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+        for events in self._events:
+            events.scalars(split, metrics, step)
 
 
 def _until(step: int, line: str) -> bool:
@@ -180,17 +221,3 @@ def _until(step: int, line: str) -> bool:
         return bool(json.loads(line)["step"] <= step)
     except (ValueError, KeyError):
         return False  # a kill cut it in two
-
-
-def _event_writer(folder: Path, start_step: int) -> Any:
-    """TensorBoard's events. tensorboardX imports PyTorch wherever it is installed, which takes seconds and serves
-    tensors alone, of which none come here."""
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hide:
-            del sys.modules["torch"]
-    return SummaryWriter(str(folder), purge_step=start_step + 1)

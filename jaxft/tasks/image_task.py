@@ -4,7 +4,7 @@ Functions, not a class to inherit from: a task calls what it needs.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,17 @@ import numpy as np
 from jax import Array
 
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.photo import ImageData, file_of
+from jaxft.data.source import Source
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
+from jaxft.reporting.details import Cell, Example, Table, to_csv
 from jaxft.tasks.images import Images
-from jaxft.tasks.task import Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Prediction, Predictions, Program
 
 if TYPE_CHECKING:
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
 SHOWN = 60  # photos in a picture at most
 
@@ -80,6 +83,27 @@ def image_program(predict: Callable[[Array], Array], images: Images, pad_shape: 
     return Program(predict, (jax.ShapeDtypeStruct((count, images.crop, images.crop, 3), jnp.uint8),))
 
 
+def source_of(dataset: Dataset) -> Source:
+    """The stored examples behind a dataset.
+
+    Raises:
+        UserError: it is a user's own, of whose examples only arrays are known.
+    """
+    if not isinstance(dataset, ImageDataset):
+        raise UserError(
+            f"A survey looks at photos as they are stored, but a {type(dataset).__name__} has arrays alone; take one "
+            "that the configuration names."
+        )
+    return dataset.source
+
+
+def stored_image(dataset: Dataset, index: int) -> ImageData:
+    """The image of an example as it is stored; of a user's own dataset what evaluation sees."""
+    if isinstance(dataset, ImageDataset):
+        return dataset.source[index].image
+    return np.asarray(dataset.evaluation(index)["image"])
+
+
 def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
     """The name of each example that was predicted."""
     names = example_names(dataset)
@@ -96,13 +120,39 @@ def example_files(dataset: Dataset, indices: Sequence[int]) -> list[str]:
     if not isinstance(dataset, ImageDataset):
         return [""] * len(indices)
     images = (dataset.source[index].image for index in indices)
-    return [str(image.resolve()) if isinstance(image, Path) else "" for image in images]
+    return [file_of(image) for image in images]
 
 
-def write_entries(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Writes `predictions.json` into a folder."""
+def write_entries(
+    entries: Sequence[Mapping[str, Any]], columns: Sequence[str], rows: Iterable[Sequence[Cell]], folder: Path
+) -> None:
+    """Writes `predictions.json` of entries, and `predictions.csv` of rows, one an example, into a folder."""
     text = json.dumps(entries, ensure_ascii=False, indent=2)
     (folder / "predictions.json").write_text(text, encoding="utf-8")
+    table = Table(name="predictions", title="Predictions", columns=tuple(columns), rows=tuple(map(tuple, rows)))
+    (folder / "predictions.csv").write_text(to_csv(table), encoding="utf-8", newline="")
+
+
+def no_crops(task: str) -> UserError:
+    """What is said where objects are to be cut out, and a task finds none."""
+    return UserError(f"--crops cuts out the objects that a detector finds, but the task is {task}; leave it out.")
+
+
+def photo_panel(dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+    """What evaluation sees of an example, as large as it can be in a cell."""
+    from jaxft.reporting.mosaic import fitted, pixels_of  # matplotlib takes a while to import
+
+    return fitted(pixels_of(np.asarray(dataset.evaluation(example.index)["image"])), cell)[0]
+
+
+def fed_image(dataset: Dataset, index: int, rng: np.random.Generator, truth: Callable[[Any], str]) -> Fed:
+    """An example as training sees it; `truth` says in words what its label means."""
+    from jaxft.reporting.mosaic import pixels_of
+
+    arrays = dataset.training(index, rng)
+    name = dataset.names()[index].partition("\t")[0]
+    example = Example(index=index, name=name, truth=truth(arrays["label"]), predicted="", wrong=0.0)
+    return Fed(pixels_of(np.asarray(arrays["image"])), example)
 
 
 def draw_titled(
@@ -112,14 +162,15 @@ def draw_titled(
     file: Path,
     plots: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
-    """Draws examples as evaluation sees them, each under the lines that `title` makes of its prediction.
+    """Draws examples as evaluation sees them, each under its name and the lines that `title` makes of its prediction.
 
     Args:
         plots: pictures to add, by what to write over them.
     """
-    from jaxft.reporting.pictures import Line, titled  # matplotlib takes a second to import
+    from jaxft.reporting.mosaic import Line, mosaic  # matplotlib takes a while to import
 
     some = dict(list(predictions.items())[:SHOWN])
     images = [np.asarray(dataset.evaluation(index)["image"]) for index in some]
-    titles = [*(title(prediction) for prediction in some.values()), *([Line(name)] for name in plots)]
-    titled([*images, *plots.values()], titles, file)
+    names = [Line(name, "gray", "start") for name in file_names(dataset, some)]
+    titles = [[name, *title(prediction)] for name, prediction in zip(names, some.values(), strict=True)]
+    mosaic([*images, *plots.values()], [*titles, *([Line(name)] for name in plots)], file)

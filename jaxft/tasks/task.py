@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from jaxft.config import Data
     from jaxft.data.dataset import Dataset
+    from jaxft.data.photo import ImageData
     from jaxft.data.preprocessing import Preprocessing
-    from jaxft.reporting.details import Details
+    from jaxft.reporting.details import Details, Example
+    from jaxft.reporting.survey import Survey
     from jaxft.tasks.views import Link, Viewed, Viewing
 
 Prediction = Mapping[str, np.ndarray]
@@ -58,6 +60,20 @@ class Taught(NamedTuple):
     response: "Array"
 
 
+class Fed(NamedTuple):
+    """An example as training sees it.
+
+    Attributes:
+        pixels: uint8 `[H, W, 3]`.
+        example: what it is, with objects in these pixels.
+        later: what happens to it still, which the pixels do not show.
+    """
+
+    pixels: np.ndarray
+    example: "Example"
+    later: str = ""
+
+
 class Program(NamedTuple):
     """A model's prediction as a function to be exported, and the shapes of its arguments."""
 
@@ -99,6 +115,12 @@ class Task(Protocol):
         Raises:
             UserError: the shapes depend on the data.
         """
+
+    def stored(self, dataset: "Dataset", index: int) -> "ImageData":
+        """The image of an example as it is stored: a file, its encoded bytes, or pixels."""
+
+    def survey(self, dataset: "Dataset") -> "Survey":
+        """What a split holds, and what is odd in it. Photos that cannot be used are remarks and no errors."""
 
     def preprocessing(self) -> "Preprocessing":
         """How a photo becomes what the model sees in evaluation, to be kept beside the weights."""
@@ -146,8 +168,20 @@ class Task(Protocol):
     def evaluator(self, dataset: "Dataset") -> Evaluator:
         """What turns predictions of a dataset into metrics."""
 
-    def draw(self, dataset: "Dataset", predictions: Predictions, file: Path) -> None:
-        """Draws examples of a dataset with their predictions, and the ground truth where there is one, as a PNG."""
+    def panel(self, dataset: "Dataset", example: "Example", cell: tuple[int, int]) -> np.ndarray:
+        """An example of an evaluation as a picture, uint8 `[H, W, 3]`, as large as it can be in a width and a height,
+        with what is there and what was found drawn in it.
+
+        Raises:
+            UserError: its photo cannot be read.
+        """
+
+    def fed(self, dataset: "Dataset", index: int, rng: np.random.Generator) -> "Fed":
+        """An example as training sees it, all its chance in `rng`.
+
+        Raises:
+            UserError: its photo cannot be read.
+        """
 
     def table(self, dataset: "Dataset", predictions: Predictions) -> "Table":
         """Predictions for a terminal, a line an example."""
@@ -156,7 +190,14 @@ class Task(Protocol):
         """Predictions as plain values, an entry an example; `file` is its name."""
 
     def write(self, dataset: "Dataset", predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
-        """Writes predictions into a folder as JSON and pictures; they come in any order, perhaps as they are made."""
+        """Writes predictions, which come in any order, perhaps as they are made, into a folder: JSON, CSV, pictures."""
+
+    def crop(self, dataset: "Dataset", predictions: Predictions, folder: Path, least: float) -> int:
+        """Cuts the found objects with at least a score `least` out of their photos, into a folder a class; how many.
+
+        Raises:
+            UserError: the task finds no objects.
+        """
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """The prediction of a trained model on uint8 pixels, as it is exported.

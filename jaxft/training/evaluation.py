@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -121,12 +121,10 @@ class Evaluated(NamedTuple):
 
     Attributes:
         metrics: by name.
-        kept: the predictions that were asked for, in the order of the dataset.
         details: makes what else there is to say.
     """
 
     metrics: dict[str, float]
-    kept: dict[int, Prediction]
     details: Callable[[], Details]
 
 
@@ -135,13 +133,12 @@ def evaluate(
     task: Task,
     arrays: Arrays,
     dataset: Dataset,
-    keep: Collection[int] = (),
     counted: Counted = ignored,
     *,
     write: Callable[[Iterator[tuple[int, Prediction]]], None] | None = None,
     undefined: bool = False,
 ) -> Evaluated:
-    """The metrics of a dataset, each example counted once; and the predictions of the examples in `keep`.
+    """The metrics of a dataset, each example counted once.
 
     Args:
         counted: is told how many examples are done, and how many there are.
@@ -153,15 +150,13 @@ def evaluate(
     Raises:
         Interrupted: a signal has asked the run to end, and no other process waits for this one.
     """
-    evaluator, kept = task.evaluator(dataset), dict[int, Prediction]()
+    evaluator = task.evaluator(dataset)
 
     def scored() -> Iterator[tuple[int, Prediction]]:
         for done, (index, prediction) in enumerate(predictor(arrays, dataset), 1):
             counted(done, len(dataset))
             raise_if_stopped()
             evaluator.add(index, prediction)
-            if index in keep:
-                kept[index] = prediction
             yield index, prediction
 
     if write is None:
@@ -172,7 +167,7 @@ def evaluate(
     if not undefined:
         # A loss is always defined: one that is NaN says something of the model.
         metrics = {name: value for name, value in metrics.items() if name == "loss" or not math.isnan(value)}
-    return Evaluated(metrics, dict(sorted(kept.items())), evaluator.details)
+    return Evaluated(metrics, evaluator.details)
 
 
 def spread(count: int, most: int) -> list[int]:

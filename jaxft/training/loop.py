@@ -27,9 +27,10 @@ from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.beginning import begin
 from jaxft.training.checkpoint import Checkpoints, best_value
-from jaxft.training.evaluation import Predictor, evaluate, spread
+from jaxft.training.evaluation import Predictor, evaluate
 from jaxft.training.features import with_features
 from jaxft.training.fitted import Callback, Event, Fitted
+from jaxft.training.histograms import Histograms
 from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
 from jaxft.training.layout import abstract, first_says, outside_meshes
@@ -43,8 +44,6 @@ from jaxft.training.step import Compiled
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
 from jaxft.training.trace import Trace
 from jaxft.training.watchdog import watched
-
-DRAWN = 24  # validation examples in the picture of predictions
 
 
 @outside_meshes()
@@ -104,6 +103,7 @@ def fit(
                 steps_per_epoch=setup.steps_per_epoch,
                 screen=screen,
                 starting=time.perf_counter() - began,
+                shown=setup.shown,
             )
             watching = watched(config.hardware.hang_after, run.path, jax.process_index())
             with reporter, watching, stop_signals(several=jax.process_count() > 1) as stop:
@@ -149,12 +149,13 @@ class Loop:
             compiling=lambda number: self.reporter.doing(f"compiling the evaluation, program {number}"),
         )
         self.metrics = LateMetrics(self.reporter)
+        self.histograms = Histograms(setup, self.reporter)
         self.trace = Trace(setup.config.hardware.profile, self.run_directory.path / "profile")
 
     def run(self, state: TrainState, stage: Stage) -> TrainState:
         """Trains from a state of a stage to the end of the last one, or until something asks to stop."""
         setup, step = self.setup, int(state.step)
-        with setup.batches(step) as batches, closing(self.predictor), closing(self.trace):
+        with setup.batches(step) as batches, closing(self.predictor), closing(self.trace), closing(self.histograms):
             self.end_if_judged()
             evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
             self.evaluated_step = step if evaluated else 0
@@ -194,7 +195,9 @@ class Loop:
             waited = time.perf_counter() - began
             self.trace.before(step + 1)
             try:
-                state, metrics = compiled(state, setup.layout.batch(batch), setup.inputs(stage, step))
+                placed, inputs = setup.layout.batch(batch), setup.inputs(stage, step)
+                self.histograms(stage, state, step, placed, inputs)
+                state, metrics = compiled(state, placed, inputs)
             except Interrupted:
                 break
             jax.block_until_ready(before)  # no more than one step is queued: on a CPU each holds its own temporaries
@@ -268,9 +271,8 @@ class Loop:
         assert dataset is not None
         when = f"step {step}" if step % setup.steps_per_epoch else f"epoch {epoch}"
         with self.reporter.doing(f"evaluating {when}") as counted:
-            drawn = spread(len(dataset), DRAWN)
             try:
-                evaluated = evaluate(self.predictor, setup.task, state.evaluated, dataset, drawn, counted)
+                evaluated = evaluate(self.predictor, setup.task, state.evaluated, dataset, counted=counted)
             except Interrupted:
                 return  # as after a signal during the last step: the evaluation is made up when the run goes on
             metrics = evaluated.metrics

@@ -20,6 +20,7 @@ from jaxft.reporting import details
 from jaxft.run import RunDirectory
 from jaxft.training.beginning import Beginning
 from jaxft.training.evaluation import Evaluated
+from jaxft.training.picturing import picture_best
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 
@@ -87,11 +88,10 @@ def _phase(setup: Setup, stage: Stage) -> beginnings.PhaseFacts:
 
 
 def record(setup: Setup, run: RunDirectory, step: int, evaluated: Evaluated, *, best: bool) -> None:
-    """Draws some examples; keeps the details where the model is the best so far, or there are none yet."""
+    """Keeps the details and draws examples where the model is the best so far, or there are none yet."""
     dataset = setup.validation
     if jax.process_index() != 0 or dataset is None:
         return
-    setup.task.draw(dataset, evaluated.kept, run.pictures / "predictions.png")
     if best or not run.evaluation_file.exists():
         found = details.Evaluation(
             step=step,
@@ -102,3 +102,4 @@ def record(setup: Setup, run: RunDirectory, step: int, evaluated: Evaluated, *, 
             details=evaluated.details(),
         )
         write_whole(run.evaluation_file, gzip.compress(details.to_json(found), compresslevel=1))
+        picture_best(setup, run, step, found.details)

@@ -19,8 +19,10 @@ from jaxft.data.epoch_order import steps_per_epoch
 from jaxft.data.loader import Batches, train_batches
 from jaxft.data.stored import Stored
 from jaxft.errors import UserError
+from jaxft.fields import flat
 from jaxft.models.edited import edited
 from jaxft.models.paths import values, walk
+from jaxft.reporting.progress import Shown
 from jaxft.run import Names
 from jaxft.tasks.task import Metric, Task
 from jaxft.training.ema import ema_momentum
@@ -114,6 +116,11 @@ class Setup:
         """The metric that decides which model is best."""
         named = self.config.best_metric
         return self.task.primary_metric if named is None else named_metric(named)
+
+    @property
+    def shown(self) -> Shown:
+        """What the run shows beside its figures."""
+        return Shown(self.config.pictures, self.config.tracker, flat(self.written))
 
     def evaluates_after(self, step: int) -> bool:
         """Whether the model is evaluated after so many steps of the whole run."""

@@ -22,7 +22,6 @@ def test_predictions_are_written_as_they_come() -> None:
         add=lambda index, _: events.append(("scored", index)), result=lambda: {"loss": 0.5}, details=dict
     )
     some: Any = (made, SimpleNamespace(evaluator=lambda _: evaluator), {}, (None, None))
-    metrics, kept, _ = evaluate(*some, keep=[0], write=write)
+    metrics, _ = evaluate(*some, write=write)
     assert events == [(what, index) for index in (1, 0) for what in ("made", "scored", "written")]
     assert metrics == {"loss": 0.5}
-    assert list(kept) == [0]

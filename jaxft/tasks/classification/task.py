@@ -16,26 +16,42 @@ from jaxft.config import Data
 from jaxft.data.blank import Blank
 from jaxft.data.dataset import Dataset, ImageDataset
 from jaxft.data.mixing import Mixing
+from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import balanced_weights
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
-from jaxft.reporting.details import Details
+from jaxft.reporting.details import Example
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.classification import Classification
+from jaxft.tasks.classification.accuracy import Accuracy
 from jaxft.tasks.classification.data import open_source
-from jaxft.tasks.classification.details import class_details
+from jaxft.tasks.classification.survey import survey
 from jaxft.tasks.distilling import mean_distance, softmax_distance
-from jaxft.tasks.image_task import draw_titled, file_names, image_program, normalized, total_loss, wide, write_entries
+from jaxft.tasks.image_task import (
+    draw_titled,
+    fed_image,
+    file_names,
+    image_program,
+    no_crops,
+    normalized,
+    photo_panel,
+    source_of,
+    stored_image,
+    total_loss,
+    wide,
+    write_entries,
+)
 from jaxft.tasks.image_views import image_views, log_mean, log_softmax
 from jaxft.tasks.images import check_model
 from jaxft.tasks.mixing import mixed_images, mixed_targets
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits
-from jaxft.tasks.task import Metric, Prediction, Predictions, Program, Taught
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
 
 class ClassificationTask:
@@ -81,6 +97,12 @@ class ClassificationTask:
         if self.fields.class_weights == "balanced":
             self.class_weights = (1.0,) * len(classes)
         return self._dataset(Blank(classes, count, 0))
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return stored_image(dataset, index)
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(source_of(dataset), self.fields.images.crop)
 
     # The model
 
@@ -222,10 +244,17 @@ class ClassificationTask:
     def photo(self, dataset: Dataset, index: int) -> np.ndarray:
         return np.asarray(dataset.evaluation(index)["image"])
 
-    def evaluator(self, dataset: Dataset) -> "Accuracy":
+    def panel(self, dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+        return photo_panel(dataset, example, cell)
+
+    def fed(self, dataset: Dataset, index: int, rng: np.random.Generator) -> Fed:
+        fed, fields = fed_image(dataset, index, rng, lambda label: dataset.classes[int(label)]), self.fields
+        return fed._replace(later="images are mixed with each other" if fields.mixup or fields.cutmix else "")
+
+    def evaluator(self, dataset: Dataset) -> Accuracy:
         return Accuracy(dataset)
 
-    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
+    def _draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         draw_titled(dataset, predictions, lambda prediction: _title(prediction, dataset.classes), file)
 
     def table(self, dataset: Dataset, predictions: Predictions) -> Table:
@@ -247,8 +276,17 @@ class ClassificationTask:
 
     def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
         ordered = dict(sorted(predictions))
-        write_entries(self.entries(dataset, ordered), folder)
-        self.draw(dataset, ordered, folder / "predictions.png")
+        entries = self.entries(dataset, ordered)
+        rows = [
+            (entry["file"], entry["class"], entry["probabilities"][entry["class"]], *entry["probabilities"].values())
+            for entry in entries
+        ]
+        columns = ("file", "class", "probability", *(f"probability/{name}" for name in dataset.classes))
+        write_entries(entries, columns, rows, folder)
+        self._draw(dataset, ordered, folder / "predictions.png")
+
+    def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
+        raise no_crops("classification")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 logits `[N, classes]`; normalization is inside."""
@@ -266,55 +304,9 @@ def cross_entropy(logits: Array, targets: Array, weights: Array, gamma: float = 
     return -(weights[None] * targets * focus * logs).sum(-1)
 
 
-class Accuracy:
-    """Mean loss, accuracy, and balanced accuracy: the mean of the accuracies of the classes that
-    occur, in which rare ones count as much as others. All but the loss are 0..1."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._indices: list[int] = []
-        self._losses: list[float] = []
-        self._labels: list[int] = []
-        self._probabilities: list[np.ndarray] = []
-
-    def add(self, index: int, prediction: Prediction) -> None:
-        """Takes what `ClassificationTask.predict` says of one example.
-
-        Raises:
-            UserError: the model puts out another number of classes than the data have.
-        """
-        found = prediction["probabilities"].shape
-        classes = len(self._dataset.classes)
-        if found != (classes,):
-            raise UserError(
-                f"The model puts out an array of the shape {found} for an image, but the data have {classes} classes."
-            )
-        self._indices.append(index)
-        self._losses.append(float(prediction["loss"]))
-        self._labels.append(int(prediction["label"]))
-        self._probabilities.append(prediction["probabilities"])
-
-    def result(self) -> dict[str, float]:
-        """The means, each example counted once."""
-        labels = np.array(self._labels)
-        right = np.stack(self._probabilities).argmax(-1) == labels
-        each = [right[labels == label].mean() for label in np.unique(labels)]
-        return {
-            "loss": float(np.mean(self._losses)),
-            "accuracy": float(right.mean()),
-            "balanced_accuracy": float(np.mean(each)),
-        }
-
-    def details(self) -> Details:
-        """Figures by class, confusion, calibration, and every example."""
-        probabilities = np.stack(self._probabilities)
-        labels, losses = np.array(self._labels), np.array(self._losses)
-        return class_details(self._dataset, self._indices, probabilities, labels, losses)
-
-
 def _title(prediction: Prediction, classes: Sequence[str]) -> "list[Line]":
     """What to write over a photo: green is right, red is wrong, black has no known label."""
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
     probabilities, label = prediction["probabilities"], int(prediction["label"])
     guess = int(probabilities.argmax())

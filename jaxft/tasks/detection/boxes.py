@@ -8,7 +8,8 @@ import numpy as np
 from jaxft.errors import UserError
 
 _FEW = 10  # so many boxes say nothing of how a file was written
-_ROUNDING = 0.05  # annotations are rounded to hundredths of a pixel
+ROUNDING = 0.05
+"""Pixels: annotations are rounded to hundredths."""
 
 
 class Usable(NamedTuple):
@@ -75,7 +76,7 @@ def usable(
     kept = ~(ignore | flat | no_area)
     corners = np.concatenate([low.clip(min=0), np.minimum(low + sizes, photos)], 1)
     beyond = np.minimum(low, photos - low - sizes).min(1, initial=np.inf)
-    found = Usable(corners, kept, *(int(some.sum()) for some in (kept & (beyond < -_ROUNDING), flat, no_area, ignore)))
+    found = Usable(corners, kept, *(int(some.sum()) for some in (kept & (beyond < -ROUNDING), flat, no_area, ignore)))
     total = len(boxes)
     if 2 * found.no_area > total:
         raise UserError(

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxft.data.photo import file_of
 from jaxft.reporting.details import Cell, Confusion, Curve, Details, Example, Object, Plot, Table
 from jaxft.tasks.detection.contours import outline
 from jaxft.tasks.detection.found import Found
@@ -231,7 +231,7 @@ def _example(source: ObjectSource, index: int, photo: Judged, shown: bool) -> Ex
         predicted=_counted(said),
         wrong=_wrong(photo),
         cells=tuple(dict.fromkeys(_cells(photo, len(source.classes)))),
-        file=str(example.image.resolve()) if isinstance(example.image, Path) else "",
+        file=file_of(example.image),
         objects=_objects(source, photo) if shown else (),
     )
 

@@ -1,41 +1,35 @@
-"""Photos with the objects that were found drawn into them."""
+"""Objects of photos in the form in which they are drawn."""
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from pycocotools import mask as coco_mask
 
+from jaxft.reporting.details import Object
+from jaxft.tasks.detection.contours import outline
 from jaxft.tasks.detection.found import Found
+from jaxft.tasks.detection.objects import Objects
 
-_COLORS = [tuple(round(255 * part) for part in color) for color in matplotlib.colormaps["tab10"].colors]  # type: ignore[attr-defined]
+
+def found_objects(found: Found, classes: Sequence[str]) -> list[Object]:
+    """What was found, with its masks as outlines."""
+    codes = found.codes or ({},) * len(found.labels)
+    return [
+        Object(label=classes[label], box=corners(box), score=float(score), outline=outline(code) if code else ())
+        for box, score, label, code in zip(
+            found.boxes, found.scores.tolist(), found.labels.tolist(), codes, strict=True
+        )
+    ]
 
 
-def draw_objects(pixels: np.ndarray, found: Found, truth: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """A photo uint8 `[H, W, 3]` with a frame, a name and a score for each object, and its mask tinted.
+def true_objects(objects: Objects, classes: Sequence[str]) -> list[Object]:
+    """What is there."""
+    return [
+        Object(label=classes[label], box=corners(box), verdict="ignored" if ignored else "")
+        for box, label, ignored in zip(objects.boxes, objects.labels.tolist(), objects.ignored.tolist(), strict=True)
+    ]
 
-    Args:
-        truth: boxes `[T, 4]` of the ground truth, which are drawn thin and white below all else.
-    """
-    tinted = pixels.astype(np.float32)
-    for code, label in zip(found.codes, found.labels, strict=False):
-        inside = coco_mask.decode(code).astype(bool)
-        tinted[inside] = 0.5 * tinted[inside] + 0.5 * np.array([_COLORS[label % len(_COLORS)]], np.float32)
-    image = Image.fromarray(tinted.astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    thick = max(round(max(image.size) / 400), 1)
-    font = ImageFont.load_default(max(10.0, max(image.size) / 45))
-    for box in truth.tolist():
-        draw.rectangle(box, outline="white", width=1)
-    order = np.argsort(found.scores)  # the best lie on top
-    for box, label, score in zip(
-        *(part[order].tolist() for part in (found.boxes, found.labels, found.scores)), strict=True
-    ):
-        color = _COLORS[label % len(_COLORS)]
-        draw.rectangle(box, outline=color, width=thick)
-        text = f"{classes[label]} {score:.2f}"
-        corner = (box[0], max(box[1] - font.getbbox(text)[3] - 2, 0))
-        draw.rectangle(draw.textbbox(corner, text, font=font), fill=color)
-        draw.text(corner, text, fill="white", font=font)
-    return np.asarray(image)
+
+def corners(box: np.ndarray) -> tuple[float, float, float, float]:
+    """A box `[4]` as plain numbers."""
+    left, top, right, bottom = map(float, box)
+    return left, top, right, bottom

@@ -145,7 +145,9 @@ class ObjectSource:
         """
         files = {index: example.image for index, example in enumerate(self.examples) if isinstance(example.image, Path)}
         sizes = stored_sizes(list(files.values()), self.check_how, f"the photos of {self.where}")
-        problems = [_problem(file, self[index], size) for (index, file), size in zip(files.items(), sizes, strict=True)]
+        problems = [
+            size_problem(file, self[index], size) for (index, file), size in zip(files.items(), sizes, strict=True)
+        ]
         refuse(self.where, [problem for problem in problems if problem])
 
 
@@ -190,7 +192,8 @@ def grouped(
     return [Objects(*parts) for parts in zip(*(np.split(array[order], ends) for array in arrays), strict=True)]
 
 
-def _problem(file: Path, example: Annotated, size: Stored) -> str | None:
+def size_problem(file: Path | str, example: Annotated, size: Stored) -> str | None:
+    """What is wrong with a photo by its size as it is stored, or why that is not known; None where nothing is."""
     if not isinstance(size, tuple):
         return size
     width, height = size

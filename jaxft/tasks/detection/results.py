@@ -1,11 +1,14 @@
 """What was found in COCO's forms: the lists of results that pycocotools scores, and what their ids stand for."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from jaxft.reporting.details import Table, to_csv
 from jaxft.tasks.detection.found import Found
 from jaxft.tasks.detection.objects import Entry, ObjectSource
 
@@ -56,12 +59,48 @@ def mask_results(source: ObjectSource, found: Founds) -> list[Entry]:
 
 def write_results(source: ObjectSource, found: Founds, folder: Path, *, masks: bool) -> None:
     """Writes `predictions.json` (boxes), with `masks` `predictions.segm.json`, and `images.json`, the dataset that
-    their ids are of: `COCO("images.json").loadRes("predictions.json")`."""
+    their ids are of: `COCO("images.json").loadRes("predictions.json")`; and `predictions.csv`, a row an object."""
     contents = {"predictions.json": box_results(source, found), "images.json": coco_dataset(source)}
     if masks:
         contents["predictions.segm.json"] = mask_results(source, found)
     for name, content in contents.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / "predictions.csv").write_text(to_csv(objects_table(source, found)), encoding="utf-8", newline="")
+
+
+def objects_table(source: ObjectSource, found: Founds) -> Table:
+    """The boxes that were found, in pixels of the photo as it is stored, by photo and then best first."""
+    rows = [
+        (source[index].name, source.classes[label], score, *box)
+        for index, objects in sorted(found.items())
+        for box, score, label in zip(
+            objects.boxes.tolist(), objects.scores.tolist(), objects.labels.tolist(), strict=True
+        )
+    ]
+    columns = ("file", "class", "score", "left", "top", "right", "bottom")
+    return Table(name="predictions", title="Objects", columns=columns, rows=tuple(rows))
+
+
+def write_crops(source: ObjectSource, found: Founds, folder: Path, least: float) -> int:
+    """Cuts what was found with at least a score out of its photo: `CLASS/PHOTO_NUMBER.png`; how many.
+
+    A number counts the objects of a photo, best first. Photos are decoded one after the other.
+    """
+    written = 0
+    for index, objects in sorted(found.items()):
+        chosen = objects.above(least)
+        if not len(chosen.scores):
+            continue
+        pixels, stem = source[index].pixels(), f"{index:04}_{Path(source[index].name).stem}"
+        for number, (box, label) in enumerate(zip(chosen.boxes, chosen.labels.tolist(), strict=True)):
+            low = np.floor(box[:2]).clip(0, (pixels.shape[1] - 1, pixels.shape[0] - 1)).astype(int)
+            high = np.maximum(np.ceil(box[2:]).astype(int), low + 1)
+            inside = folder / re.sub(r"[^\w.-]+", "_", source.classes[label])
+            inside.mkdir(parents=True, exist_ok=True)
+            cut = pixels[low[1] : high[1], low[0] : high[0]]
+            Image.fromarray(np.ascontiguousarray(cut)).save(inside / f"{stem}_{number:03}.png")
+            written += 1
+    return written
 
 
 def _photos(source: ObjectSource, found: Founds) -> list[tuple[int | str, Found, list[int]]]:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from PIL import Image
 from rich.table import Table
 
 from jaxft.config import Data
 from jaxft.data.dataset import Dataset
-from jaxft.data.photo import Photo
+from jaxft.data.photo import ImageData, Photo
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
@@ -22,16 +23,21 @@ from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.detector import pad_shape_of
 from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
+from jaxft.reporting.details import Example
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.blank import blank_photos
 from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.data import open_dataset, open_datasets
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
+from jaxft.tasks.detection.drawing import found_objects, true_objects
 from jaxft.tasks.detection.evaluator import ObjectEvaluator, metric_names, primary_metric
+from jaxft.tasks.detection.feeding import fed_photo
 from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
-from jaxft.tasks.detection.results import write_results
+from jaxft.tasks.detection.results import write_crops, write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
+from jaxft.tasks.detection.survey import survey
 from jaxft.tasks.detection.teaching import (
     check_dense,
     check_grown,
@@ -40,7 +46,7 @@ from jaxft.tasks.detection.teaching import (
     terms_loss,
 )
 from jaxft.tasks.detection.views import object_views
-from jaxft.tasks.task import Prediction, Predictions, Program, Taught
+from jaxft.tasks.task import Fed, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 Arrays = dict[str, Array]
@@ -82,6 +88,12 @@ class DetectionTask:
 
     def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
         return blank_photos(self.fields, classes, count)
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return _objects(dataset).source[index].image
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(_objects(dataset).source)
 
     # The model
 
@@ -207,21 +219,25 @@ class DetectionTask:
         opened = _objects(dataset)
         return ObjectEvaluator(opened.source, opened.settings)
 
-    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
-        from jaxft.reporting import pictures  # matplotlib takes a second to import
+    def panel(self, dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+        from jaxft.reporting.mosaic import fitted  # matplotlib takes a while to import
+        from jaxft.reporting.objects import class_colors, draw_objects
 
-        examples = [_objects(dataset).source[index] for index in predictions]
-        drawings = [
-            self._drawing(example, on_photo(prediction, example), dataset.classes)
-            for example, prediction in zip(examples, predictions.values(), strict=True)
-        ]
-        pictures.grid(drawings, [example.name for example in examples], file)
+        pixels, factor = fitted(self.photo(dataset, example.index), cell)
+        least = self.fields.show_above
+        shown = [one for one in example.objects if one.score is None or one.score >= least]
+        return draw_objects(pixels, shown, class_colors(dataset.classes), factor)
+
+    def fed(self, dataset: Dataset, index: int, rng: np.random.Generator) -> Fed:
+        return fed_photo(_objects(dataset), index, rng)
 
     def _drawing(self, example: Annotated, found: Found, classes: Sequence[str]) -> np.ndarray:
-        from jaxft.tasks.detection.drawing import draw_objects
+        from jaxft.reporting.objects import class_colors, draw_objects
 
-        truth = example.objects.boxes
-        return draw_objects(example.pixels(), found.above(self.fields.show_above), truth, classes)
+        objects = found_objects(found.above(self.fields.show_above), classes)
+        return draw_objects(
+            example.pixels(), [*true_objects(example.objects, classes), *objects], class_colors(classes)
+        )
 
     def table(self, dataset: Dataset, predictions: Predictions) -> Table:
         least = self.fields.show_above
@@ -248,17 +264,22 @@ class DetectionTask:
         return entries
 
     def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
-        """COCO's results (`jaxft.tasks.detection.results.write_results`), and a drawing a photo."""
-        from jaxft.reporting import pictures
-
+        """COCO's results and a table (`jaxft.tasks.detection.results.write_results`), and a drawing a photo."""
         source, found, masks = _objects(dataset).source, dict[int, Found](), False
         for index, prediction in predictions:
             example = source[index]
             masks |= "masks" in prediction
             found[index] = on_photo(prediction, example)
             name = f"{index:04}_{Path(example.name).stem}.png"
-            pictures.save_pixels(self._drawing(example, found[index], dataset.classes), folder / name)
+            Image.fromarray(self._drawing(example, found[index], dataset.classes)).save(folder / name)
         write_results(source, found, folder, masks=masks)
+
+    def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
+        found = {
+            index: on_photo(prediction, _objects(dataset).source[index], masks=False)
+            for index, prediction in predictions.items()
+        }
+        return write_crops(_objects(dataset).source, found, folder, least)
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """A uint8 photo `[1, H, W, 3]`, resized, in the upper left corner of zeros, and its size int32 `[1, 2]`

@@ -15,19 +15,26 @@ from jaxft.config import Data
 from jaxft.data.blank import Blank
 from jaxft.data.csv_targets import read_labels
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_shapes
 from jaxft.data.source import Source
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
-from jaxft.reporting.details import Details
+from jaxft.reporting.details import Details, Example
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.distilling import mean_distance, sigmoid_distance
 from jaxft.tasks.image_task import (
     check_outputs,
     draw_titled,
+    fed_image,
     file_names,
     image_program,
+    no_crops,
     normalized,
+    photo_panel,
+    source_of,
+    stored_image,
     total_loss,
     wide,
     write_entries,
@@ -38,13 +45,14 @@ from jaxft.tasks.multilabel import Multilabel
 from jaxft.tasks.multilabel.details import label_details
 from jaxft.tasks.multilabel.metrics import multilabel_metrics
 from jaxft.tasks.multilabel.report import describe
+from jaxft.tasks.multilabel.survey import survey, written_labels
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
-from jaxft.tasks.task import Metric, Prediction, Predictions, Program, Taught
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
 LINES = 6  # labels over a photo at most
 
@@ -103,6 +111,12 @@ class MultilabelTask:
 
     def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
         return self._dataset(Blank(classes, count, np.zeros(len(classes), np.float32)))
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return stored_image(dataset, index)
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(source_of(dataset), self.fields.images.crop)
 
     # The model
 
@@ -196,10 +210,16 @@ class MultilabelTask:
     def photo(self, dataset: Dataset, index: int) -> np.ndarray:
         return np.asarray(dataset.evaluation(index)["image"])
 
+    def panel(self, dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+        return photo_panel(dataset, example, cell)
+
+    def fed(self, dataset: Dataset, index: int, rng: np.random.Generator) -> Fed:
+        return fed_image(dataset, index, rng, lambda label: written_labels(label, dataset.classes))
+
     def evaluator(self, dataset: Dataset) -> "Labels":
         return Labels(dataset, self.fields.threshold)
 
-    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
+    def _draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         threshold = self.fields.threshold
         draw_titled(dataset, predictions, lambda prediction: _title(prediction, dataset.classes, threshold), file)
 
@@ -228,8 +248,14 @@ class MultilabelTask:
 
     def write(self, dataset: Dataset, predictions: Iterable[tuple[int, Prediction]], folder: Path) -> None:
         ordered = dict(sorted(predictions))
-        write_entries(self.entries(dataset, ordered), folder)
-        self.draw(dataset, ordered, folder / "predictions.png")
+        entries = self.entries(dataset, ordered)
+        rows = [(entry["file"], ";".join(entry["labels"]), *entry["probabilities"].values()) for entry in entries]
+        columns = ("file", "labels", *(f"probability/{name}" for name in dataset.classes))
+        write_entries(entries, columns, rows, folder)
+        self._draw(dataset, ordered, folder / "predictions.png")
+
+    def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
+        raise no_crops("multi-label classification")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 logits `[N, labels]`, whose sigmoid is the probabilities;
@@ -271,7 +297,7 @@ def _title(prediction: Prediction, names: Sequence[str], threshold: float) -> "l
 
     Green is right, red is wrong or missed, black has no known labels.
     """
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
     lines = []
     probabilities, labels = prediction["probabilities"], prediction["label"]

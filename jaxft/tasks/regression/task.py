@@ -1,6 +1,5 @@
 """Regression: squared, absolute or Huber's loss, R², and predictions in the targets' own units."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,19 +15,26 @@ from jaxft.config import Data
 from jaxft.data.blank import Blank
 from jaxft.data.csv_targets import FILE, read_numbers
 from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_discs
 from jaxft.data.source import Source
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
-from jaxft.reporting.details import Details
+from jaxft.reporting.details import Details, Example
+from jaxft.reporting.survey import Survey
 from jaxft.tasks.distilling import mean_distance, squared_distance
 from jaxft.tasks.image_task import (
     check_outputs,
     draw_titled,
+    fed_image,
     file_names,
     image_program,
+    no_crops,
     normalized,
+    photo_panel,
+    source_of,
+    stored_image,
     total_loss,
     wide,
     write_entries,
@@ -39,12 +45,13 @@ from jaxft.tasks.regression import Regression
 from jaxft.tasks.regression.details import number_details
 from jaxft.tasks.regression.metrics import regression_metrics
 from jaxft.tasks.regression.report import describe
+from jaxft.tasks.regression.survey import survey, written_numbers
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
-from jaxft.tasks.task import Metric, Prediction, Predictions, Program, Taught
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
 LINES = 6  # targets over a photo at most
 
@@ -94,6 +101,12 @@ class RegressionTask:
 
     def blank(self, data: Data, classes: tuple[str, ...], count: int) -> Dataset:
         return self._dataset(Blank(classes, count, np.zeros(len(classes), np.float32)))
+
+    def stored(self, dataset: Dataset, index: int) -> ImageData:
+        return stored_image(dataset, index)
+
+    def survey(self, dataset: Dataset) -> Survey:
+        return survey(source_of(dataset), self.fields.images.crop)
 
     # The model
 
@@ -189,10 +202,16 @@ class RegressionTask:
     def photo(self, dataset: Dataset, index: int) -> np.ndarray:
         return np.asarray(dataset.evaluation(index)["image"])
 
+    def panel(self, dataset: Dataset, example: Example, cell: tuple[int, int]) -> np.ndarray:
+        return photo_panel(dataset, example, cell)
+
+    def fed(self, dataset: Dataset, index: int, rng: np.random.Generator) -> Fed:
+        return fed_image(dataset, index, rng, lambda label: written_numbers(label, dataset.classes))
+
     def evaluator(self, dataset: Dataset) -> "Errors":
         return Errors(dataset)
 
-    def draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
+    def _draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
         """Photos with their numbers; and for each target, where it is known, the predicted ones over the true ones."""
         from jaxft.reporting.pictures import scatter
 
@@ -219,10 +238,11 @@ class RegressionTask:
         ordered = dict(sorted(predictions))
         entries = self.entries(dataset, ordered)
         rows = [[entry["file"], *entry["values"].values()] for entry in entries]
-        write_entries(entries, folder)
-        with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as text:
-            csv.writer(text, lineterminator="\n").writerows([[FILE, *dataset.classes], *rows])
-        self.draw(dataset, ordered, folder / "predictions.png")
+        write_entries(entries, (FILE, *dataset.classes), rows, folder)
+        self._draw(dataset, ordered, folder / "predictions.png")
+
+    def crop(self, dataset: Dataset, predictions: Predictions, folder: Path, least: float) -> int:
+        raise no_crops("regression")
 
     def program(self, model: Any, pad_shape: tuple[int, int] | None) -> Program:
         """uint8 `[N, crop, crop, 3]`, any N -> float32 `[N, targets]` in their own units; normalization is inside."""
@@ -259,7 +279,7 @@ class Errors:
 
 def _title(prediction: Prediction, names: Sequence[str]) -> "list[Line]":
     """What to write over a photo: a line a target."""
-    from jaxft.reporting.pictures import Line
+    from jaxft.reporting.mosaic import Line
 
     lines = [
         Line(f"{name} {value:.4g}" + ("" if np.isnan(true) else f" (is {true:.4g})"))

@@ -1,5 +1,6 @@
 """A run of multi-label classification from a CSV to an export."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -92,6 +93,12 @@ def test_predict_writes_labels_above_the_threshold(run: Path, photos: Path, tmp_
         above = {name: value for name, value in entry["probabilities"].items() if value >= 0.4}
         assert entry["labels"] == sorted(above, key=lambda name: -above[name])
         assert entry["file"] in result.out
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["labels"] for row in rows] == [";".join(entry["labels"]) for entry in entries]
+    assert [float(row[f"probability/{NAMES[0]}"]) for row in rows] == [
+        one["probabilities"][NAMES[0]] for one in entries
+    ]
     with Image.open(tmp_path / "out" / "predictions.png") as picture:
         assert picture.width > 100
 
