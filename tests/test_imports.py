@@ -128,7 +128,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts", "processes"},
     "run": {"config", "places", "reporting"},
-    "reporting": {"places", "processes"},
+    "reporting": {"memory", "places", "processes"},
     "training": {
         "config",
         "download",  # where the cache folder is

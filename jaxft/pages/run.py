@@ -167,8 +167,18 @@ def _curves(found: Found) -> Section:
         return Section("curves", "Curves", [])
     plots = [loss_plot(history), *metric_plots(history, metric.name, greater=metric.greater_is_better)]
     plots += [*part_plots(history), *_rates(found), *speed_plots(history)]
+    spent = _spent(found.run)
     bounds = tuple(float(phase.last) for phase in found.beginning.phases[:-1]) if found.beginning else ()
-    return Section("curves", "Curves", [replace(plot, lines=bounds) for plot in plots])
+    return Section("curves", "Curves", [*(replace(plot, lines=bounds) for plot in plots), *spent])
+
+
+def _spent(run: RunDirectory) -> list[Block]:
+    """Where the time went since the last start; nothing of a run that has not ended in order."""
+    try:
+        shares = json.loads(run.time_file.read_bytes())
+        return [Facts({str(cause): f"{float(share):.1%}" for cause, share in shares.items()}, "Where the time went")]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
 
 
 def _rates(found: Found) -> list[Plot]:

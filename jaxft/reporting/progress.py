@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Self
 import jax
 
 from jaxft.activity import Counted, doing, sign_of_life
+from jaxft.memory import peak_bytes
+from jaxft.places import write_whole
 from jaxft.processes import said_last, say
 from jaxft.reporting.events import Events, Histogram, TensorBoard
 from jaxft.reporting.lines import Lines
@@ -19,7 +21,7 @@ from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
 from jaxft.reporting.trackers import open_tracker
 
-TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process", "goodput")
+TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process", "goodput", "peak_memory")
 """The figures of a line of metrics that another run of the same configuration has otherwise."""
 
 
@@ -68,7 +70,7 @@ class Reporter:
         self._screen, self._total, self._steps_per_epoch = screen, total_steps, steps_per_epoch
         self._step, self._figures = start_step, ""
         self._training = doing("training")
-        self._pictures = folder / "pictures"
+        self._folder, self._pictures = folder, folder / "pictures"
         self._shown, self._sent = shown, dict[str, int]()
         self._lines: Lines | None = None
         self._events: list[Events] = []
@@ -92,6 +94,7 @@ class Reporter:
         self._training.__exit__(kind, error, traceback)
         if self._lines is not None:
             self._lines.close()
+            write_whole(self._folder / "time.json", json.dumps(dict(self.spent.shares())).encode())
             for events in self._events:
                 events.close()
 
@@ -141,6 +144,7 @@ class Reporter:
             "images_per_second": self._images / seconds,
             "data_wait": wait,
             "goodput": self.spent.shares()["steps"],
+            "peak_memory": float(peak_bytes()),
         }
         if jax.process_count() > 1:
             say("data wait", str(wait))
