@@ -1,4 +1,4 @@
-"""New classes without forgetting the old: a detector of blood cells that learns platelets, with its teacher and without.
+"""New classes without forgetting the old: a detector of blood cells learns platelets, with its teacher and without.
 
     python -m benchmarks.incremental --root ../shared/data/bccd --seeds 0 1 2
 
@@ -56,7 +56,7 @@ def judged(run: Path, root: str) -> dict[str, float]:
     """The metrics of a run's last model on the test photos."""
     command = [sys.executable, "-m", "jaxft.evaluate", "--run", str(run), "--split", "test", "--checkpoint", "last"]
     found = subprocess.run([*command, "--root", root, "--json"], check=True, capture_output=True, text=True)
-    metrics: dict[str, float] = json.loads(found.stdout)
+    metrics: dict[str, float] = json.loads(found.stdout)["metrics"]
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""Blood cells: GFL on EfficientNet-Lite0's ImageNet weights; the photos of `retinanet_lite0_bccd.py`, at 240 x 180 pixels.
+"""Blood cells: GFL on EfficientNet-Lite0's ImageNet weights, at 240 x 180 pixels; see `retinanet_lite0_bccd.py`.
 
     python -m jaxft.train --config configs/gfl_lite0_bccd.py --data.root FOLDER
 
