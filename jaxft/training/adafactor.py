@@ -16,7 +16,7 @@ class Factored(NamedTuple):
     """The number of steps, and of each parameter the mean squares of its gradient: of rows and columns, or where it
     has one axis of every number, the other two are empty then."""
 
-    count: Array
+    steps: Array
     rows: Any
     columns: Any
     whole: Any
@@ -37,8 +37,8 @@ def scale_by_adafactor(rate: Any) -> optax.GradientTransformation:
         return Factored(jnp.zeros((), jnp.int32), zeros(1), zeros(0), zeros(None))
 
     def update(grads: Any, state: Factored, params: Any = None) -> tuple[Any, Factored]:
-        count = state.count + 1
-        number = count.astype(jnp.result_type(float))
+        steps = state.steps + 1
+        number = steps.astype(jnp.result_type(float))
         new = number**DECAY  # the share of the new gradient
         most = jnp.minimum(1, jax.lax.rsqrt(number) / jnp.maximum(rate, jnp.finfo(number.dtype).tiny))
 
@@ -64,7 +64,7 @@ def scale_by_adafactor(rate: Any) -> optax.GradientTransformation:
         rows = jax.tree.map(lambda old, grad: moved(old, grad, 1), state.rows, grads)
         columns = jax.tree.map(lambda old, grad: moved(old, grad, 0), state.columns, grads)
         whole = jax.tree.map(lambda old, grad: moved(old, grad, None), state.whole, grads)
-        return jax.tree.map(scaled, grads, rows, columns, whole, params), Factored(count, rows, columns, whole)
+        return jax.tree.map(scaled, grads, rows, columns, whole, params), Factored(steps, rows, columns, whole)
 
     return optax.GradientTransformation(init, update)
 
