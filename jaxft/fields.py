@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
+from pydantic.fields import FieldInfo
 
 from jaxft.errors import UserError
 
@@ -120,6 +121,30 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     """
     first, second = flat(one), flat(other)
     return {path: (first.get(path), second.get(path)) for path in first | second if first.get(path) != second.get(path)}
+
+
+def changed(value: Any, path: str = "") -> dict[str, Any]:
+    """The fields of a configuration that are not what they are by default, by dotted path; those without a default,
+    too."""
+    if isinstance(value, tuple) and any(dataclasses.is_dataclass(item) for item in value):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    elif dataclasses.is_dataclass(value):
+        items = [
+            (field.name, here)
+            for field in dataclasses.fields(value)
+            if (here := getattr(value, field.name)) != _default(field) or field.name in ("kind", "type")
+        ]
+    else:
+        return {path: value}
+    return {key: leaf for name, item in items for key, leaf in changed(item, f"{path}.{name}".strip(".")).items()}
+
+
+def _default(field: dataclasses.Field) -> Any:
+    """What a field of pydantic's or the standard library's is by default; `MISSING` for none."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    if isinstance(default, FieldInfo):
+        return default.get_default(call_default_factory=True)
+    return default
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Literal, Self, cast
 from jaxft import config
 from jaxft.errors import UserError
 from jaxft.places import place, remove_folder, write_whole
+from jaxft.reporting import details
+from jaxft.reporting.details import Evaluation
 
 RUN = "run://"  # before a directory: a run as the source of first weights
 Names = Mapping[str, Sequence[str]]
@@ -50,6 +52,18 @@ class RunDirectory:
     @property
     def calibration_file(self) -> Path:
         return self.path / "calibration.json"
+
+    @property
+    def beginning_file(self) -> Path:
+        return self.path / "beginning.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def page_file(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def evaluation_file(self) -> Path:
@@ -154,6 +168,20 @@ class RunDirectory:
             UserError: the file is missing or damaged.
         """
         return cast(dict[str, list[str]], self._read(self.examples_file))
+
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation of the best model; None where there is none yet.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.evaluation_file.exists():
+            return None
+        try:
+            content = gzip.decompress(self.evaluation_file.read_bytes())
+        except (OSError, EOFError) as error:
+            raise UserError(f"{self.evaluation_file} cannot be read; the run directory is not whole.") from error
+        return details.from_json(content, str(self.evaluation_file))
 
     def own(self) -> dict[str, str]:
         """What is the user's and not the configuration's, by its name.

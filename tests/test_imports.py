@@ -126,7 +126,7 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     },
     "data": {"config", "download", "parts"},
     "tasks": {"config", "data", "models", "detection", "reporting", "parts", "processes"},
-    "run": {"config", "places"},
+    "run": {"config", "places", "reporting"},
     "reporting": {"places", "processes"},
     "training": {
         "config",

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from typing import Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -11,6 +12,9 @@ from jaxft.errors import UserError
 
 Cell = str | int | float | None
 """A cell of a table; None is empty, NaN a figure that the examples do not define."""
+Kind = Literal["lines", "faint", "markers", "points", "star", "bars"]
+"""How a curve is drawn: as a line (a faint one is thin), as markers, as points (markers on a line), as a star, or as
+bars that stand on the axis."""
 PLAIN = pydantic.ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
 
@@ -26,18 +30,17 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, config=PLAIN)
 class Curve:
-    """Points of a plot, `x` and `y` of one length; `bars` stand on the axis."""
+    """Points of a plot, `x` and `y` of one length."""
 
     label: str
     x: tuple[float, ...]
     y: tuple[float | None, ...]
-    kind: str = "lines"
-    """lines, markers, or bars."""
+    kind: Kind = "lines"
 
 
 @dataclass(frozen=True, kw_only=True, config=PLAIN)
 class Plot:
-    """Curves over one axis. `diagonal` adds the line on which both axes are equal."""
+    """Curves over one axis. `diagonal` adds the line on which both axes are equal, `lines` some from bottom to top."""
 
     name: str
     title: str
@@ -45,6 +48,7 @@ class Plot:
     y: str
     curves: tuple[Curve, ...]
     diagonal: bool = False
+    lines: tuple[float, ...] = ()
     unit_square: bool = False
     """Both axes go from 0 to 1."""
 

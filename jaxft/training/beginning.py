@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
+from converters import Ledger
 from converters.sources import locate
 from jaxft.checks import check_places
 from jaxft.config import Config
@@ -32,6 +33,8 @@ class Beginning(NamedTuple):
         saved: its last checkpoint; None where there is none to go on from.
         stage: the one that the run begins or goes on in.
         state: the first one; None where the checkpoint holds it.
+        ledger: what became of the first weights; None where there are none, or the run goes on.
+        said: of the data.
     """
 
     resumes: bool
@@ -39,6 +42,8 @@ class Beginning(NamedTuple):
     setup: Setup
     stage: Stage
     state: TrainState | None
+    ledger: Ledger | None = None
+    said: tuple[str, ...] = ()
 
 
 def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: Screen) -> Beginning:
@@ -82,14 +87,17 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         screen.say(remark)
     ledger = None if saved else setup.load_weights()
     screen.say(described(config.precision))
+    said = []
     for dataset in setup.datasets:
         with checks_shared():
             dataset.check()
-        screen.say(dataset.report(config.data.batch_size))
+        said.append(dataset.report(config.data.batch_size))
+        screen.say(said[-1])
     for line in [*setup.edits, *([] if ledger is None else [ledger.summary()])]:
         screen.say(line)
     stage = setup.stages[saved.phase if saved else 0]
-    return Beginning(resumes, saved, setup, stage, None if saved else setup.first_state(stage, ledger))
+    state = None if saved else setup.first_state(stage, ledger)
+    return Beginning(resumes, saved, setup, stage, state, ledger, tuple(said))
 
 
 def _download(config: Config, *, data: bool, weights: bool) -> None:

@@ -36,7 +36,7 @@ from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
 from jaxft.training.layout import abstract, first_says, outside_meshes
 from jaxft.training.own import Loss, Own
-from jaxft.training.recording import record
+from jaxft.training.recording import record, record_beginning
 from jaxft.training.resuming import removed_if_unfinished
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
@@ -86,6 +86,7 @@ def fit(
             if not start.resumes:
                 entered.enter_context(removed_if_unfinished(run))
                 run.create(setup.written, setup.classes, setup.examples, own.names)
+                record_beginning(start, run)
             else:
                 run.save_config(setup.written)
         multihost_utils.sync_global_devices("the run directory is there")
@@ -99,11 +100,9 @@ def fit(
             reporter = Reporter(
                 run.path,
                 start_step=int(state.step),
-                total_steps=setup.total_steps,
-                steps_per_epoch=setup.steps_per_epoch,
+                course=setup.course,
                 screen=screen,
                 starting=time.perf_counter() - began,
-                shown=setup.shown,
             )
             watching = watched(config.hardware.hang_after, run.path, jax.process_index())
             with reporter, watching, stop_signals(several=jax.process_count() > 1) as stop:
@@ -285,7 +284,7 @@ class Loop:
         self.checkpoints.wait()  # the line below says that this is done, also after a kill
         self.reporter.evaluation(step, metrics, better, remark)
         self.evaluated_step = step
-        self.reporter.draw(setup.best_metric.name)
+        self.reporter.draw(*setup.best_metric)
         self.end_if_judged()
         self.call_back(stage, Event("evaluation", step, epoch, metrics, state))
 

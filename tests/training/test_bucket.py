@@ -54,7 +54,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket: Bucket, config_file: Pat
     written = {"config.json", "classes.json", "examples.json.gz", "metrics.jsonl", "checkpoints", "pictures"}
     assert names(bucket, "runs/small") == written | {"tensorboard", "profile"}
     assert names(bucket, "runs/small/checkpoints/last") == {"3", "6"}
-    assert names(bucket, "runs/small/pictures") == {"learning_curves.png", "predictions.png"}
+    assert names(bucket, "runs/small/pictures") == {"inputs.png", "learning_curves.png", "predictions.png"}
     metrics = bucket.objects["runs/small/metrics.jsonl"].data.decode()
     assert losses(metrics, "validation") == losses((small_run / "metrics.jsonl").read_text(), "validation")
 

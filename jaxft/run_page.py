@@ -1,0 +1,304 @@
+"""The page of a run, `report.html`: made of its directory alone, and of its photos where they are still there."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from jaxft.activity import doing
+from jaxft.config import Config
+from jaxft.errors import UserError
+from jaxft.fields import changed
+from jaxft.places import write_whole
+from jaxft.reporting import beginning as beginnings
+from jaxft.reporting.advice import Budget, advice
+from jaxft.reporting.details import Curve, Evaluation, Example, Plot
+from jaxft.reporting.history import History, loss_plot, metric_plots, part_plots, read_history, speed_plots
+from jaxft.reporting.page import (
+    Block,
+    Facts,
+    Gallery,
+    Matrix,
+    Note,
+    Page,
+    Photo,
+    Picture,
+    Section,
+    embedded,
+    embedded_file,
+    link_to,
+    render,
+)
+from jaxft.run import RunDirectory
+from jaxft.tasks.task import Metric
+
+SHOWN = 24  # photos in a gallery
+CELL = 8  # pictures of a cell of the confusion matrix that is not on its diagonal
+CELLS = 400  # pictures of all of them
+SMALL, LARGE = 200, 640  # pixels of the longest side: of a classified photo, of one with objects
+LISTED = 20
+
+Photos = Callable[[int], np.ndarray]
+"""The photo of an example, uint8 `[H, W, 3]`; a UserError where it cannot be read."""
+Heat = Callable[[Sequence[int]], Mapping[int, str]]
+"""Pictures to lie over these examples."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run directory holds by now.
+
+    Attributes:
+        beginning, evaluation: None where they are not there.
+        metric: decides which model is best.
+        remarks: what cannot be read, a sentence each.
+    """
+
+    run: RunDirectory
+    config: Config
+    classes: tuple[str, ...]
+    history: History
+    beginning: beginnings.Beginning | None
+    evaluation: Evaluation | None
+    metric: Metric
+    remarks: tuple[str, ...]
+
+
+def look(run: RunDirectory) -> Found:
+    """What there is of a run, which may be under way or broken off.
+
+    Raises:
+        UserError: it is no run directory.
+    """
+    config, classes, remarks = run.config(), run.classes(), list[str]()
+    metric = config.task.task(config.dtype).primary_metric
+    if config.best_metric is not None:
+        metric = Metric(config.best_metric.removeprefix("-"), not config.best_metric.startswith("-"))
+    beginning, evaluation = None, None
+    try:
+        if run.beginning_file.exists():
+            beginning = beginnings.from_json(run.beginning_file.read_bytes(), str(run.beginning_file))
+    except (UserError, OSError) as error:
+        remarks.append(str(error))
+    try:
+        evaluation = run.evaluation()
+    except UserError as error:
+        remarks.append(str(error))
+    history = read_history(run.metrics_file)
+    if not history.train:
+        remarks.append(f"{run.metrics_file} holds no metrics yet.")
+    return Found(run, config, classes, history, beginning, evaluation, metric, tuple(remarks))
+
+
+def write_page(
+    run: RunDirectory, photos: Photos | None, heat: Heat | None = None, survey: Sequence[Block] = ()
+) -> Path:
+    """Writes `report.html` and returns where it is.
+
+    Args:
+        photos: of the examples of the evaluation; None leaves pictures out.
+        heat: where a model looks.
+        survey: what there is to say of the data, as blocks.
+
+    Raises:
+        UserError: it is no run directory, or cannot be written.
+    """
+    with doing("writing the report"):
+        found = look(run)
+        sections = [
+            _run(found),
+            _data(found, survey),
+            _weights(found),
+            _curves(found),
+            *_results(found, photos, heat),
+            _next(found),
+        ]
+        page = Page(run.path.name, _subtitle(found), [section for section in sections if section.blocks])
+        try:
+            write_whole(run.page_file, render(page).encode())
+        except OSError as error:
+            raise UserError(f"{run.page_file} cannot be written ({error}).") from error
+    return run.page_file
+
+
+def _subtitle(found: Found) -> str:
+    best = found.history.best(found.metric.name, greater=found.metric.greater_is_better)
+    said = f"best {found.metric.name} {best[found.metric.name]:.4f} in epoch {best['epoch']}, " if best else ""
+    lines = found.history.train
+    step = f"step {lines[-1]['step']}" if lines else "no step yet"
+    whole = f" of {found.beginning.phases[-1].last}" if found.beginning else ""
+    now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    return f"{found.config.task.kind}, {said}{step}{whole}; written {now}"
+
+
+def _run(found: Found) -> Section:
+    blocks: list[Block] = [Note(remark, warning=True) for remark in found.remarks]
+    place = {"directory": str(found.run.path.resolve())}
+    facts = found.beginning.facts if found.beginning else {}
+    blocks.append(Facts({**facts, **place, **found.run.own()}, "What was run"))
+    settings = {name: _word(value) for name, value in changed(found.config).items()}
+    blocks.append(Facts(settings, "Settings that are not the defaults"))
+    return Section("run", "Run", blocks)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _data(found: Found, survey: Sequence[Block]) -> Section:
+    said = zip(("Training", "Validation"), found.beginning.data if found.beginning else (), strict=False)
+    blocks: list[Block] = [Note(f"{split}: {line}") for split, line in said]
+    if source := embedded_file(found.run.pictures / "inputs.png"):
+        blocks.append(Picture("Examples as training sees them", source))
+    return Section("data", "Data", [*blocks, *survey])
+
+
+def _weights(found: Found) -> Section:
+    if found.beginning is None:
+        return Section("weights", "Weights", [])
+    blocks: list[Block] = [Note(line) for line in found.beginning.weights]
+    if new := found.beginning.new:
+        more = [f"and {len(new) - LISTED} more"] if len(new) > LISTED else []
+        blocks.append(Note("New, not from a checkpoint: " + ", ".join([*new[:LISTED], *more])))
+    rows = {
+        f"phase {index}": f"steps {phase.first + 1} to {phase.last}, {phase.trained:,} numbers trained"
+        for index, phase in enumerate(found.beginning.phases, 1)
+    }
+    return Section("weights", "Weights", [*blocks, Facts(rows, "Phases")])
+
+
+def _curves(found: Found) -> Section:
+    history, metric = found.history, found.metric
+    if not history.train and not history.validation:
+        return Section("curves", "Curves", [])
+    plots = [loss_plot(history), *metric_plots(history, metric.name, greater=metric.greater_is_better)]
+    plots += [*part_plots(history), *_rates(found), *speed_plots(history)]
+    bounds = tuple(float(phase.last) for phase in found.beginning.phases[:-1]) if found.beginning else ()
+    return Section("curves", "Curves", [replace(plot, lines=bounds) for plot in plots])
+
+
+def _rates(found: Found) -> list[Plot]:
+    """The rate of every group over the whole run."""
+    points: dict[str, tuple[list[float], list[float | None]]] = {}
+    for phase in found.beginning.phases if found.beginning else ():
+        for label, rates in phase.groups.items():
+            steps, values = points.setdefault(label, ([], []))
+            if steps:
+                steps.append(float(phase.first))
+                values.append(None)  # a gap
+            steps += map(float, phase.steps)
+            values += rates
+    curves = tuple(Curve(label=label, x=tuple(x), y=tuple(y)) for label, (x, y) in points.items())
+    if not curves:
+        return []
+    return [Plot(name="rates", title="Learning rates of the groups", x="step", y="rate", curves=curves)]
+
+
+def _results(found: Found, photos: Photos | None, heat: Heat | None) -> Iterator[Section]:
+    evaluation = found.evaluation
+    if evaluation is None:
+        return
+    when = f"The best model so far, after epoch {evaluation.epoch} (step {evaluation.step})"
+    figures = {name: f"{value:.4f}" for name, value in evaluation.metrics.items() if "/" not in name}
+    blocks: list[Block] = [Facts({"examples": f"{evaluation.examples:,}", **figures}, when)]
+    shots = Shots(photos, LARGE if any(each.objects for each in evaluation.details.examples) else SMALL)
+    if confusion := evaluation.details.confusion:
+        chosen = _of_cells(evaluation.details.examples)
+        pictures = {example.index: source for example in chosen if (source := shots.small(example))}
+        blocks.append(Matrix(confusion, evaluation.details.examples, pictures))
+    yield Section("results", "Results", [*blocks, *evaluation.details.tables, *evaluation.details.plots])
+    galleries = _galleries(evaluation.details.examples)
+    over = heat([each.index for some in galleries.values() for each in some]) if heat is not None else {}
+    shown = [Gallery(title, [shots.photo(each, over) for each in some]) for title, some in galleries.items()]
+    gone = [Note(f"{len(shots.gone)} photo(s) are gone: " + ", ".join(shots.gone[:LISTED]), warning=True)]
+    yield Section("photos", "Photos", [*(gone if shots.gone else []), *shown] if photos is not None else [])
+
+
+def _of_cells(examples: Sequence[Example]) -> list[Example]:
+    """Some of each cell of the confusion matrix, most wrong first, those off the diagonal before the others."""
+    seen: dict[tuple[int, int], int] = {}
+    chosen: dict[int, Example] = {}
+    ordered = sorted(examples, key=lambda each: -each.wrong)
+    for diagonal in (False, True):
+        for example in ordered:
+            for cell in example.cells:
+                if (cell[0] == cell[1]) is diagonal and seen.get(cell, 0) < CELL and len(chosen) < CELLS:
+                    seen[cell] = seen.get(cell, 0) + 1
+                    chosen[example.index] = example
+    return list(chosen.values())
+
+
+def _galleries(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """Which photos are shown, by title."""
+    there = [each for each in examples if each.objects] or list(examples)
+    worst = sorted(there, key=lambda each: -each.wrong)[:SHOWN]
+    galleries = {"Most wrong": worst}
+    if any(each.certainty is not None for each in there):
+        galleries["Least certain"] = sorted(there, key=lambda each: each.certainty or 0.0)[:SHOWN]
+    some = np.random.default_rng(0).permutation(len(there))[:SHOWN]
+    galleries["At random"] = [there[place] for place in some]
+    return {title: chosen for title, chosen in galleries.items() if chosen}
+
+
+class Shots:
+    """Pictures of examples, each read once.
+
+    Attributes:
+        gone: names of examples whose photos cannot be read.
+    """
+
+    def __init__(self, photos: Photos | None, longest: int) -> None:
+        self._photos, self._longest = photos, longest
+        self._kept: dict[int, tuple[str, tuple[int, int]]] = {}
+        self.gone: list[str] = []
+
+    def _taken(self, example: Example) -> tuple[str, tuple[int, int]]:
+        if self._photos is None:
+            return "", (0, 0)
+        if example.index not in self._kept:
+            try:
+                pixels = self._photos(example.index)
+                self._kept[example.index] = embedded(pixels, self._longest), (pixels.shape[1], pixels.shape[0])
+            except UserError:
+                self.gone.append(example.name)
+                self._kept[example.index] = "", (0, 0)
+        return self._kept[example.index]
+
+    def small(self, example: Example) -> str:
+        """The picture alone."""
+        return self._taken(example)[0]
+
+    def photo(self, example: Example, over: Mapping[int, str]) -> Photo:
+        """The picture with what is said of it."""
+        source, size = self._taken(example)
+        lines = (example.name, f"is {example.truth}", f"said {example.predicted}")
+        wrong = any(row != column for row, column in example.cells)
+        return Photo(source, lines, wrong, link_to(example.file), size, example.objects, over.get(example.index, ""))
+
+
+def _next(found: Found) -> Section:
+    config = found.config
+    epochs = sum(phase.epochs for phase in config.phases)
+    budget = Budget(epochs, config.data.workers, config.optimizer.learning_rate)
+    blocks: list[Block] = [Note(each.text, each.options) for each in advice(found.history, found.evaluation, budget)]
+    if found.history.train and not blocks:
+        blocks = [Note("Nothing stands out.")]
+    return Section("next", "What to try next", blocks)
+
+
+def photos_of(run: RunDirectory, config: Config) -> Photos | None:
+    """What reads the photos that a run evaluates on; None where its data cannot be opened, or are the user's own."""
+    from jaxft.training.evaluation import validation_dataset
+
+    if "datasets" in run.own():
+        return None
+    task = config.task.task(config.dtype)
+    try:
+        dataset = validation_dataset(task, config, run.classes())
+    except UserError:
+        return None
+    return None if dataset is None else partial(task.photo, dataset)
