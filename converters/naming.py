@@ -17,6 +17,8 @@ from jaxft.errors import UserError
 from jaxft.models.edited import Edited
 
 State = dict[str, np.ndarray]
+OLD_DETECTOR = "ori_model."
+"""How the keys begin of the detector that one of ERD's has grown out of, in whose checkpoints it lies, too."""
 
 
 class Read(NamedTuple):
@@ -26,7 +28,7 @@ class Read(NamedTuple):
         name: what it is called.
         state: its tensors under PyTorch's names of the model's leaves.
         problems: what is odd about the names.
-        outside: tensors that do not lie below the prefix.
+        outside: tensors that do not lie below the prefix, and those of an old detector.
         deleted: tensors of layers that an edit of the model took away.
         new: our paths of the leaves that it does not fill because an edit of the model brought them.
         original: whether it was read as of the model before its edits.
@@ -70,6 +72,8 @@ def read_source(
         parts = ", ".join(sorted({f"{key.partition('.')[0]}." for key in state}))
         raise UserError(f"Nothing in {name} lies below {prefix!r}; its names begin with {parts}.")
     outside = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    if not any(key.startswith(OLD_DETECTOR) for key in targets):
+        outside |= {key: inside.pop(key) for key in list(inside) if key.startswith(OLD_DETECTOR)}
     before = {} if record is None else _keys_before(targets, record)
     known = {*targets, *before.values(), *(() if record is None else record.deleted)}
     found, problems = _renamed(inside, rename or {}, known)

@@ -11,6 +11,7 @@ COMMANDS = {
     "plan": "what a run takes on a TPU slice that is not here: memory, time, traffic",
     "compare": "ways to fine-tune a network, side by side",
     "lr-find": "a learning rate to begin with",
+    "report": "a page of all that a run has seen, of several runs side by side",
     "evaluate": "metrics of a run's model on a split",
     "predict": "what a run's model says of photos",
     "calibrate": "one temperature for a run's logits, so that its probabilities say how often it is right",

@@ -117,6 +117,7 @@ def mean_run(directory: RunDirectory, config: "Config", steps: list[int], batch_
     import jax.numpy as jnp
     from flax import nnx
 
+    from jaxft.config import Distillation, replace
     from jaxft.models.paths import filled, values
     from jaxft.training.averaging import estimated_statistics, mean_arrays
     from jaxft.training.finished import open_run
@@ -128,7 +129,8 @@ def mean_run(directory: RunDirectory, config: "Config", steps: list[int], batch_
     if batch_norm == "last":
         arrays |= {path: array for path, array in host_arrays(last.model).items() if path in statistics}
     if batch_norm == "estimate" and statistics:
-        arrays |= estimated_statistics(set_up(config), arrays)
+        alone = replace(config, {"distillation": Distillation()})  # a teacher changes no statistics
+        arrays |= estimated_statistics(set_up(alone), arrays)
     model = filled(last.model, {path: jnp.asarray(array) for path, array in arrays.items()})
     model.eval()
     return dataclasses.replace(last, model=model, checkpoint="average")

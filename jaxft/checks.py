@@ -1,7 +1,7 @@
 """What is known to be wrong with a run from paths alone, before JAX is imported: within a second, whatever the data."""
 
 from jaxft.adapters import Lora
-from jaxft.config import Config, Data, Optimizer, Pretrained
+from jaxft.config import Config, Data, Distillation, Optimizer, Pretrained, completed
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.fields import differences
@@ -22,6 +22,13 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
     Raises:
         UserError: something is in the way, or missing.
     """
+    taught = any(path.startswith("distillation.") for path in config.task.implied())
+    if taught and (given := differences(config.distillation, Distillation())):
+        raise UserError(
+            f"distillation.{next(iter(given))} is given, but task.incremental names a teacher, whose losses are its "
+            "own; leave distillation out."
+        )
+    config = completed(config)
     if run is not None and resume and run.exists():
         if in_bucket(run.path):
             check_writable(run.path)
@@ -33,6 +40,8 @@ def check_places(config: Config, run: RunDirectory | None, *, resume: bool = Fal
         if config.pretrained.source is not None:
             check_source(config.pretrained.source)
         check_used(config)
+    if config.distillation.teacher is not None:
+        check_source(config.distillation.teacher)
     check_tracker(config.tracker)
     if not own_data:
         check_root(config.data)
@@ -58,7 +67,7 @@ def check_used(config: Config) -> None:
     """Raises a UserError where a field is given that nothing would read, by its name."""
     pretrained, optimizer = config.pretrained, config.optimizer
     if pretrained.source is None:
-        for name in ("sha256", "prefix", "skip", "transfer_head_rows", "rename", "new_kernels"):
+        for name in ("sha256", "prefix", "skip", "transfer_head_rows", "known_classes", "rename", "new_kernels"):
             if (found := getattr(pretrained, name)) != getattr(Pretrained(), name):
                 raise UserError(
                     f"pretrained.{name} is {found!r}, but there is no checkpoint that it could speak of; name one by "
@@ -69,6 +78,7 @@ def check_used(config: Config) -> None:
             "stored_features keeps each way in which an example is augmented, but data.views is 0, which augments anew "
             "in every epoch; set data.views, to 1 without any augmentation, or to more with it."
         )
+    _check_distillation(config)
     lora = config.model.lora
     if not lora.rank and (given := differences(lora, Lora())):
         name, (found, _) = next(iter(given.items()))
@@ -108,3 +118,29 @@ def check_used(config: Config) -> None:
         )
     if optimizer.nesterov and not optimizer.momentum:
         raise UserError("optimizer.nesterov is a form of momentum, but optimizer.momentum is 0; set that, too.")
+
+
+def _check_distillation(config: Config) -> None:
+    """Raises a UserError where something is said of a teacher that nothing would read."""
+    fields = config.distillation
+    if fields.teacher is None:
+        for name, (found, _) in differences(fields, Distillation()).items():
+            raise UserError(
+                f"distillation.{name} is {found!r}, but there is no teacher; name one by distillation.teacher, "
+                f"or leave distillation.{name} out."
+            )
+        return
+    if not fields.weight and not fields.features:
+        raise UserError(
+            "distillation.weight is 0 and distillation.features names no layers, so that nothing is learned from "
+            f"{fields.teacher}; give one of them, or leave distillation out."
+        )
+    if config.stored_features:
+        raise UserError(
+            "stored_features trains on what a frozen part puts out, but distillation.teacher sees the images; leave "
+            "one of them out."
+        )
+    if fields.teacher_model is not None and (fields.teacher_model.lora.rank or fields.teacher_model.init):
+        raise UserError(
+            "distillation.teacher_model has lora or init, but all of a teacher comes from its weights; leave them out."
+        )

@@ -114,7 +114,8 @@ def planned(options: Options) -> tuple[dict[Way, Config], dict[Way, int], Metric
     import jax
 
     from jaxft.training.batch import resolved
-    from jaxft.training.setup import block_depths, set_up
+    from jaxft.training.setup import set_up
+    from jaxft.training.trials import block_depths
 
     settings, _ = resolved(options.settings, jax.device_count())
     setup = set_up(settings)

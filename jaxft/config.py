@@ -32,8 +32,10 @@ __all__ = [
     "Config",
     "Data",
     "Detection",
+    "Distillation",
     "EarlyStopping",
     "Ema",
+    "FeaturePair",
     "Images",
     "Initialize",
     "Lora",
@@ -88,6 +90,9 @@ class Pretrained:
     transfer_head_rows: bool = False
     """Take the rows of the new head from the checkpoint for the classes that it knows by the same name; checkpoints of
     MMDetection say what their classes are called."""
+    known_classes: int = pydantic.Field(default=0, ge=0)
+    """transfer_head_rows: the checkpoint knows the first so many of the data's classes, in their order, whatever it
+    calls them; 0 goes by its names."""
     prefix: str = ""
     """Take what lies below this in the checkpoint alone, without it, such as student.; leave the rest out."""
     rename: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -97,6 +102,39 @@ class Pretrained:
     fits, and what fits both ways is of the model before them."""
     new_kernels: Literal["default", "xavier_uniform"] = "default"
     """How the kernels of skipped linear layers are drawn: as the model's family does it, or Xavier-uniform."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FeaturePair:
+    """A layer of the student that learns to put out what a layer of the teacher does."""
+
+    student: str
+    """Path of a layer of the model that trains, such as layer3 or features.5."""
+    teacher: str = ""
+    """Path of a layer of the teacher whose output has the same shape; empty for the same path."""
+    weight: float = pydantic.Field(default=1.0, ge=0)
+    """Of their mean squared error in the loss."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Distillation:
+    """A second model, frozen, whose outputs are learned beside the labels (https://arxiv.org/abs/1503.02531)."""
+
+    teacher: str | None = None
+    """run://DIRECTORY (another run's model), the path of an export, torchvision://NAME, or another source of weights
+    with teacher_model; None has no teacher."""
+    teacher_model: Annotated[Model | None, tyro.conf.Suppress] = None
+    """The teacher's network, where its source does not say it."""
+    known_classes: int = pydantic.Field(default=0, ge=0)
+    """The teacher knows the first so many of the data's classes; 0 for all."""
+    temperature: float = pydantic.Field(default=4.0, gt=0)
+    """Logits of both are divided by it, and the loss is multiplied by its square; regression has no logits."""
+    weight: float = pydantic.Field(default=1.0, ge=0)
+    """Of the difference of the two models' outputs in the loss; with 0 features alone are compared."""
+    task_weight: float = pydantic.Field(default=1.0, ge=0)
+    """Of the task's own loss."""
+    features: tuple[FeaturePair, ...] = ()
+    """Layers whose outputs are compared, too."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -115,7 +153,8 @@ class Data:
     image_folder: str = "{split}"
     """coco, csv: the folder of a split's photos, below root."""
     classes: tuple[str, ...] = ()
-    """coco, voc, csv: the classes or targets to learn, in this order; empty for all that the annotations name."""
+    """coco, voc, csv: the classes or targets to learn, in this order; empty for all that the annotations name. coco:
+    0:40 stands for the file's first 40 categories by their ids, 40: for the others."""
     single_class: str | None = None
     """coco, voc: the name of one class that objects of all `classes` count as; what an RPN alone needs."""
     url: str | None = None
@@ -168,6 +207,9 @@ class Data:
         return bool(self.holdout or self.folds)
 
 
+Report = Literal["full", "photos", "plain"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A whole run."""
@@ -175,6 +217,7 @@ class Config:
     task: Annotated[TaskFields, pydantic.Field(discriminator="kind")] = Classification()
     model: Model = Model()
     pretrained: Pretrained = Pretrained()
+    distillation: Distillation = Distillation()
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     phases: tuple[Phase, ...] = pydantic.Field(default=(Phase(),), min_length=1)
@@ -205,6 +248,9 @@ class Config:
     """What evaluate_every and evaluate_from count."""
     evaluate_from: int = pydantic.Field(default=1, ge=1)
     """The first epoch, or step, after which an evaluation may come; the end of the run is always evaluated."""
+    report: Literal["none"] | Report = "full"
+    """The page that the command writes at the end of a run: full (with what a classifier looks at), photos (without
+    that), plain (without photos), none."""
     pictures: bool = True
     """Draw what the model is fed, learning curves and predictions into the run directory's `pictures`."""
     histograms: int = pydantic.Field(default=0, ge=0)
@@ -232,6 +278,14 @@ class Config:
     def dtype(self) -> str:
         """The type of the model's arithmetic, float32 or bfloat16."""
         return dtype_of(self.precision)
+
+
+def completed(config: Config) -> Config:
+    """The configuration with what the task's fields say of other sections; first weights that are named stay."""
+    changes = config.task.implied()
+    if config.pretrained != Pretrained():
+        changes = {path: value for path, value in changes.items() if not path.startswith("pretrained.")}
+    return replace(config, changes)
 
 
 ADAPTER = pydantic.TypeAdapter(Config)
@@ -265,7 +319,21 @@ def load(name: str | Path) -> Config:
 
 def _fields() -> dict[str, list[str]]:
     """The fields of every class of a configuration."""
-    run = (Config, Model, Pretrained, Data, Optimizer, Phase, Rule, Schedule, Ema, EarlyStopping, Hardware)
+    run = (
+        Config,
+        Model,
+        Pretrained,
+        FeaturePair,
+        Distillation,
+        Data,
+        Optimizer,
+        Phase,
+        Rule,
+        Schedule,
+        Ema,
+        EarlyStopping,
+        Hardware,
+    )
     kinds = (*run, Images, Lora, *get_args(TaskFields), *get_args(get_args(Scheduler)[0]), Initialize, *get_args(Drawn))
     kinds += (*get_args(get_args(Edit)[0]), *KINDS)
     return {kind.__name__: field_names(kind) for kind in kinds}

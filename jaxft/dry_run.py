@@ -20,12 +20,11 @@ from jaxft.precision import described
 from jaxft.reporting.screen import Screen
 from jaxft.reporting.written import written
 from jaxft.training.batch import resolved
-from jaxft.training.ema import ema_momentum
 from jaxft.training.features import check_features
 from jaxft.training.optim import set_modes
 from jaxft.training.setup import Setup, set_up
 from jaxft.training.stages import Stage
-from jaxft.training.step import Compiled, StepInputs, key_data
+from jaxft.training.step import Compiled
 from jaxft.training.stopping import interruptible
 
 DEEPEST = 2  # names of a path by which the summary cuts a model
@@ -81,10 +80,11 @@ def print_plan(
             screen.say(remark)
         setup = set_up(config, copies=begun is not None)
         ledger = setup.load_weights()
+        setup.with_teacher()
         screen.say(described(config.precision))
         for dataset in setup.datasets:
             screen.say(dataset.report(config.data.batch_size))
-        for line in [*setup.edits, *([] if ledger is None else [ledger.summary()])]:
+        for line in [*setup.edits, *([] if ledger is None else [ledger.summary()]), *setup.distilled]:
             screen.say(line)
         screen.say(
             f"{setup.steps_per_epoch} steps an epoch, {setup.total_steps} in all, on {setup.layout.mesh.size} device(s)"
@@ -224,6 +224,7 @@ def sizes_table(setup: Setup, stage: Stage) -> Table:
         "statistics": state.stats,
         "optimizer state": state.opt_state,
         "moving average": state.ema,
+        **({"teacher": setup.teaching.arrays} if setup.teaching else {}),
     }
     table = Table("state", "numbers", "bytes", "bytes a device")
     for name, tree in (rows | {"in all": list(rows.values())}).items():
@@ -236,7 +237,7 @@ def sizes_table(setup: Setup, stage: Stage) -> Table:
 def compiled(setup: Setup, stage: Stage) -> Iterator[str]:
     """Compiles the training step of a stage for each of its shapes; a line each, with seconds and bytes a device."""
     step = Compiled(setup.training_step(stage), updates_state=True)
-    inputs = StepInputs(key_data(setup.config.seed), stage.numbers(stage.first), ema_momentum(setup.config.ema, 0))
+    inputs = setup.inputs(stage, stage.first)
     buckets, firsts = np.unique(setup.train.buckets, return_index=True)
     for number, first in enumerate(firsts.tolist(), 1):
         what = f"the training step of phase {stage.index + 1}, program {number} of {len(buckets)}"

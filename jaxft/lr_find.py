@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -79,7 +79,7 @@ def main() -> None:
     batch = config.data.batch_size
     console = make_console(stderr=options.json)
     with Screen(console) as screen, doing("finding a rate"):
-        setup = set_up(config)
+        setup = set_up(config).with_teacher()
         ledger = setup.load_weights()
         for dataset in setup.datasets[:1]:
             dataset.check()
@@ -111,19 +111,18 @@ def rates(options: Options) -> list[float]:
 
 def tested(setup: "Setup", stage: "Stage", state: object, wanted: Sequence[float]) -> list[Point]:
     """Trains a step at each rate, until the loss is not finite or has grown too much."""
-    from jaxft.training.ema import ema_momentum
-    from jaxft.training.step import Compiled, StepInputs, key_data
+    from jaxft.training.step import Compiled
 
     config, points, average = setup.config, list[Point](), 0.0
     step = Compiled(
         setup.training_step(stage), updates_state=True, budget=setup.shapes, compiling=lambda _: doing("compiling")
     )
-    first = stage.numbers(stage.first)
+    first = setup.inputs(stage, stage.first)
     with setup.batches() as batches, doing("trying rates, steps") as counted:
         for number, rate in enumerate(wanted, 1):
             scale = rate / config.optimizer.learning_rate
             groups = {label: scale * share for label, share in relative(stage).items()}
-            inputs = StepInputs(key_data(config.seed), first | {"learning_rate": groups}, ema_momentum(config.ema, 0))
+            inputs = replace(first, numbers=first.numbers | {"learning_rate": groups})
             state, metrics = step(state, setup.layout.batch(next(batches)), inputs)
             loss = float(metrics["loss"])
             average = SMOOTHING * average + (1 - SMOOTHING) * loss

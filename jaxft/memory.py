@@ -103,14 +103,14 @@ def _is_command() -> bool:
 
 def peak(devices: Iterable[Any] = ()) -> str:
     """The most memory that this process has held, and that its devices have where they tell, for a person."""
-    held = {"this process": _resident()}
+    held = {"this process": peak_bytes()}
     for device in devices:
         held[f"{device.platform} {device.id}"] = (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
     return ", ".join(f"{size / 1e9:.1f} GB by {name}" for name, size in held.items() if size) or "not known here"
 
 
-def _resident() -> int:
-    """Bytes; 0 on a system that does not tell."""
+def peak_bytes() -> int:
+    """The most bytes of memory that this process has held; 0 on a system that does not tell."""
     try:
         import resource
     except ImportError:  # Windows

@@ -5,6 +5,7 @@ The wrappers mean what MMEngine's and MMDetection's data sets of those names do:
 each photo of a part once.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,6 +74,12 @@ class Concat:
 
 
 Part = Annotated[Files | Repeat | ClassBalanced | Concat, pydantic.Field(discriminator="type")]
+
+
+def class_range(name: str) -> slice | None:
+    """Which of a file's classes `0:40`, `40:` or `:40` among the names of classes means; None of a name."""
+    found = re.fullmatch(r"(\d*):(\d*)", name)
+    return slice(*(int(number) if number else None for number in found.groups())) if found else None
 
 
 def files_of(part: Part) -> tuple[Files, ...]:

@@ -1,4 +1,4 @@
-"""One page of all that a run has seen: `python -m jaxft.report --run DIR`."""
+"""One page of all that a run has seen: `python -m jaxft.report --run DIR`; of several: `--compare DIR DIR`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,33 +6,47 @@ from pathlib import Path
 import tyro
 
 from jaxft.activity import doing
-from jaxft.cli import program, run_command
+from jaxft.cli import program, run_command, start
+from jaxft.config import Report
+from jaxft.errors import UserError
 from jaxft.reporting.console import make_console
 from jaxft.run import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Writes report.html into a run directory, of a run that is finished, under way, or broken off."""
+    """Writes a page about a run that is finished, under way, or broken off, or about several runs side by side."""
 
-    run: Path
-    """The run directory."""
-    pictures: bool = True
-    """Photos in the page, where the data are still there."""
+    run: Path | None = None
+    """The run directory, in which report.html is written."""
+    compare: tuple[Path, ...] = ()
+    """Run directories to be put side by side instead."""
+    output: Path = Path("comparison.html")
+    """compare: the page."""
+    how: Report = "full"
+    """full has photos and, of a classifier, where it looks; photos has no more than them, plain none."""
 
 
 def main() -> None:
     """The command."""
     options = tyro.cli(Options, prog=program("report"))
-    run = RunDirectory.at(options.run)
-    config = run.config()
+    if (options.run is None) is (not options.compare):
+        raise UserError("Name a run by --run, or at least two by --compare.")
+    if len(options.compare) == 1:
+        raise UserError("--compare puts at least two runs side by side; name another, or use --run.")
+    runs = [RunDirectory.at(path) for path in (options.run, *options.compare) if path is not None]
+    for run in runs:
+        run.config()
+    start()
+    from jaxft.pages.making import comparison, report
     from jaxft.reporting.screen import Screen
-    from jaxft.run_page import photos_of, write_page
 
-    with Screen(make_console()) as screen:
-        with doing("listing the data"):
-            photos = photos_of(run, config) if options.pictures else None
-        page = write_page(run, photos)
+    with Screen(make_console()) as screen, doing("writing the report"):
+        if options.run is not None:
+            page = report(runs[0], options.how)
+        else:
+            page = options.output
+            comparison(runs, page, options.how)
         screen.say(f"Open {page}")
 
 

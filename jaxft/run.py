@@ -62,6 +62,10 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def time_file(self) -> Path:
+        return self.path / "time.json"
+
+    @property
     def page_file(self) -> Path:
         return self.path / "report.html"
 

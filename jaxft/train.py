@@ -27,6 +27,7 @@ def main() -> int:
     start(distributed=options.distributed, preemptible=True)
     import jax
 
+    from jaxft.pages.making import report_of
     from jaxft.training.fitted import resuming
     from jaxft.training.loop import fit
 
@@ -45,6 +46,7 @@ def main() -> int:
         return interrupted(interrupt, f"go on with {resuming(workdir)}" if run.has_checkpoint() else "nothing is kept")
     console.print(f"Peak memory: {peak(jax.local_devices())}.", highlight=False)
     console.print(fitted.summary, highlight=False)
+    report_of(fitted, console)
     return 0 if fitted.complete else 128 + (fitted.signal or 0)
 
 

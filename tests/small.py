@@ -67,6 +67,7 @@ config = Config(
     optimizer=Optimizer(learning_rate=0.05, momentum=0.9, weight_decay=1e-4),
     phases=({phases}),
     log_every=2,
+    report="none",
 )
 """
 ONE_PHASE = "Phase(epochs=2, schedule=Schedule(decay='cosine', unit='step', warmup=2)),"

@@ -11,7 +11,8 @@ from jaxft.config import Config, Phase, Pretrained, Rule, load, replace
 from jaxft.errors import UserError
 from jaxft.models.paths import matches, values
 from jaxft.tasks.task import Metric
-from jaxft.training.setup import block_depths, set_up
+from jaxft.training.setup import set_up
+from jaxft.training.trials import block_depths
 from jaxft.ways import LORA, WAYS, changed, upper_half
 from tests.small import call, execute, user_error, write_config
 

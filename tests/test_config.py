@@ -194,6 +194,8 @@ def test_help_lists_every_field() -> None:
         "model.edits",
         "task.kind",
         "data.splits",
+        "distillation.features",
+        "distillation.teacher_model",
         "phases.0.schedule.schedulers",
         "phases.0.rules.0.schedule.schedulers",
     }

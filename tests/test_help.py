@@ -21,7 +21,21 @@ from tests.small import ROOT, call, environment, user_error
 
 pytest_plugins = ("tests.runs",)
 
-SECTIONS = ["task", "model", "pretrained", "data", "optimizer", "phases", "ema", "early_stopping", "hardware", REST]
+SECTIONS = [
+    *(
+        "task",
+        "model",
+        "pretrained",
+        "distillation",
+        "data",
+        "optimizer",
+        "phases",
+        "ema",
+        "early_stopping",
+        "hardware",
+    ),
+    REST,
+]
 
 
 def flags(text: str) -> set[str]:

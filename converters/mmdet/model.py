@@ -17,6 +17,7 @@ from converters.mmdet import values
 from converters.mmdet.backbones import backbone
 from converters.mmdet.dense import dense_head, rpn_head
 from converters.mmdet.file import read
+from converters.mmdet.incremental import plain
 from converters.mmdet.initial import Part as Initial
 from converters.mmdet.initial import planned, read_initial
 from converters.mmdet.necks import neck
@@ -114,7 +115,8 @@ def _assemble(
 
 
 def model_dict(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """The `model` of a configuration: of a file, of a whole configuration, or the dictionary itself."""
+    """The `model` of a configuration: of a file, of a whole configuration, or the dictionary itself. Of one that learns
+    new classes beside an old detector's the new one."""
     whole_config = read(config) if isinstance(config, str | Path) else config
     found = whole_config if "type" in whole_config else whole_config.get("model")
     if not isinstance(found, Mapping):
@@ -122,7 +124,7 @@ def model_dict(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"{where} has no `model` dict, as configurations of MMDetection have.")
     beside = whole_config.get("data_preprocessor") if found is not whole_config else None
     # MMEngine's runner gives a model the one of the file where it has none.
-    return ({"data_preprocessor": beside} if beside else {}) | dict(found)
+    return ({"data_preprocessor": beside} if beside else {}) | plain(found)
 
 
 def structure(value: Any) -> str:

@@ -16,6 +16,7 @@ from converters.mmdet import data, pipeline
 from converters.mmdet.evaluation import read_evaluators
 from converters.mmdet.file import is_mmdet, read
 from converters.mmdet.hooks import read_hooks
+from converters.mmdet.incremental import read_incremental
 from converters.mmdet.initial import checkpoint
 from converters.mmdet.model import class_counts, model_dict, parse, with_classes
 from converters.mmdet.optimizer import read_wrapper
@@ -25,7 +26,7 @@ from converters.mmdet.schedule import Loop, evaluations, length, read_evaluation
 from converters.mmdet.section import ConfigError, Ignored, Section, flag, grouped, text, whole
 from jaxft.config import Config, Data, Detection, Model, Phase, Pretrained
 from jaxft.errors import UserError
-from jaxft.fields import explain
+from jaxft.fields import explain, replace
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def _config(whole_config: Mapping[str, Any], ignored: list[Ignored]) -> Config:
     parse(model, None, ignored)
     told = "heads have as many classes as the data"
     ignored += [Ignored(f"{path}.num_classes", count, told) for path, count in class_counts(model).items()]
-    if "data_preprocessor" in top.section("model").values:
+    whole_model = top.section("model")
+    grown = read_incremental(whole_model)
+    if "data_preprocessor" in whole_model.values:
         top.ignore("data_preprocessor", because="the model has one of its own")
     top.elsewhere("data_preprocessor")
     evaluated = top.has("val_dataloader")
@@ -83,9 +86,10 @@ def _config(whole_config: Mapping[str, Any], ignored: list[Ignored]) -> Config:
         **length(loop, parts), rules=read_rules(model, wrapper.paramwise), schedule=read_schedule(top, loop, parts)
     )
     photos, task = _data(top, model, loop)
+    task = replace(task, {f"incremental.{name}": value for name, value in grown.items()})
     config = Config(
         model=Model(mmdet=json.loads(json.dumps(model))),
-        pretrained=_pretrained(top, model),
+        pretrained=_pretrained(top, model, grown=bool(grown)),
         data=photos,
         task=task,
         optimizer=wrapper.optimizer,
@@ -153,10 +157,16 @@ def _seed(top: Section) -> int:
     return seed
 
 
-def _pretrained(top: Section, model: Mapping[str, Any]) -> Pretrained:
-    """The whole model's checkpoint where there is one, or the backbone's; nothing where everything is drawn."""
+def _pretrained(top: Section, model: Mapping[str, Any], *, grown: bool) -> Pretrained:
+    """The whole model's checkpoint where there is one, or the backbone's; nothing where everything is drawn, or an old
+    detector gives the first weights."""
     if source := top.take("load_from", text, None):
         return Pretrained(source=source)
+    if grown:
+        Section(model.get("backbone") or {}, "model.backbone", top.ignored).ignore(
+            "init_cfg", because="the old detector's weights take its place"
+        )
+        return Pretrained()
     if found := checkpoint(Section(model, "model")):
         return Pretrained(source=found.source, prefix=found.start)
     found = checkpoint(Section(model.get("backbone") or {}, "model.backbone"))

@@ -16,15 +16,15 @@ from jaxft.config import Config
 from jaxft.config import replace as changed
 from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
+from jaxft.parts import class_range
 from jaxft.planning.chips import Topology, unknown_shape
 from jaxft.planning.collectives import Collective, collectives
 from jaxft.tasks.task import Task
 from jaxft.training.batch import resolved
-from jaxft.training.ema import ema_momentum
 from jaxft.training.layout import FSDP
 from jaxft.training.setup import Setup, set_up
 from jaxft.training.stages import Stage
-from jaxft.training.step import Compiled, StepInputs, key_data
+from jaxft.training.step import Compiled
 
 ASSUMED = 1000  # classes, where nothing says how many
 
@@ -200,19 +200,26 @@ def known_classes(config: Config) -> int | None:
     """How many classes the data have, as far as a configuration says it."""
     if config.data.single_class is not None:
         return 1
-    return len(config.data.classes) or config.model.num_classes
+    counts = [1 if part is None else _length(part) for part in map(class_range, config.data.classes)]
+    return config.model.num_classes if not counts or None in counts else sum(filter(None, counts))
+
+
+def _length(part: slice) -> int | None:
+    """Of a range of classes; None to an end that the file knows alone."""
+    return None if part.stop is None else part.stop - (part.start or 0)
 
 
 def compiled_for(setup: Setup, stage: Stage, topology: Topology) -> list[Planned]:
     """The step of a stage for each shape of its batches, compiled, and what it takes."""
     step = Compiled(setup.training_step(stage), updates_state=True)
-    inputs = StepInputs(key_data(setup.config.seed), stage.numbers(stage.first), ema_momentum(setup.config.ema, 0))
+    inputs = setup.inputs(stage, stage.first)
     state, layout = setup.abstract_state(stage), setup.layout
     kinds: dict[str, Any] = {
         "parameters": state.params,
         "statistics": state.stats,
         "optimizer state": state.opt_state,
         "moving average": state.ema,
+        **({"teacher": setup.teaching.arrays} if setup.teaching else {}),
     }
     found, parts = [], setup.config.optimizer.accumulate
     firsts = np.unique(setup.train.buckets, return_index=True)[1].tolist()

@@ -71,7 +71,7 @@ def _overfitted(history: History) -> Advice | None:
     epoch = history.validation[lowest]["epoch"]
     return Advice(
         f"Overfitting: the validation loss was lowest in epoch {epoch} ({losses[lowest]:.3g}) and is {losses[-1]:.3g} "
-        "at the end, while the training loss goes on falling. Stop earlier, train less of the network, or augment more.",
+        "at the end, while the training loss goes on falling. Stop earlier, train less of the network, augment more.",
         "--early-stopping.patience 3 --early-stopping.metric=-loss",
     )
 

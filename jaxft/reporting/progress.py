@@ -15,6 +15,8 @@ import jax
 from PIL import Image
 
 from jaxft.activity import Counted, doing, sign_of_life
+from jaxft.memory import peak_bytes
+from jaxft.places import write_whole
 from jaxft.processes import said_last, say
 from jaxft.reporting.events import Events, Histogram, TensorBoard
 from jaxft.reporting.history import history_of
@@ -23,7 +25,7 @@ from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
 from jaxft.reporting.trackers import open_tracker
 
-TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process", "goodput")
+TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process", "goodput", "peak_memory")
 """The figures of a line of metrics that another run of the same configuration has otherwise."""
 
 
@@ -73,7 +75,7 @@ class Reporter:
         self._screen, self._course = screen, course
         self._step, self._figures = start_step, ""
         self._training = doing("training")
-        self._pictures = folder / "pictures"
+        self._folder, self._pictures = folder, folder / "pictures"
         self._sent: dict[str, int] = {}
         self._lines: Lines | None = None
         self._events: list[Events] = []
@@ -97,6 +99,7 @@ class Reporter:
         self._training.__exit__(kind, error, traceback)
         if self._lines is not None:
             self._lines.close()
+            write_whole(self._folder / "time.json", json.dumps(dict(self.spent.shares())).encode())
             for events in self._events:
                 events.close()
 
@@ -146,6 +149,7 @@ class Reporter:
             "images_per_second": self._images / seconds,
             "data_wait": wait,
             "goodput": self.spent.shares()["steps"],
+            "peak_memory": float(peak_bytes()),
         }
         if jax.process_count() > 1:
             say("data wait", str(wait))

@@ -23,10 +23,10 @@ class _Enough(Exception):
 
 
 class Collected:
-    """A watch that keeps what layers put out, and ends the work when it has all."""
+    """A watch that keeps what layers put out, and, where it `ends` the work, does so when it has all."""
 
-    def __init__(self, points: Sequence[Point]) -> None:
-        self.points = frozenset(points)
+    def __init__(self, points: Sequence[Point], *, ends: bool = True) -> None:
+        self.points, self.ends = frozenset(points), ends
         self.calls: Counter[str] = Counter()
         self.found: dict[Point, Any] = {}
 
@@ -37,7 +37,7 @@ class Collected:
         self.calls[path] += 1
         if point in self.points:
             self.found[point] = output
-            if len(self.found) == len(self.points):
+            if self.ends and len(self.found) == len(self.points):
                 raise _Enough
         return output
 

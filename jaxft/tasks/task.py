@@ -52,6 +52,14 @@ class Evaluator(Protocol):
         """What else there is to say of all that was added; after `result`."""
 
 
+class Taught(NamedTuple):
+    """The loss of a training batch, its metrics, and how far the outputs are from a teacher's; see `Task.taught`."""
+
+    loss: "Array"
+    metrics: "dict[str, Array]"
+    response: "Array"
+
+
 class Fed(NamedTuple):
     """An example as training sees it.
 
@@ -122,6 +130,17 @@ class Task(Protocol):
 
     def loss(self, model: Any, batch: "Mapping[str, Array]") -> "tuple[Array, dict[str, Array]]":
         """The loss of a training batch, and its metrics with `loss` among them. Traced."""
+
+    def taught(self, model: Any, teacher: Any, batch: "Mapping[str, Array]", temperature: "Array | None") -> Taught:
+        """`loss`, while a teacher in evaluation is called with what the model sees, and the distance of their outputs.
+        Traced; the teacher is not differentiated.
+
+        Args:
+            temperature: divides both models' logits; None where the outputs are not compared: then the response is 0.
+
+        Raises:
+            UserError: the outputs cannot be compared.
+        """
 
     def predict(self, model: Any, batch: "Mapping[str, Array]") -> "dict[str, Array]":
         """What a model in evaluation says of a batch: arrays whose first axis counts the examples. Traced."""

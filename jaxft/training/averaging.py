@@ -59,7 +59,7 @@ def estimated_statistics(setup: Setup, arrays: Mapping[str, np.ndarray]) -> Arra
     def statistics(arrays: Mapping[str, Array], batch: Batch, key: Array) -> dict[str, Array]:
         params = {path: array for path, array in arrays.items() if path in parameters}
         stats = {path: array for path, array in arrays.items() if path not in parameters}
-        _, (tracked, _) = loss(params, {}, stats, batch, jax.random.wrap_key_data(key))
+        _, (tracked, _) = loss(params, {}, stats, batch, jax.random.wrap_key_data(key), None)
         return {path: tracked[path] for path in wanted}
 
     compiled = Compiled(

@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 from converters import Ledger
 from converters.sources import locate
 from jaxft.checks import check_places
-from jaxft.config import Config
+from jaxft.config import Config, completed
 from jaxft.data.download import download
 from jaxft.fields import flat
 from jaxft.precision import described
@@ -73,7 +73,7 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         check_config(run, config, saved)
     if jax.process_count() > 1:
         with first_alone():
-            _download(config, data=own.datasets is None, weights=own.model is None and not saved)
+            _download(completed(config), data=own.datasets is None, weights=own.model is None and not saved)
     setup = set_up(config, own, copies=resumes)
     check_alike({f"examples of {split}": fingerprint(lines) for split, lines in setup.examples.items()})
     if resumes:
@@ -93,7 +93,8 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
             dataset.check()
         said.append(dataset.report(config.data.batch_size))
         screen.say(said[-1])
-    for line in [*setup.edits, *([] if ledger is None else [ledger.summary()])]:
+    setup = setup.with_teacher()
+    for line in [*setup.edits, *([] if ledger is None else [ledger.summary()]), *setup.distilled]:
         screen.say(line)
     stage = setup.stages[saved.phase if saved else 0]
     state = None if saved else setup.first_state(stage, ledger)
@@ -106,3 +107,6 @@ def _download(config: Config, *, data: bool, weights: bool) -> None:
         download(config.data)
     if weights and config.pretrained.source is not None and named_run(config.pretrained.source) is None:
         locate(config.pretrained.source.partition("#")[0], config.pretrained.sha256)
+    teacher = config.distillation.teacher
+    if teacher is not None and named_run(teacher) is None:
+        locate(teacher.partition("#")[0])

@@ -16,7 +16,7 @@ from jaxft.precision import precise
 from jaxft.training.layout import context_of
 from jaxft.training.setup import Setup
 from jaxft.training.split import Split, cut
-from jaxft.training.step import Arrays, Batch, key_data, loss_of_arrays, predict_step
+from jaxft.training.step import Arrays, Batch, Teaching, key_data, loss_of_arrays, predict_step
 
 PREFIX = "kept"
 """Stored arrays are called by this and their number."""
@@ -45,8 +45,11 @@ class Halves:
         kept = {f"{PREFIX}{at}": array.reshape(self._shape(array)) for at, array in enumerate(found)}
         return kept | {name: batch[name] for name in self.others}
 
-    def loss(self, params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
-        """As of `jaxft.training.step.loss_of_arrays`."""
+    def loss(
+        self, params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array, teaching: Teaching | None = None
+    ) -> tuple[Array, Any]:
+        """As of `jaxft.training.step.loss_of_arrays`; there is no teacher."""
+        assert teaching is None
         return self._rest(params | frozen | stats, batch, key)
 
     def prediction(self, arrays: Mapping[str, Array], batch: Batch) -> Arrays:
@@ -83,7 +86,7 @@ def loss_halves(setup: Setup, views: Views, rows: int) -> Halves:
     def function(arrays: Mapping[str, Array], batch: Batch, key: Array) -> Any:
         trained, stats = ({path: arrays[path] for path in one} for one in (stage.groups.trained, shapes.stats))
         frozen = {path: arrays[path] for path in shapes.params if path not in trained}
-        return loss(trained, frozen, stats, batch, key)
+        return loss(trained, frozen, stats, batch, key, None)
 
     cut_at = partial(_halves, setup, function, shapes.model, views=views, rows=rows, key=key)
     every = stage.groups.trained | shapes.stats.keys()

@@ -27,7 +27,6 @@ from jaxft.reporting.screen import Screen
 from jaxft.run import RunDirectory
 from jaxft.training.beginning import begin
 from jaxft.training.checkpoint import Checkpoints, best_value
-from jaxft.training.ema import ema_momentum
 from jaxft.training.evaluation import Predictor, evaluate
 from jaxft.training.features import with_features
 from jaxft.training.fitted import Callback, Event, Fitted
@@ -41,7 +40,7 @@ from jaxft.training.resuming import removed_if_unfinished
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState, enter
-from jaxft.training.step import Compiled, StepInputs, key_data
+from jaxft.training.step import Compiled
 from jaxft.training.stopping import Interrupted, Stop, stop_signals
 from jaxft.training.trace import Trace
 from jaxft.training.watchdog import watched
@@ -193,9 +192,8 @@ class Loop:
             batch = next(batches)
             waited = time.perf_counter() - began
             self.trace.before(step + 1)
-            inputs = StepInputs(key_data(config.seed), stage.numbers(step), ema_momentum(config.ema, step))
             try:
-                placed = setup.layout.batch(batch)
+                placed, inputs = setup.layout.batch(batch), setup.inputs(stage, step)
                 self.histograms(stage, state, step, placed, inputs)
                 state, metrics = compiled(state, placed, inputs)
             except Interrupted:

@@ -264,6 +264,7 @@ def first_values(
             pretrained.source,
             classes,
             layers=layers,
+            theirs=classes[: pretrained.known_classes],
             rename=pretrained.rename,
             sha256=pretrained.sha256,
             prefix=pretrained.prefix,

@@ -1,12 +1,11 @@
 """Everything that a run knows before its first array: data, abstract model, layout, stages; and the cheap checks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -14,19 +13,19 @@ from jax import Array
 from converters import Ledger
 from jaxft.activity import doing
 from jaxft.adapters.low_rank import check_trained
-from jaxft.config import Config, Pretrained
+from jaxft.config import Config, Pretrained, completed
 from jaxft.data.dataset import Dataset
 from jaxft.data.epoch_order import steps_per_epoch
 from jaxft.data.loader import Batches, train_batches
 from jaxft.data.stored import Stored
 from jaxft.errors import UserError
 from jaxft.fields import flat
-from jaxft.models.depth import depths
 from jaxft.models.edited import edited
 from jaxft.models.paths import values, walk
 from jaxft.reporting.progress import Course
 from jaxft.run import Names
 from jaxft.tasks.task import Metric, Task
+from jaxft.training.ema import ema_momentum
 from jaxft.training.intervals import evaluation_due
 from jaxft.training.judge import check_judging, named_metric
 from jaxft.training.layout import Layout, device_layout
@@ -35,7 +34,18 @@ from jaxft.training.optim import set_modes
 from jaxft.training.own import NOTHING_OWN, Own, with_metrics
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
-from jaxft.training.step import ArrayLoss, Batch, LossFunction, Step, computing, predict_step, reseed, train_step
+from jaxft.training.step import (
+    ArrayLoss,
+    Batch,
+    LossFunction,
+    Step,
+    StepInputs,
+    Teaching,
+    key_data,
+    train_step,
+)
+from jaxft.training.teaching import Teacher, check_taught, taught, teacher_of
+from jaxft.training.trials import block_depths, try_loss, try_out
 from jaxft.training.warm_start import with_file
 
 
@@ -55,6 +65,7 @@ class Setup:
         validation: None where nothing is evaluated.
         model: abstract, but for what `load_weights` has filled, and a user's own.
         through, prediction: of a run from stored features; see `jaxft.training.features`.
+        teacher, teaching: of a run with a teacher, and its arrays, which are abstract before `with_teacher`.
     """
 
     written: Config
@@ -71,6 +82,8 @@ class Setup:
     through: Callable[[ArrayLoss], ArrayLoss] = lambda loss: loss
     prediction: StoredPrediction | None = None
     own: Own = NOTHING_OWN
+    teacher: Teacher | None = None
+    teaching: Teaching | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -121,6 +134,11 @@ class Setup:
         record = edited(self.model)
         return [] if record is None else [f"model.edits: {line}" for line in record.lines]
 
+    @property
+    def distilled(self) -> list[str]:
+        """What is learned from a teacher, a line."""
+        return [] if self.teacher is None else [self.teacher.said()]
+
     def load_weights(self) -> Ledger | None:
         """Fills the model from its configured checkpoint, on the host; see `jaxft.training.model.load_weights`."""
         with doing(f"loading {self.config.pretrained.source or 'no weights'}"):
@@ -155,6 +173,22 @@ class Setup:
             rematerialize=config.hardware.rematerialize,
             through=self.through,
         )
+
+    def inputs(self, stage: Stage, step: int) -> StepInputs:
+        """What the training step takes besides state and batch, at a step of the whole run."""
+        config = self.config
+        return StepInputs(key_data(config.seed), stage.numbers(step), ema_momentum(config.ema, step), self.teaching)
+
+    def with_teacher(self) -> "Setup":
+        """The same with the teacher's arrays, where there is one.
+
+        Raises:
+            UserError: its weights cannot be read, or do not fit.
+        """
+        if self.teacher is None:
+            return self
+        with doing(f"loading the teacher {self.teacher.fields.teacher}"):
+            return replace(self, teaching=self.teacher.load(self.layout))
 
     def template(self, stage: Stage) -> nnx.Module:
         """The model in the training modes of a stage, abstract."""
@@ -224,6 +258,7 @@ def set_up(
     Raises:
         UserError: whatever can be known to be wrong by now.
     """
+    given, config = config, completed(config)
     task, source = task or config.task.task(config.dtype), ModelSource(config, own.model)
     source.check()
     layout = device_layout(
@@ -257,54 +292,28 @@ def set_up(
     check_trained(frozenset().union(*(stage.groups.trained for stage in stages)), model)
     if own.model is not None or own.datasets is not None:
         if validation is not None:
-            _try_out(task, model, validation, config.precision)
+            try_out(task, model, validation, config.precision)
         if own.loss is None:
-            _try_loss(task, model, train, config.dtype)
+            try_loss(task, model, train, config.dtype)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
-    return Setup(config, named, task, loss, train, validation, source, model, stages, layout, steps, own=own)
+    setup = Setup(given, named, task, loss, train, validation, source, model, stages, layout, steps, own=own)
+    return _taught(setup)
 
 
-def block_depths(task: Task, model: nnx.Module, dataset: Dataset) -> dict[str, int]:
-    """How deep the parameters of a model lie, abstract or not; see `jaxft.models.depth`."""
-    evaluated = nnx.clone(model)
-    evaluated.eval()
-    padding = dataset.padding(int(dataset.buckets[0]))
-    batch = _Asked({name: jnp.asarray(array)[None] for name, array in padding.items()})
-    deep = depths(evaluated, lambda model: task.predict(model, batch))
-    return {path: deep[path] for path in values(model, nnx.Param)}
-
-
-def _try_out(task: Task, model: nnx.Module, dataset: Dataset, precision: str) -> None:
-    """Lets the task judge the arrays of a user's dataset, and the shapes of what a user's model says of an example,
-    before anything is compiled."""
-    evaluator, evaluated = task.evaluator(dataset), nnx.clone(model)
-    evaluated.eval()
-    batch = {name: np.asarray(array)[None] for name, array in dataset.evaluation(0).items()}
-    step = predict_step(evaluated, lambda model, batch: task.predict(model, _Asked(batch)), precision)
-    shapes = jax.eval_shape(step, values(evaluated), batch)
-    evaluator.add(0, {name: np.ones(leaf.shape[1:], leaf.dtype) for name, leaf in shapes.items()})
-
-
-def _try_loss(task: Task, model: nnx.Module, dataset: Dataset, dtype: str) -> None:
-    """The same of the task's loss of a training example."""
-    trained = nnx.clone(model)
-    trained.train()
-
-    def loss(arrays: Mapping[str, Array], batch: Batch, key: Array) -> Array:
-        filled_in = computing(trained, arrays, dtype)
-        reseed(filled_in, key)
-        return task.loss(filled_in, _Asked(batch))[0]
-
-    example = dataset.training(0, np.random.default_rng(0))
-    batch = {name: np.stack([np.asarray(array)] * 2) for name, array in example.items()}  # some losses mix them
-    jax.eval_shape(loss, values(trained), batch, jax.eval_shape(lambda: jax.random.key(0)))
-
-
-class _Asked(dict[str, Array]):
-    """A batch of a user's dataset, which says what is missing."""
-
-    def __missing__(self, name: str) -> Array:
+def _taught(setup: Setup) -> Setup:
+    """The same with the teacher of the configuration, if there is one, and the loss that goes with it."""
+    config, layout = setup.config, setup.layout
+    teacher = teacher_of(config, setup.task, setup.model, setup.classes)
+    if teacher is None:
+        return setup
+    if setup.own.loss is not None:
         raise UserError(
-            f"The task needs an array {name!r} of each example, but your dataset has {', '.join(self)}; add it, or "
-            "give a loss of your own where training alone lacks it."
+            "distillation.teacher adds to the task's own loss, but yours is your own; call your teacher there, or "
+            "leave distillation out."
         )
+    loss = taught(setup.task, teacher, precision=config.precision, gathered=layout.gathered)
+    teaching = teacher.abstract(layout)
+    setup = replace(setup, loss=loss, teacher=teacher, teaching=teaching)
+    at_once = config.data.batch_size // config.optimizer.accumulate
+    check_taught(loss, setup.template(setup.stages[0]), teaching, setup.train, layout, at_once)
+    return setup

@@ -30,10 +30,22 @@ from jaxft.training.stopping import Work, at_once
 
 Arrays = dict[str, Array]
 Batch = Mapping[str, Array]
-LossFunction = Callable[[Any, Batch], tuple[Array, Arrays]]
-ArrayLoss = Callable[[Arrays, Arrays, Arrays, Batch, Array], tuple[Array, Any]]
+LossFunction = Callable[..., tuple[Array, Arrays]]
+ArrayLoss = Callable[[Arrays, Arrays, Arrays, Batch, Array, "Teaching | None"], tuple[Array, Any]]
 Gathered = Callable[[Mapping[str, Array]], Arrays]
 Step = Callable[[TrainState, Batch, "StepInputs"], tuple[TrainState, Arrays]]
+
+
+class Teaching(NamedTuple):
+    """What the loss of a run with a teacher takes besides the model and the batch; see `jaxft.training.teaching`.
+
+    Attributes:
+        arrays: the teacher's parameters and statistics by dotted path.
+        numbers: the weights in the loss, the temperature.
+    """
+
+    arrays: Mapping[str, Array]
+    numbers: Mapping[str, Any]
 
 
 @jax.tree_util.register_dataclass
@@ -45,11 +57,13 @@ class StepInputs:
         key: uint32, the data of the run's random key; with the number of the step it decides all that is random.
         numbers: see `jaxft.training.optim.Numbers`.
         ema_momentum: the share of the new values in the moving average, see `jaxft.training.ema`.
+        teaching: of a run with a teacher.
     """
 
     key: np.ndarray
     numbers: Numbers
     ema_momentum: float = 0.0
+    teaching: Teaching | None = None
 
 
 @cache
@@ -78,7 +92,8 @@ def train_step(
 
     Args:
         template: the model in its training modes; it may be abstract.
-        loss_function: (model, batch) -> (loss, metrics), such as a task's `loss`.
+        loss_function: (model, batch) -> (loss, metrics), such as a task's `loss`; with a teacher (model, batch,
+            teaching) -> the same.
         trained: the paths of the parameters that are not frozen.
         chain: makes the optimizer of its numbers, which are inputs; see `jaxft.training.stages.Stage.chain`.
         parts: in how many parts a batch goes through the model; the step is taken on their mean gradient.
@@ -93,15 +108,19 @@ def train_step(
         loss_of_arrays(template, loss_function, precision=precision, gathered=gathered, rematerialize=rematerialize)
     )
 
-    def gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:
-        grads, (stats, metrics) = jax.grad(loss, has_aux=True)(params, frozen, stats, batch, key)
+    def gradient(
+        params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array, teaching: Teaching | None
+    ) -> Gradient:
+        grads, (stats, metrics) = jax.grad(loss, has_aux=True)(params, frozen, stats, batch, key, teaching)
         return Gradient(grads, stats, metrics)
 
-    def mean_gradient(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> Gradient:
+    def mean_gradient(
+        params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array, teaching: Teaching | None
+    ) -> Gradient:
         def one(index: Array | int, stats: Arrays, key: Array) -> Gradient:
             # Part i takes every `parts`-th example: a device keeps its own, and nothing travels.
             rows = {name: array.reshape(-1, parts, *array.shape[1:])[:, index] for name, array in batch.items()}
-            return gradient(params, frozen, stats, rows, key)
+            return gradient(params, frozen, stats, rows, key, teaching)
 
         def body(sums: Gradient, item: tuple[Array, Array]) -> tuple[Gradient, None]:
             part = one(item[0], sums.stats, item[1])
@@ -119,7 +138,8 @@ def train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(inputs.key)), state.step)
         params = {path: state.params[path] for path in trained}
         frozen = {path: value for path, value in state.params.items() if path not in params}
-        found = (gradient if parts == 1 else mean_gradient)(params, frozen, state.stats, batch, key)
+        of_batch = gradient if parts == 1 else mean_gradient
+        found = of_batch(params, frozen, state.stats, batch, key, inputs.teaching)
         updates, opt_state = chain(inputs.numbers).update(found.grads, state.opt_state, params)
         finite = state.all_finite & jnp.isfinite(found.metrics["loss"]) & jnp.isfinite(optax.tree.norm(found.grads))
         after = Changing(state.step + 1, optax.apply_updates(params, updates), found.stats, opt_state)
@@ -144,14 +164,16 @@ def loss_of_arrays(
     gathered: Gathered = dict,
     rematerialize: bool = False,
 ) -> ArrayLoss:
-    """The loss as a function of arrays: (trained parameters, frozen ones, statistics, batch, key) -> (loss, (statistics
-    afterwards, metrics)); arguments as of `train_step`."""
+    """The loss as a function of arrays: (trained parameters, frozen ones, statistics, batch, key, teaching) -> (loss,
+    (statistics afterwards, metrics)); arguments as of `train_step`."""
 
-    def loss(params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array) -> tuple[Array, Any]:
+    def loss(
+        params: Arrays, frozen: Arrays, stats: Arrays, batch: Batch, key: Array, teaching: Teaching | None = None
+    ) -> tuple[Array, Any]:
         model = computing(template, params | frozen | stats, dtype_of(precision), gathered)
         reseed(model, key)
         with rematerializing(rematerialize) as blocks:
-            value, metrics = loss_function(model, batch)
+            value, metrics = loss_function(model, batch, *(() if teaching is None else (teaching,)))
         if rematerialize and not blocks:
             raise UserError(
                 f"hardware.rematerialize keeps the inputs of blocks alone, but the {type(template).__name__} has none "

@@ -17,7 +17,7 @@ import pytest
 
 from jaxft import export, train
 from jaxft.data.photo import Photo
-from jaxft.tasks.classification.task import Accuracy
+from jaxft.tasks.classification.accuracy import Accuracy
 from jaxft.training.evaluation import Predictor
 from jaxft.training.loop import Loop
 from jaxft.training.step import Compiled

@@ -3,6 +3,6 @@
 `backbones`, `necks`, `dense` and `roi` hold the parts under MMDetection's names.
 """
 
-from jaxft.models.detectors import retinanet_lite, torchvision
+from jaxft.models.detectors import gfl_lite, retinanet_lite, torchvision
 
-FAMILIES = (retinanet_lite, torchvision)
+FAMILIES = (gfl_lite, retinanet_lite, torchvision)

@@ -75,15 +75,18 @@ class SingleStage(nnx.Module):
         maps = self.backbone(images)
         return maps if self.neck is None else self.neck(maps)
 
+    def outputs(self, images: Array) -> DenseOutputs:
+        """The raw maps of the head."""
+        return dense_outputs(self.bbox_head, self.feature_maps(images))
+
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
         """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimized."""
-        outputs = dense_outputs(self.bbox_head, self.feature_maps(images))
-        return self.bbox_head.loss(outputs, sizes, pad_shape_of(images), targets)
+        return self.bbox_head.loss(self.outputs(images), sizes, pad_shape_of(images), targets)
 
     def predict(self, images: Array, sizes: Array) -> Detections:
         """The objects found, in pixels of the padded image."""
-        outputs, pad_shape = dense_outputs(self.bbox_head, self.feature_maps(images)), pad_shape_of(images)
-        return per_image(partial(self.bbox_head.predict, pad_shape=pad_shape), outputs, sizes)
+        predict = partial(self.bbox_head.predict, pad_shape=pad_shape_of(images))
+        return per_image(predict, self.outputs(images), sizes)
 
 
 class TwoStage(nnx.Module):

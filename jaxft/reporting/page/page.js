@@ -129,7 +129,7 @@
       group.append(shape("rect", line));
       if (!truth || object.verdict === "missed") {
         const text = truth ? `missed: ${object.label}` : `${object.label} ${object.score.toFixed(2)}`;
-        const size = 11 * scale, wide = text.length * size * 0.58, high = size * 1.25;
+        const size = 11 * scale, wide = text.length * size * 0.64, high = size * 1.25;
         const x = Math.max(Math.min(x0, width - wide), 0);
         let y = Math.max(y0 - high, 0);
         // A label gives way downwards to those that are there already.

@@ -1,6 +1,6 @@
 """One class an image."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 import tyro
@@ -31,6 +31,10 @@ class Classification:
     parameter, such as 0.2; 0 is off."""
     cutmix: float = pydantic.Field(default=0.0, ge=0)
     """Training: replace a box of each image by another one's, in the same way, such as 1.0; 0 is off."""
+
+    def implied(self) -> dict[str, Any]:
+        """What these fields say of other sections of a configuration: nothing."""
+        return {}
 
     def task(self, dtype: str = "float32") -> "Task":
         """The task of these fields; `dtype` is that of the images that the model sees."""

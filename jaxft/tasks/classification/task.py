@@ -20,12 +20,14 @@ from jaxft.data.photo import ImageData
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.source import balanced_weights
 from jaxft.errors import UserError
-from jaxft.reporting.details import Details, Example
+from jaxft.models.layers import Outputs
+from jaxft.reporting.details import Example
 from jaxft.reporting.survey import Survey
 from jaxft.tasks.classification import Classification
+from jaxft.tasks.classification.accuracy import Accuracy
 from jaxft.tasks.classification.data import open_source
-from jaxft.tasks.classification.details import class_details
 from jaxft.tasks.classification.survey import survey
+from jaxft.tasks.distilling import mean_distance, softmax_distance
 from jaxft.tasks.image_task import (
     draw_titled,
     fed_image,
@@ -45,7 +47,7 @@ from jaxft.tasks.images import check_model
 from jaxft.tasks.mixing import mixed_images, mixed_targets
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits
-from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
@@ -124,14 +126,28 @@ class ClassificationTask:
         With `mix` `[N, 6]` images and targets are mixed first, and the accuracy is that of the images' own labels.
         Auxiliary heads add their loss with the weight that the model gives them.
         """
-        labels, mix = batch["label"], batch.get("mix")
-        images = self.images(batch["image"])
+        loss, logits = self._judged(model(self._seen(batch)), batch)
+        return loss, self._metrics(loss, logits, batch)
+
+    def taught(self, model: Any, teacher: Any, batch: Mapping[str, Array], temperature: Array | None) -> Taught:
+        """Logits are compared by `softmax_distance`, those of mixed images, too; auxiliary heads have no teacher."""
+        images = self._seen(batch)
+        loss, logits = self._judged(model(images), batch)
+        response = mean_distance(logits, wide(teacher(images)), temperature, softmax_distance)
+        return Taught(loss, self._metrics(loss, logits, batch), response)
+
+    def _seen(self, batch: Mapping[str, Array]) -> Array:
+        """The images that the model sees in training."""
+        images, mix = self.images(batch["image"]), batch.get("mix")
         self._check_mixture(mix, len(images))
-        if mix is not None:
-            images = mixed_images(images, mix)
-        losses = partial(self._training_losses, labels=labels, mix=mix)
-        loss, logits = total_loss(model(images), losses)
-        return loss, {"loss": loss, "accuracy": (logits.argmax(-1) == labels).mean()}
+        return images if mix is None else mixed_images(images, mix)
+
+    def _judged(self, outputs: Array | Outputs, batch: Mapping[str, Array]) -> tuple[Array, Array]:
+        """The loss of outputs in training, and the main head's logits."""
+        return total_loss(outputs, partial(self._training_losses, labels=batch["label"], mix=batch.get("mix")))
+
+    def _metrics(self, loss: Array, logits: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        return {"loss": loss, "accuracy": (logits.argmax(-1) == batch["label"]).mean()}
 
     def _check_mixture(self, mix: Array | None, examples: int) -> None:
         """Raises a UserError where nothing would be mixed that is to be mixed."""
@@ -235,7 +251,7 @@ class ClassificationTask:
         fed, fields = fed_image(dataset, index, rng, lambda label: dataset.classes[int(label)]), self.fields
         return fed._replace(later="images are mixed with each other" if fields.mixup or fields.cutmix else "")
 
-    def evaluator(self, dataset: Dataset) -> "Accuracy":
+    def evaluator(self, dataset: Dataset) -> Accuracy:
         return Accuracy(dataset)
 
     def _draw(self, dataset: Dataset, predictions: Predictions, file: Path) -> None:
@@ -286,52 +302,6 @@ def cross_entropy(logits: Array, targets: Array, weights: Array, gamma: float = 
     logs = jax.nn.log_softmax(logits)
     focus = 1.0 if gamma == 0 else jnp.maximum(-jnp.expm1(logs), jnp.finfo(logs.dtype).tiny) ** gamma
     return -(weights[None] * targets * focus * logs).sum(-1)
-
-
-class Accuracy:
-    """Mean loss, accuracy, and balanced accuracy: the mean of the accuracies of the classes that
-    occur, in which rare ones count as much as others. All but the loss are 0..1."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._indices: list[int] = []
-        self._losses: list[float] = []
-        self._labels: list[int] = []
-        self._probabilities: list[np.ndarray] = []
-
-    def add(self, index: int, prediction: Prediction) -> None:
-        """Takes what `ClassificationTask.predict` says of one example.
-
-        Raises:
-            UserError: the model puts out another number of classes than the data have.
-        """
-        found = prediction["probabilities"].shape
-        classes = len(self._dataset.classes)
-        if found != (classes,):
-            raise UserError(
-                f"The model puts out an array of the shape {found} for an image, but the data have {classes} classes."
-            )
-        self._indices.append(index)
-        self._losses.append(float(prediction["loss"]))
-        self._labels.append(int(prediction["label"]))
-        self._probabilities.append(prediction["probabilities"])
-
-    def result(self) -> dict[str, float]:
-        """The means, each example counted once."""
-        labels = np.array(self._labels)
-        right = np.stack(self._probabilities).argmax(-1) == labels
-        each = [right[labels == label].mean() for label in np.unique(labels)]
-        return {
-            "loss": float(np.mean(self._losses)),
-            "accuracy": float(right.mean()),
-            "balanced_accuracy": float(np.mean(each)),
-        }
-
-    def details(self) -> Details:
-        """Figures by class, confusion, calibration, and every example."""
-        probabilities = np.stack(self._probabilities)
-        labels, losses = np.array(self._labels), np.array(self._losses)
-        return class_details(self._dataset, self._indices, probabilities, labels, losses)
 
 
 def _title(prediction: Prediction, classes: Sequence[str]) -> "list[Line]":

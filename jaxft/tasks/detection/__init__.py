@@ -1,7 +1,7 @@
 """Objects in photos."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 import tyro
@@ -43,6 +43,35 @@ Counts = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.AfterValidator(_ha
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Incremental:
+    """New classes for a trained detector without its photos: elastic response distillation of GFL
+    (https://arxiv.org/abs/2204.02136). The old detector is the teacher, and the new one starts with its weights."""
+
+    teacher: str | None = None
+    """The old detector, as of distillation.teacher; None learns all classes of the data alike."""
+    old_classes: int = pydantic.Field(default=0, ge=0)
+    """How many of the data's classes it knows: the first ones. The others are learned from the data."""
+    old_objects: Literal["drop", "refuse"] = "drop"
+    """What becomes of objects of old classes in the training data: nobody sees them, because the teacher alone says
+    what old classes look like; or the run does not start."""
+    weight: float = pydantic.Field(default=1.0, ge=0)
+    """Of what is learned from the teacher; 0 learns new classes alone, and forgets."""
+    box_weight: float = pydantic.Field(default=0.25, ge=0)
+    """Of the boxes in it."""
+    temperature: float = pydantic.Field(default=10.0, gt=0)
+    """Of the distributions of the boxes' edges."""
+    scale_boxes: bool = False
+    """Multiply the teacher's boxes by their stride before those that overlap are thinned, as the paper has it; its
+    authors' program does not."""
+
+    def __post_init__(self) -> None:
+        if (self.teacher is None) != (self.old_classes == 0):
+            raise ValueError(
+                f"teacher is {self.teacher!r} and old_classes is {self.old_classes}; give both, or leave both out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Detection:
     """How a photo with objects becomes arrays of fixed shapes. A scale is the longest side and the shortest side that
     a photo may have after resizing, in pixels and either order; the ratio of the sides stays."""
@@ -68,6 +97,7 @@ class Detection:
     steps need, one for landscape and one for portrait."""
     divisor: int = pydantic.Field(default=32, ge=1)
     """Sides of pad shapes that are not given are multiples of this."""
+    incremental: Incremental = Incremental()
     max_objects: int = pydantic.Field(default=100, ge=1)
     """Objects of a photo that training sees; more are dropped, and a report says how many that would be."""
     masks: bool = False
@@ -138,6 +168,26 @@ class Detection:
                     if self.masks
                     else "transforms has a CopyPaste, but masks is not set; set it, or paste_by_box to paste boxes"
                 )
+
+    def implied(self) -> dict[str, Any]:
+        """What these fields say of other sections of a configuration: dotted path -> value."""
+        incremental = self.incremental
+        if incremental.teacher is None:
+            return {}
+        first = {
+            "pretrained.source": incremental.teacher,
+            "pretrained.skip": ("@head",),
+            "pretrained.transfer_head_rows": True,
+            "pretrained.known_classes": incremental.old_classes,
+        }
+        if not incremental.weight:
+            return first
+        return first | {
+            "distillation.teacher": incremental.teacher,
+            "distillation.known_classes": incremental.old_classes,
+            "distillation.temperature": incremental.temperature,
+            "distillation.weight": incremental.weight,
+        }
 
     def task(self, dtype: str = "float32") -> "Task":
         """The task of these fields; `dtype` is that of the images that the model sees."""

@@ -1,5 +1,7 @@
 """COCO's JSON of photos and objects: boxes, crowds, polygons and run-length codes."""
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 
 from jaxft.data.problems import refuse
 from jaxft.errors import UserError
+from jaxft.parts import class_range
 from jaxft.tasks.detection.boxes import box_problem, refuse_shares, usable
 from jaxft.tasks.detection.coco_file import CocoFile, load
 from jaxft.tasks.detection.objects import Annotated, Entry, ObjectSource, grouped
@@ -14,7 +17,13 @@ from jaxft.tasks.detection.outlines import outline_problem
 
 
 def read_coco(
-    file: Path, photos: Path, classes: tuple[str, ...] = (), *, masks: bool = False, complete: bool = False
+    file: Path,
+    photos: Path,
+    classes: tuple[str, ...] = (),
+    *,
+    masks: bool = False,
+    complete: bool = False,
+    old: int = 0,
 ) -> ObjectSource:
     """Read one split.
 
@@ -25,16 +34,19 @@ def read_coco(
     Args:
         file: the JSON file.
         photos: the folder that its file names are relative to; no photo is opened.
-        classes: names of the categories to read; the others are left out. Empty for all.
+        classes: names of the categories to read, or ranges of them, such as `0:40`, in the order of their ids; the
+            others are left out. Empty for all.
         masks: whether to read the outlines, too.
         complete: whether a category that `classes` does not name is an error.
+        old: the first so many of `classes` may be missing in the file.
 
     Raises:
         UserError: the file is missing or not COCO's (see `jaxft.tasks.detection.coco_file.load`), a class is missing, a
             box or an outline is none or lies outside its photo, or its boxes cannot be meant as they are.
     """
     content, where = load(file), str(file)
-    labels = _labels(file, content, classes, complete)
+    classes = _named(file, content, classes)
+    labels = _labels(file, content, classes, complete, old)
     positions = {image["id"]: position for position, image in enumerate(content.images)}
     sizes = np.array([[image["width"], image["height"]] for image in content.images], np.float64)
     boxes = np.array([entry["bbox"] for entry in content.annotations], np.float64).reshape(-1, 4)
@@ -78,16 +90,43 @@ def read_coco(
         examples,
         left.outside,
         left.flat,
-        tuple(int(number) for number in sorted(labels, key=labels.__getitem__)),
+        _ids(labels, len(classes or content.categories)),
         left.no_area,
         left.set_aside,
     )
 
 
-def _labels(file: Path, content: CocoFile, classes: tuple[str, ...], complete: bool) -> dict[int, int]:
+def _named(file: Path, content: CocoFile, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes with the names of the file's categories in the place of ranges."""
+    names, found = [category["name"] for category in content.categories], list[str]()
+    for name in classes:
+        if (part := class_range(name)) is None or name in names:
+            found.append(name)
+            continue
+        first, last = part.start or 0, len(names) if part.stop is None else part.stop
+        if not 0 <= first < last <= len(names):
+            raise UserError(
+                f"data.classes has the range {name}, but {file} has {len(names)} categories, numbered from 0; the last "
+                f"of a range is left out, so that :{len(names)} means all."
+            )
+        found += names[first:last]
+    if twice := [name for name, count in Counter(found).items() if count > 1]:
+        raise UserError(f"data.classes means {twice[0]} twice; let its names and ranges have no class in common.")
+    return tuple(found)
+
+
+def _ids(labels: dict[int, int], count: int) -> tuple[int, ...]:
+    """The category id of each label; a new one for a class that the file lacks."""
+    free = itertools.count(max(labels, default=0) + 1)
+    ids = {label: int(number) for number, label in labels.items()}
+    return tuple(ids[label] if label in ids else next(free) for label in range(count))
+
+
+def _labels(file: Path, content: CocoFile, classes: tuple[str, ...], complete: bool, old: int) -> dict[int, int]:
     """The labels of the category ids that are read."""
     names = [category["name"] for category in content.categories]
-    if classes and (set(names) != set(classes) if complete else not set(names).issuperset(classes)):
+    unknown, missing = set(names) - set(classes), set(classes[old:]) - set(names)
+    if classes and (missing or (complete and unknown)):
         raise UserError(
             f"{file} has the classes {', '.join(names)}, but {', '.join(classes)} are expected; every split, "
             "the checkpoint and --data.classes must use the same names."

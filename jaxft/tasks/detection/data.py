@@ -16,6 +16,7 @@ from jaxft.tasks.detection import Detection
 from jaxft.tasks.detection.coco import read_coco
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset, training_dataset
 from jaxft.tasks.detection.evaluator import with_metric
+from jaxft.tasks.detection.incremental import new_objects
 from jaxft.tasks.detection.objects import ObjectSource, split_objects
 from jaxft.tasks.detection.voc import read_voc
 
@@ -30,8 +31,13 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
         UserError: annotations are missing or wrong, the splits have other classes, or no photo is left to train on.
     """
     fields = with_metric(fields, data)
-    train = open_source(data, fields, data.train, data.classes, training=True)
-    validation = None
+    old, validation = fields.incremental.old_classes, None
+    if (
+        old and data.validation is not None and not data.holds_out
+    ):  # its file names old classes, that of new ones may not
+        validation = open_source(data, fields, data.validation, data.classes)
+    names = data.classes if validation is None else validation.classes
+    train = open_source(data, fields, data.train, names, training=True)
     if data.balance != "none":
         raise UserError(
             "data.balance repeats examples of one class each, and photos of objects have several; leave it out, or "
@@ -45,10 +51,11 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
         )
     if data.holds_out:
         train, validation = split_objects(train, data, seed)
-    elif data.validation is not None:
-        validation = open_source(data, fields, data.validation, data.classes or train.classes)
+    elif data.validation is not None and validation is None:
+        validation = open_source(data, fields, data.validation, train.classes)
     if data.subset < 1:
         train = train.only(np.flatnonzero(random_share(len(train), data.subset, seed)))
+    train, remark = new_objects(train, fields.incremental) if old else (train, "")
     kept = train.only(_kept(train, keep_empty=fields.keep_empty, min_side=fields.min_side))
     if not len(kept):
         raise UserError(
@@ -60,7 +67,7 @@ def open_datasets(data: Data, fields: Detection, seed: int) -> tuple[ObjectDatas
             raise UserError(f"{source.where} has no object to find in the {len(source)} photos to {purpose}.")
     # Training reads no entries, which take more memory than all else.
     learned = replace(kept, examples=tuple(example._replace(truth=()) for example in kept.examples))
-    trained = training_dataset(learned, fields)
+    trained = replace(training_dataset(learned, fields), remark=remark)
     return trained, None if validation is None else evaluation_dataset(validation, fields)
 
 
@@ -157,7 +164,8 @@ def _read(data: Data, fields: Detection, files: Files, classes: tuple[str, ...])
     root = data_root(data) / Path(files.root).expanduser()
     if (files.source or data.source) == "coco":
         file, photos = root / files.annotation_file, root / files.image_folder
-        return read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes)
+        old = fields.incremental.old_classes
+        return read_coco(file, photos, classes, masks=fields.masks, complete=not data.classes, old=old)
     if fields.masks:
         raise UserError("The data source 'voc' has no masks; set --task.no-masks or convert the data to COCO.")
     listing = Path(files.annotation_file)

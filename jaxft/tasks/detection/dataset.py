@@ -44,6 +44,7 @@ class ObjectDataset:
         steps: what happens to a photo by itself before the padding.
         mixed: what follows after that, where photos are mixed.
         pad_shapes: the shapes; `buckets` has the position in it of each photo's.
+        remark: what a person should know besides the report.
     """
 
     source: ObjectSource
@@ -52,6 +53,7 @@ class ObjectDataset:
     mixed: TrainSteps
     pad_shapes: tuple[HeightWidth, ...]
     buckets: np.ndarray
+    remark: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -118,6 +120,7 @@ class ObjectDataset:
     def report(self, batch_size: int) -> str:
         limit = self.settings.max_objects
         text = describe(self.source, limit, self.pad_shapes, self.buckets, batch_size, self.mixed)
+        text += f"\n  {self.remark}" if self.remark else ""
         different = len(self._once())
         return text if different == len(self) else f"{text}\n  of these photos {different:,} are different ones"
 

@@ -44,10 +44,16 @@ def metric_names(fields: Detection, classes: Sequence[str]) -> list[str]:
     names: list[str] = []
     if fields.metric != "voc":
         kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if fields.masks else ("bbox",))
-        names += coco_names(kinds, classes, fields.proposal_nums)
+        names += coco_names(kinds, classes, fields.proposal_nums, apart(fields, classes))
     if fields.metric != "coco":
-        names += voc_names(classes, fields.iou_thresholds)
+        names += voc_names(classes, fields.iou_thresholds, apart(fields, classes))
     return list(dict.fromkeys(names))
+
+
+def apart(fields: Detection, classes: Sequence[str]) -> dict[str, range]:
+    """The positions of old and new classes, where a detector learns new ones: they are judged by themselves, too."""
+    old = fields.incremental.old_classes
+    return {"old": range(old), "new": range(old, len(classes))} if old else {}
 
 
 class ObjectEvaluator:
@@ -71,10 +77,13 @@ class ObjectEvaluator:
 
     def _scored(self, found: dict[int, Found]) -> dict[str, float]:
         fields, source = self._fields, self._source
+        groups = apart(fields, source.classes)
         if fields.metric == "voc":
-            return voc_metrics(source, found, thresholds=fields.iou_thresholds, mode=fields.voc_mode)
+            thresholds, mode = fields.iou_thresholds, fields.voc_mode
+            return voc_metrics(source, found, thresholds=thresholds, mode=mode, apart=groups)
         kinds: tuple[Kind, ...] = fields.metric_kinds or (("bbox", "segm") if self._found.masks else ("bbox",))
-        return coco_metrics(source, found, kinds, thresholds=fields.iou_thresholds, counts=fields.proposal_nums)
+        thresholds, counts = fields.iou_thresholds, fields.proposal_nums
+        return coco_metrics(source, found, kinds, thresholds=thresholds, counts=counts, apart=groups)
 
     def details(self) -> Details:
         """Figures by class and size, kinds of mistakes, confusion, and the photos."""

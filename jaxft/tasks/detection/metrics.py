@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxft.tasks.detection.results import Founds, box_results, category_ids, coc
 
 Kind = Literal["bbox", "segm", "proposal", "proposal_fast"]
 MAIN_COUNT = 100  # the objects of a photo that count for COCOeval's mean average precision
+NOTHING_APART: Mapping[str, range] = MappingProxyType({})
 _SIZES = {"_s": 1, "_m": 2, "_l": 3}  # positions in COCO's ranges of areas; 0 is all
 
 
@@ -25,6 +27,7 @@ def coco_metrics(
     *,
     thresholds: Sequence[float] = (),
     counts: Sequence[int] = (MAIN_COUNT, 300, 1000),
+    apart: Mapping[str, range] = NOTHING_APART,
 ) -> dict[str, float]:
     """The figures of `COCOeval` for the photos of a source, 0..1; NaN where they are not defined (its -1).
 
@@ -37,6 +40,7 @@ def coco_metrics(
         kinds: `bbox`, `segm`, and for objects of any class `proposal` and `proposal_fast`.
         thresholds: the overlaps from which on an object is found; COCO's 0.5, 0.55, ... 0.95 where it is empty.
         counts: objects of a photo that count, best first; 100 must be among them.
+        apart: positions of classes whose precisions are given once more, by what goes before their names.
 
     Returns:
         For boxes `bbox_mAP` (the mean over the overlaps), `bbox_mAP_50`, `bbox_mAP_75`, for small, medium and large
@@ -61,17 +65,24 @@ def coco_metrics(
             figures = _recalls(judge, reached)
             if kind != "proposal":
                 figures = _precisions(judge, source) | figures
+                for name, labels in apart.items():
+                    own = _main_precisions(judge, [category_ids(source)[label] for label in labels])
+                    metrics |= {f"{name}/{kind}_{figure}": value for figure, value in own.items()}
             metrics |= {f"{kind}_{name}": value for name, value in figures.items()}
     return metrics
 
 
 def coco_names(
-    kinds: Sequence[Kind], classes: Sequence[str], counts: Sequence[int] = (MAIN_COUNT, 300, 1000)
+    kinds: Sequence[Kind],
+    classes: Sequence[str],
+    counts: Sequence[int] = (MAIN_COUNT, 300, 1000),
+    apart: Collection[str] = (),
 ) -> list[str]:
     """All that `coco_metrics` may give; which counts of objects are reached, only an evaluation says."""
     sizes, names = ("", *_SIZES), list[str]()
     for kind in kinds:
         if kind in ("bbox", "segm"):
+            names += [f"{name}/{kind}_mAP{which}" for name in apart for which in ("", "_50", "_75")]
             names += [f"{kind}_mAP{which}" for which in ("", "_50", "_75", *_SIZES, *(f"/{name}" for name in classes))]
         names += [f"{kind}_AR{size}@{n}" for size in (sizes if kind != "proposal_fast" else ("",)) for n in counts]
     return names
@@ -116,14 +127,22 @@ def _judge(
 
 def _precisions(judge: COCOeval, source: ObjectSource) -> dict[str, float]:
     precision = judge.eval["precision"]  # overlaps, recalls, classes, sizes, counts
-    overlaps = judge.params.iouThrs
     names = dict(zip(category_ids(source), source.classes, strict=True))
+    return {
+        **_main_precisions(judge, judge.params.catIds),
+        **{f"mAP{name}": _mean(precision[..., size, -1]) for name, size in _SIZES.items()},
+        **{f"mAP/{names[id_]}": _mean(precision[:, :, k, 0, -1]) for k, id_ in enumerate(judge.params.catIds)},
+    }
+
+
+def _main_precisions(judge: COCOeval, ids: Collection[int]) -> dict[str, float]:
+    """The mean over overlaps, and those at a half and three quarters, of some categories."""
+    precision = judge.eval["precision"][:, :, [id_ in ids for id_ in judge.params.catIds]]
+    overlaps = judge.params.iouThrs
     return {
         "mAP": _mean(precision[..., 0, judge.params.maxDets.index(MAIN_COUNT)]),
         "mAP_50": _mean(precision[overlaps == 0.5, ..., 0, -1]),
         "mAP_75": _mean(precision[overlaps == 0.75, ..., 0, -1]),
-        **{f"mAP{name}": _mean(precision[..., size, -1]) for name, size in _SIZES.items()},
-        **{f"mAP/{names[id_]}": _mean(precision[:, :, k, 0, -1]) for k, id_ in enumerate(judge.params.catIds)},
     }
 
 

@@ -18,7 +18,9 @@ from jaxft.data.photo import ImageData, Photo
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
+from jaxft.models.detectors.dense.elastic import elastic_losses
 from jaxft.models.detectors.dense.rpn_head import RPNHead
+from jaxft.models.detectors.detector import pad_shape_of
 from jaxft.models.detectors.types import Targets
 from jaxft.models.paths import walk
 from jaxft.reporting.details import Example
@@ -36,8 +38,15 @@ from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
 from jaxft.tasks.detection.results import write_crops, write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
 from jaxft.tasks.detection.survey import survey
+from jaxft.tasks.detection.teaching import (
+    check_dense,
+    check_grown,
+    check_same_maps,
+    class_distance,
+    terms_loss,
+)
 from jaxft.tasks.detection.views import object_views
-from jaxft.tasks.task import Fed, Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 Arrays = dict[str, Array]
@@ -107,6 +116,8 @@ class DetectionTask:
                 f"The model is a classifier ({type(model).__name__}), but the task is detection; choose a detector by "
                 "--model.name, or a configuration whose task is Classification()."
             )
+        if self._old:
+            check_grown(model)
         if len(classes) > 1 and isinstance(getattr(model, "bbox_head", None), RPNHead):
             raise UserError(
                 f"The model is an RPN alone, which knows a single class, but the data have {len(classes)}; let them "
@@ -138,11 +149,49 @@ class DetectionTask:
 
         `batch` is that of `jaxft.tasks.detection.dataset.ObjectDataset.training`.
         """
-        targets = Targets(batch["boxes"], batch["label"], batch["valid"], batch["ignored"], batch.get("masks"))
-        size = batch["size"]
-        terms: Arrays = model.loss(self.images(batch["image"], size), size, targets)
-        loss = sum((term for name, term in terms.items() if "loss" in name), start=jnp.zeros((), jnp.float32))
+        terms = self._terms(model, batch)
+        loss = terms_loss(terms)
         return loss, terms | {"loss": loss}
+
+    def _terms(self, model: Any, batch: Mapping[str, Array]) -> Arrays:
+        images, size, old = self.images(batch["image"], batch["size"]), batch["size"], self._old
+        targets = _targets(batch)
+        if old:
+            return dict(model.bbox_head.loss(model.outputs(images), size, pad_shape_of(images), targets, old=old))
+        return dict(model.loss(images, size, targets))
+
+    @property
+    def _old(self) -> int:
+        return self.fields.incremental.old_classes
+
+    def taught(self, model: Any, teacher: Any, batch: Mapping[str, Array], temperature: Array | None) -> Taught:
+        """Classes are compared by `jaxft.tasks.detection.teaching.class_distance`; where the teacher knows some of them
+        alone, by `elastic_losses`, whose terms are metrics, too."""
+        size, old, incremental = batch["size"], self._old, self.fields.incremental
+        images, pad_shape = self.images(batch["image"], size), pad_shape_of(batch["image"])
+        if temperature is None:
+            teacher.feature_maps(images)
+            return Taught(*self.loss(model, batch), jnp.zeros((), jnp.float32))
+        check_dense(model, teacher)
+        outputs, theirs = model.outputs(images), teacher.outputs(images)
+        head, targets = model.bbox_head, _targets(batch)
+        if not old:
+            terms = dict(head.loss(outputs, size, pad_shape, targets))
+            response = class_distance(model, outputs, theirs, size, pad_shape, temperature)
+            return _with_loss(terms, {}, response)
+        check_same_maps(outputs, theirs, old)
+        kept = elastic_losses(
+            head,
+            outputs,
+            theirs,
+            size,
+            pad_shape,
+            old,
+            temperature,
+            box_weight=incremental.box_weight,
+            scale_boxes=incremental.scale_boxes,
+        )
+        return _with_loss(head.loss(outputs, size, pad_shape, targets, old=old), kept, terms_loss(kept))
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> Arrays:
         """What the model finds in a batch `{image, size}`, and `seen` where a step `Pad` makes photos larger.
@@ -247,6 +296,15 @@ class DetectionTask:
 
         photo, size = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
         return Program(found, (photo, size))
+
+
+def _with_loss(terms: Arrays, more: Arrays, response: Array) -> Taught:
+    loss = terms_loss(terms)
+    return Taught(loss, terms | more | {"loss": loss}, response)
+
+
+def _targets(batch: Mapping[str, Array]) -> Targets:
+    return Targets(batch["boxes"], batch["label"], batch["valid"], batch["ignored"], batch.get("masks"))
 
 
 def _objects(dataset: Dataset) -> ObjectDataset:

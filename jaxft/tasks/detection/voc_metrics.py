@@ -5,11 +5,12 @@ corner is a pixel that its box includes. What is found goes to the object that i
 not be found, and what goes to them is neither right nor wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxft.tasks.detection.metrics import NOTHING_APART
 from jaxft.tasks.detection.objects import ObjectSource
 from jaxft.tasks.detection.proposals import overlaps
 from jaxft.tasks.detection.results import Founds, category_ids
@@ -30,7 +31,12 @@ class _Matches(NamedTuple):
 
 
 def voc_metrics(
-    source: ObjectSource, found: Founds, *, thresholds: Sequence[float] = (), mode: Mode = "11points"
+    source: ObjectSource,
+    found: Founds,
+    *,
+    thresholds: Sequence[float] = (),
+    mode: Mode = "11points",
+    apart: Mapping[str, range] = NOTHING_APART,
 ) -> dict[str, float]:
     """VOC's figures for the photos of a source, 0..1; NaN where there is nothing to find.
 
@@ -40,6 +46,7 @@ def voc_metrics(
         thresholds: the overlaps from which on an object is found; VOC's 0.5 where it is empty.
         mode: the mean of the precisions at the recalls 0, 0.1, ... 1 (VOC 2007), or the area under the curve of
             precision over recall, made monotone (VOC 2010 and later).
+        apart: positions of classes whose means are given once more, by what goes before their names.
 
     Returns:
         `bbox_AP50`, the mean over the classes, for each threshold; their mean `bbox_mAP`; and for each class the mean
@@ -51,18 +58,27 @@ def voc_metrics(
         matches = _matches(source, found, label)
         if matches.wanted:
             table[label] = [_average_precision(matches, threshold, mode) for threshold in thresholds]
-    there = table[~np.isnan(table[:, 0])]
-    means = there.mean(0) if len(there) else np.full(len(thresholds), np.nan)
     return {
-        "bbox_mAP": float(means.mean()),
-        **{_at(value): float(mean) for value, mean in zip(thresholds, means, strict=True)},
+        **_means(table, thresholds),
+        **{
+            f"{name}/{key}": mean for name, own in apart.items() for key, mean in _means(table[own], thresholds).items()
+        },
         **{f"bbox_mAP/{name}": float(row.mean()) for name, row in zip(source.classes, table, strict=True)},
     }
 
 
-def voc_names(classes: Sequence[str], thresholds: Sequence[float] = ()) -> list[str]:
+def _means(table: np.ndarray, thresholds: Sequence[float]) -> dict[str, float]:
+    """Of the classes of a table `[classes, thresholds]` that have an object to find."""
+    there = table[~np.isnan(table[:, 0])]
+    means = there.mean(0) if len(there) else np.full(len(thresholds), np.nan)
+    at = {_at(value): float(mean) for value, mean in zip(thresholds, means, strict=True)}
+    return {"bbox_mAP": float(means.mean()), **at}
+
+
+def voc_names(classes: Sequence[str], thresholds: Sequence[float] = (), apart: Collection[str] = ()) -> list[str]:
     """All that `voc_metrics` gives."""
-    return ["bbox_mAP", *map(_at, thresholds or USUAL), *(f"bbox_mAP/{name}" for name in classes)]
+    means = ["bbox_mAP", *map(_at, thresholds or USUAL)]
+    return [*means, *(f"{name}/{mean}" for name in apart for mean in means), *(f"bbox_mAP/{name}" for name in classes)]
 
 
 def _at(threshold: float) -> str:

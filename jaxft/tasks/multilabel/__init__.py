@@ -1,6 +1,6 @@
 """Labels of which an image may have none, one or several."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 import tyro
@@ -33,6 +33,10 @@ class Multilabel:
     margin: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Training: taken from the probability of a label that an image has not, down to 0, so that what is easy counts
     nothing."""
+
+    def implied(self) -> dict[str, Any]:
+        """What these fields say of other sections of a configuration: nothing."""
+        return {}
 
     def task(self, dtype: str = "float32") -> "Task":
         """The task of these fields; `dtype` is that of the images that the model sees."""

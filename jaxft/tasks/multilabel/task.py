@@ -20,8 +20,10 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_shapes
 from jaxft.data.source import Source
 from jaxft.errors import UserError
+from jaxft.models.layers import Outputs
 from jaxft.reporting.details import Details, Example
 from jaxft.reporting.survey import Survey
+from jaxft.tasks.distilling import mean_distance, sigmoid_distance
 from jaxft.tasks.image_task import (
     check_outputs,
     draw_titled,
@@ -46,7 +48,7 @@ from jaxft.tasks.multilabel.report import describe
 from jaxft.tasks.multilabel.survey import survey, written_labels
 from jaxft.tasks.photos import Photos
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
-from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
@@ -167,9 +169,19 @@ class MultilabelTask:
 
         Auxiliary heads add theirs with the weight that the model gives them.
         """
-        labels = batch["label"]
-        loss, _ = total_loss(model(self.images(batch["image"])), lambda logits: self._training_losses(logits, labels))
+        loss, _ = self._judged(model(self.images(batch["image"])), batch)
         return loss, {"loss": loss}
+
+    def taught(self, model: Any, teacher: Any, batch: Mapping[str, Array], temperature: Array | None) -> Taught:
+        """Logits are compared by `sigmoid_distance`; auxiliary heads have no teacher."""
+        images = self.images(batch["image"])
+        loss, logits = self._judged(model(images), batch)
+        response = mean_distance(logits, wide(teacher(images)), temperature, sigmoid_distance)
+        return Taught(loss, {"loss": loss}, response)
+
+    def _judged(self, outputs: Array | Outputs, batch: Mapping[str, Array]) -> tuple[Array, Array]:
+        """The loss of outputs in training, and the main head's logits."""
+        return total_loss(outputs, lambda logits: self._training_losses(logits, batch["label"]))
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
         """For a batch `{image, label}`: `logits`, `probabilities` `[N, labels]`, `loss` `[N]`, `label` as it came."""

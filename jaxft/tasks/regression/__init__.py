@@ -1,6 +1,6 @@
 """Numbers of an image."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 import tyro
@@ -31,6 +31,10 @@ class Regression:
     best_by: Literal["r2", "mae", "rmse"] = "r2"
     """The metric that decides which model is best: r2 gives every target the same weight, whatever its unit; mae and
     rmse are means of errors in the targets' own units, and smaller is better."""
+
+    def implied(self) -> dict[str, Any]:
+        """What these fields say of other sections of a configuration: nothing."""
+        return {}
 
     def task(self, dtype: str = "float32") -> "Task":
         """The task of these fields; `dtype` is that of the images that the model sees."""

@@ -20,8 +20,10 @@ from jaxft.data.preprocessing import Preprocessing
 from jaxft.data.shapes import generate_discs
 from jaxft.data.source import Source
 from jaxft.errors import UserError
+from jaxft.models.layers import Outputs
 from jaxft.reporting.details import Details, Example
 from jaxft.reporting.survey import Survey
+from jaxft.tasks.distilling import mean_distance, squared_distance
 from jaxft.tasks.image_task import (
     check_outputs,
     draw_titled,
@@ -45,7 +47,7 @@ from jaxft.tasks.regression.metrics import regression_metrics
 from jaxft.tasks.regression.report import describe
 from jaxft.tasks.regression.survey import survey, written_numbers
 from jaxft.tasks.splits import check_classes, open_splits, open_targets
-from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program
+from jaxft.tasks.task import Fed, Metric, Prediction, Predictions, Program, Taught
 from jaxft.tasks.views import Link, Viewed, Viewing
 
 if TYPE_CHECKING:
@@ -159,9 +161,22 @@ class RegressionTask:
 
         Auxiliary heads add theirs with the weight that the model gives them.
         """
-        targets = batch["label"]
-        loss, outputs = total_loss(model(self.images(batch["image"])), lambda outputs: self._losses(outputs, targets))
-        return loss, {"loss": loss, "mae": jnp.abs(self._restored(outputs) - targets).mean()}
+        loss, numbers = self._judged(model(self.images(batch["image"])), batch)
+        return loss, self._figures(loss, numbers, batch)
+
+    def taught(self, model: Any, teacher: Any, batch: Mapping[str, Array], temperature: Array | None) -> Taught:
+        """Standardized numbers are compared by `squared_distance`; auxiliary heads have no teacher."""
+        images = self.images(batch["image"])
+        loss, numbers = self._judged(model(images), batch)
+        response = mean_distance(numbers, wide(teacher(images)), temperature, squared_distance)
+        return Taught(loss, self._figures(loss, numbers, batch), response)
+
+    def _judged(self, outputs: Array | Outputs, batch: Mapping[str, Array]) -> tuple[Array, Array]:
+        """The loss of outputs in training, and the main head's, standardized."""
+        return total_loss(outputs, lambda numbers: self._losses(numbers, batch["label"]))
+
+    def _figures(self, loss: Array, numbers: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        return {"loss": loss, "mae": jnp.abs(self._restored(numbers) - batch["label"]).mean()}
 
     def predict(self, model: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
         """For a batch `{image, label}`: `values` `[N, targets]` in their own units, `loss` `[N]`, and the `label`."""

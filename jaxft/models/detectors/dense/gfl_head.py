@@ -97,13 +97,19 @@ class GFLHead(nnx.Module):
             tuple(scale(self.gfl_reg(self.reg_convs(x))) for scale, x in zip(self.scales, maps, strict=True)),
         )
 
-    def loss(self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets) -> dict[str, Array]:
-        """`loss_cls`, `loss_bbox` and `loss_dfl`."""
-        logits = flat(outputs.scores, class_channels(self.loss_cls, self.num_classes))
+    def loss(
+        self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets, *, old: int = 0
+    ) -> dict[str, Array]:
+        """`loss_cls`, `loss_bbox` and `loss_dfl`.
+
+        Args:
+            old: the first so many classes have no part; `targets` have objects of the others alone.
+        """
+        logits = flat(outputs.scores, class_channels(self.loss_cls, self.num_classes))[..., old:]
         edges = flat(outputs.boxes, 4 * (self.reg_max + 1))
         anchors, strides, rows = dense_rows(self.anchor_generator, self.train_cfg, outputs, sizes, pad_shape, targets)
         positive = rows.positive
-        labels = jnp.where(positive, objectives.rows_of(targets.labels, rows.truth), self.num_classes)
+        labels = jnp.where(positive, objectives.rows_of(targets.labels, rows.truth), self.num_classes) - old
         truth = objectives.rows_of(targets.boxes.astype(edges.dtype), rows.truth)
         truth = jnp.where(positive[..., None], truth, anchors[None]) / strides[None, :, None]
         places = (centers(anchors) / strides[:, None])[None]

@@ -4,19 +4,17 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.errors import UserError
 from jaxft.fields import changed
+from jaxft.pages.photos import LARGE, SMALL, Photos, Shots, galleries_of, of_cells
 from jaxft.places import write_whole
 from jaxft.reporting import beginning as beginnings
 from jaxft.reporting.advice import Budget, advice
-from jaxft.reporting.details import Curve, Evaluation, Example, Plot
+from jaxft.reporting.details import Curve, Evaluation, Plot
 from jaxft.reporting.history import History, loss_plot, metric_plots, part_plots, read_history, speed_plots
 from jaxft.reporting.page import (
     Block,
@@ -25,25 +23,16 @@ from jaxft.reporting.page import (
     Matrix,
     Note,
     Page,
-    Photo,
     Picture,
     Section,
-    embedded,
     embedded_file,
-    link_to,
     render,
 )
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Metric
 
-SHOWN = 24  # photos in a gallery
-CELL = 8  # pictures of a cell of the confusion matrix that is not on its diagonal
-CELLS = 400  # pictures of all of them
-SMALL, LARGE = 200, 640  # pixels of the longest side: of a classified photo, of one with objects
 LISTED = 20
 
-Photos = Callable[[int], np.ndarray]
-"""The photo of an example, uint8 `[H, W, 3]`; a UserError where it cannot be read."""
 Heat = Callable[[Sequence[int]], Mapping[int, str]]
 """Pictures to lie over these examples."""
 
@@ -140,12 +129,13 @@ def _run(found: Found) -> Section:
     place = {"directory": str(found.run.path.resolve())}
     facts = found.beginning.facts if found.beginning else {}
     blocks.append(Facts({**facts, **place, **found.run.own()}, "What was run"))
-    settings = {name: _word(value) for name, value in changed(found.config).items()}
+    settings = {name: word(value) for name, value in changed(found.config).items()}
     blocks.append(Facts(settings, "Settings that are not the defaults"))
     return Section("run", "Run", blocks)
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
+    """A setting for a person."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
@@ -177,8 +167,18 @@ def _curves(found: Found) -> Section:
         return Section("curves", "Curves", [])
     plots = [loss_plot(history), *metric_plots(history, metric.name, greater=metric.greater_is_better)]
     plots += [*part_plots(history), *_rates(found), *speed_plots(history)]
+    spent = _spent(found.run)
     bounds = tuple(float(phase.last) for phase in found.beginning.phases[:-1]) if found.beginning else ()
-    return Section("curves", "Curves", [replace(plot, lines=bounds) for plot in plots])
+    return Section("curves", "Curves", [*(replace(plot, lines=bounds) for plot in plots), *spent])
+
+
+def _spent(run: RunDirectory) -> list[Block]:
+    """Where the time went since the last start; nothing of a run that has not ended in order."""
+    try:
+        shares = json.loads(run.time_file.read_bytes())
+        return [Facts({str(cause): f"{float(share):.1%}" for cause, share in shares.items()}, "Where the time went")]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
 
 
 def _rates(found: Found) -> list[Plot]:
@@ -207,77 +207,15 @@ def _results(found: Found, photos: Photos | None, heat: Heat | None) -> Iterator
     blocks: list[Block] = [Facts({"examples": f"{evaluation.examples:,}", **figures}, when)]
     shots = Shots(photos, LARGE if any(each.objects for each in evaluation.details.examples) else SMALL)
     if confusion := evaluation.details.confusion:
-        chosen = _of_cells(evaluation.details.examples)
+        chosen = of_cells(evaluation.details.examples)
         pictures = {example.index: source for example in chosen if (source := shots.small(example))}
         blocks.append(Matrix(confusion, evaluation.details.examples, pictures))
     yield Section("results", "Results", [*blocks, *evaluation.details.tables, *evaluation.details.plots])
-    galleries = _galleries(evaluation.details.examples)
+    galleries = galleries_of(evaluation.details.examples)
     over = heat([each.index for some in galleries.values() for each in some]) if heat is not None else {}
     shown = [Gallery(title, [shots.photo(each, over) for each in some]) for title, some in galleries.items()]
     gone = [Note(f"{len(shots.gone)} photo(s) are gone: " + ", ".join(shots.gone[:LISTED]), warning=True)]
     yield Section("photos", "Photos", [*(gone if shots.gone else []), *shown] if photos is not None else [])
-
-
-def _of_cells(examples: Sequence[Example]) -> list[Example]:
-    """Some of each cell of the confusion matrix, most wrong first, those off the diagonal before the others."""
-    seen: dict[tuple[int, int], int] = {}
-    chosen: dict[int, Example] = {}
-    ordered = sorted(examples, key=lambda each: -each.wrong)
-    for diagonal in (False, True):
-        for example in ordered:
-            for cell in example.cells:
-                if (cell[0] == cell[1]) is diagonal and seen.get(cell, 0) < CELL and len(chosen) < CELLS:
-                    seen[cell] = seen.get(cell, 0) + 1
-                    chosen[example.index] = example
-    return list(chosen.values())
-
-
-def _galleries(examples: Sequence[Example]) -> dict[str, list[Example]]:
-    """Which photos are shown, by title."""
-    there = [each for each in examples if each.objects] or list(examples)
-    worst = sorted(there, key=lambda each: -each.wrong)[:SHOWN]
-    galleries = {"Most wrong": worst}
-    if any(each.certainty is not None for each in there):
-        galleries["Least certain"] = sorted(there, key=lambda each: each.certainty or 0.0)[:SHOWN]
-    some = np.random.default_rng(0).permutation(len(there))[:SHOWN]
-    galleries["At random"] = [there[place] for place in some]
-    return {title: chosen for title, chosen in galleries.items() if chosen}
-
-
-class Shots:
-    """Pictures of examples, each read once.
-
-    Attributes:
-        gone: names of examples whose photos cannot be read.
-    """
-
-    def __init__(self, photos: Photos | None, longest: int) -> None:
-        self._photos, self._longest = photos, longest
-        self._kept: dict[int, tuple[str, tuple[int, int]]] = {}
-        self.gone: list[str] = []
-
-    def _taken(self, example: Example) -> tuple[str, tuple[int, int]]:
-        if self._photos is None:
-            return "", (0, 0)
-        if example.index not in self._kept:
-            try:
-                pixels = self._photos(example.index)
-                self._kept[example.index] = embedded(pixels, self._longest), (pixels.shape[1], pixels.shape[0])
-            except UserError:
-                self.gone.append(example.name)
-                self._kept[example.index] = "", (0, 0)
-        return self._kept[example.index]
-
-    def small(self, example: Example) -> str:
-        """The picture alone."""
-        return self._taken(example)[0]
-
-    def photo(self, example: Example, over: Mapping[int, str]) -> Photo:
-        """The picture with what is said of it."""
-        source, size = self._taken(example)
-        lines = (example.name, f"is {example.truth}", f"said {example.predicted}")
-        wrong = any(row != column for row, column in example.cells)
-        return Photo(source, lines, wrong, link_to(example.file), size, example.objects, over.get(example.index, ""))
 
 
 def _next(found: Found) -> Section:
@@ -288,17 +226,3 @@ def _next(found: Found) -> Section:
     if found.history.train and not blocks:
         blocks = [Note("Nothing stands out.")]
     return Section("next", "What to try next", blocks)
-
-
-def photos_of(run: RunDirectory, config: Config) -> Photos | None:
-    """What reads the photos that a run evaluates on; None where its data cannot be opened, or are the user's own."""
-    from jaxft.training.evaluation import validation_dataset
-
-    if "datasets" in run.own():
-        return None
-    task = config.task.task(config.dtype)
-    try:
-        dataset = validation_dataset(task, config, run.classes())
-    except UserError:
-        return None
-    return None if dataset is None else partial(task.photo, dataset)

@@ -1,0 +1,1 @@
+"""Pages about runs and data, each made of plain blocks; see `jaxft.reporting.page`."""

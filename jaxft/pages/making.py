@@ -1,0 +1,97 @@
+"""The page of a run with what only the model and the data can add: photos, and where a classifier looks."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import matplotlib
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from jaxft.activity import doing
+from jaxft.config import Report
+from jaxft.data.dataset import Dataset
+from jaxft.errors import UserError
+from jaxft.pages.comparison import write_comparison
+from jaxft.pages.run import write_page
+from jaxft.reporting.page import embedded_overlay
+from jaxft.run import RunDirectory
+from jaxft.tasks.task import Task
+from jaxft.training.evaluation import validation_dataset
+from jaxft.training.finished import open_run
+from jaxft.training.fitted import Fitted
+from jaxft.training.heat import heat_maps
+
+HEAT = 112  # pixels of a heat map
+
+
+def report(run: RunDirectory, how: Report) -> Path:
+    """Writes `report.html` with the photos that there still are, and returns where it is.
+
+    Args:
+        how: `full` with where a classifier looks, `photos` without that, `plain` without any photo.
+
+    Raises:
+        UserError: it is no run directory, or cannot be written.
+    """
+    opened = None if how == "plain" else _opened(run)
+    if opened is None:
+        return write_page(run, None)
+    return write_page(run, partial(opened[0].photo, opened[1]), partial(_heat, run, *opened) if how == "full" else None)
+
+
+def comparison(runs: Sequence[RunDirectory], file: Path, how: Report) -> None:
+    """Writes a page about several runs; arguments as of `report`.
+
+    Raises:
+        UserError: one is no run directory, the tasks differ, or the page cannot be written.
+    """
+    opened = None if how == "plain" else _opened(runs[0])
+    write_comparison(runs, None if opened is None else partial(opened[0].photo, opened[1]), file)
+
+
+def _opened(run: RunDirectory) -> tuple[Task, Dataset] | None:
+    """What a run was evaluated on; None where that is gone, or the user's own."""
+    config = run.config()
+    if "datasets" in run.own():
+        return None
+    task = config.task.task(config.dtype)
+    try:
+        with doing("listing the data"):
+            dataset = validation_dataset(task, config, run.classes())
+    except UserError:
+        return None
+    return None if dataset is None else (task, dataset)
+
+
+def report_of(fitted: Fitted, console: Console) -> None:
+    """Writes the page of a run that has come to its end, and says where it is; of several processes the first one."""
+    how = fitted.config.report
+    if how == "none" or not fitted.complete or jax.process_index() != 0:
+        return
+    if jax.process_count() > 1 and how == "full":
+        how = "photos"  # a model of several hosts is not opened by one of them
+    console.print(f"  report: {report(RunDirectory.at(fitted.path), how)}", highlight=False, soft_wrap=True)
+
+
+def _heat(run: RunDirectory, task: Task, dataset: Dataset, indices: Sequence[int]) -> Mapping[int, str]:
+    """Where the best model looks in these examples, as pictures; nothing where that cannot be said."""
+    if task.link is None or "model" in run.own() or not run.checkpoints.is_dir():
+        return {}
+    with doing("looking where the model looks"):
+        opened = open_run(run.path)
+        try:
+            maps = heat_maps(task, opened.model, dataset, indices, opened.config.precision)
+        except UserError:
+            return {}  # photos are gone, which is said elsewhere
+    return {index: embedded_overlay(_colored(heat)) for index, heat in maps.items()}
+
+
+def _colored(heat: np.ndarray) -> np.ndarray:
+    """A heat map `[h, w]`, 0..1, as uint8 `[HEAT, HEAT, 4]`, clearer where it is colder."""
+    smooth = np.asarray(Image.fromarray(heat).resize((HEAT, HEAT), Image.Resampling.BICUBIC)).clip(0, 1)
+    colors = matplotlib.colormaps["turbo"](smooth, bytes=True)
+    colors[..., 3] = np.round(255 * smooth**0.5)
+    return colors
