@@ -76,7 +76,11 @@ def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path
     assert all(f'"{name}"' in (run / "classes.json").read_text() for name in classes)
     assert [path.name for path in (run / "checkpoints" / "last").iterdir()] == [str(steps)]
     assert [path.name for path in (run / "checkpoints" / "best").iterdir()] == [str(steps)]
-    assert {path.name for path in (run / "pictures").iterdir()} == {"learning_curves.png", "predictions.png"}
+    assert {path.name for path in (run / "pictures").iterdir()} == {
+        "inputs.png",
+        "learning_curves.png",
+        "predictions.png",
+    }
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     assert "validation: " in result.out
 

@@ -104,7 +104,11 @@ def start(settings: Config, run: Path) -> list[dict[str, Any]]:
     assert result.code == 0, result
     entries = lines(run)
     assert {path.name for path in (run / "checkpoints" / "best").iterdir()} == {str(entries[-1]["step"])}
-    assert {path.name for path in (run / "pictures").iterdir()} == {"learning_curves.png", "predictions.png"}
+    assert {path.name for path in (run / "pictures").iterdir()} == {
+        "inputs.png",
+        "learning_curves.png",
+        "predictions.png",
+    }
     assert all(np.isfinite(entry.get("loss", 0)) for entry in entries)
     assert "bbox_mAP" in entries[-1]
     return entries

@@ -40,7 +40,11 @@ def test_a_run_logs_every_loss_and_cocos_figures(detector_run: Path) -> None:
         assert 0 <= entry["acc"] <= 1
     for entry in tested:
         assert {"bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "bbox_mAP_s", "bbox_mAP/disc"} <= entry.keys()
-    assert {path.name for path in (detector_run / "pictures").iterdir()} == {"learning_curves.png", "predictions.png"}
+    assert {path.name for path in (detector_run / "pictures").iterdir()} == {
+        "inputs.png",
+        "learning_curves.png",
+        "predictions.png",
+    }
     assert json.loads((detector_run / "classes.json").read_text()) == list(CLASSES)
 
 

@@ -32,8 +32,8 @@ class Events(Protocol):
     def scalars(self, split: str, metrics: Mapping[str, float], step: int) -> None:
         """The metrics of a split."""
 
-    def picture(self, name: str, file: Path, step: int) -> None:
-        """A picture, a PNG file."""
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        """A picture, in RGB."""
 
     def histogram(self, name: str, found: Histogram, step: int) -> None:
         """How numbers are distributed."""
@@ -57,9 +57,8 @@ class TensorBoard:
         for name, value in metrics.items():
             self._writer.add_scalar(f"{split}/{name}", value, step)
 
-    def picture(self, name: str, file: Path, step: int) -> None:
-        with file.open("rb") as opened, Image.open(opened) as image:
-            self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def histogram(self, name: str, found: Histogram, step: int) -> None:
         there = np.flatnonzero(found.counts)

@@ -38,6 +38,11 @@ def read_history(file: Path) -> History:
                 lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
             except (ValueError, KeyError, TypeError):
                 break
+    return history_of(lines)
+
+
+def history_of(lines: Sequence[Line]) -> History:
+    """Lines by their split."""
     return History(*([line for line in lines if line["split"] == split] for split in ("train", "validation")))
 
 

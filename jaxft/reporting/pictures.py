@@ -1,31 +1,12 @@
-"""Pictures of a run: its learning curves, and photos with what the model says of them."""
+"""Figures of commands: rates, spreads, reliability, predicted over true numbers."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-
-def learning_curves(lines: Sequence[Mapping[str, Any]], picture: Path, score: str) -> None:
-    """Draws loss and, where it is evaluated, `score` over steps from the lines of `metrics.jsonl`, side by side."""
-    figure = Figure(figsize=(10, 4))
-    places = {"left": 0.07, "right": 0.98, "bottom": 0.13, "top": 0.92}
-    names = [name for name in dict.fromkeys(("loss", score)) if name == "loss" or any(name in line for line in lines)]
-    subplots = figure.subplots(1, len(names), gridspec_kw=places, squeeze=False)[0]
-    for axes, name in zip(subplots, names, strict=True):
-        for split in dict.fromkeys(line["split"] for line in lines if name in line):
-            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
-            axes.plot(*zip(*points, strict=True), label=split, marker="o" if split != "train" else None, markersize=4)
-        axes.set_xlabel("step")
-        axes.set_title(name)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
-    _save(figure, picture)
 
 
 def rate_curve(points: Sequence[tuple[float, float, float]], found: float | None, picture: Path) -> None:
@@ -40,7 +21,7 @@ def rate_curve(points: Sequence[tuple[float, float, float]], found: float | None
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def spreads(groups: Mapping[str, Sequence[float]], label: str, picture: Path) -> None:
@@ -53,7 +34,7 @@ def spreads(groups: Mapping[str, Sequence[float]], label: str, picture: Path) ->
     axes.set_yticks(range(len(groups)), list(groups))
     axes.set(xlabel=label, ylim=(len(groups) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.3)
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def reliability_diagrams(groups: Mapping[str, Sequence[np.ndarray]], label: str, picture: Path) -> None:
@@ -77,7 +58,7 @@ def reliability_diagrams(groups: Mapping[str, Sequence[np.ndarray]], label: str,
         axes.grid(alpha=0.3)
     subplots[0].set_ylabel(label)
     subplots[0].legend(loc="upper left", fontsize=8)
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def scatter(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -93,7 +74,8 @@ def scatter(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
-def _save(figure: Figure, picture: Path) -> None:
+def save(figure: Figure, picture: Path) -> None:
+    """Writes a figure as a PNG into a folder that is made where it is missing, on a disk or in a bucket."""
     encoded = BytesIO()
     figure.savefig(encoded, dpi=110, format="png")
     picture.parent.mkdir(parents=True, exist_ok=True)

@@ -2,20 +2,24 @@
 
 import json
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
+from PIL import Image
 
 from jaxft.activity import Counted, doing, sign_of_life
 from jaxft.memory import peak_bytes
 from jaxft.places import write_whole
 from jaxft.processes import said_last, say
 from jaxft.reporting.events import Events, Histogram, TensorBoard
+from jaxft.reporting.history import history_of
 from jaxft.reporting.lines import Lines
 from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
@@ -25,21 +29,26 @@ TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process"
 """The figures of a line of metrics that another run of the same configuration has otherwise."""
 
 
-class Shown(NamedTuple):
-    """What a run shows beside its figures.
+class Course(NamedTuple):
+    """What a reporter knows of a run.
 
     Attributes:
+        phases: the last step of each.
         pictures: whether learning curves are drawn.
         tracker: see `jaxft.reporting.trackers`.
         settings: the configuration, by dotted path, for the tracker.
     """
 
-    pictures: bool = True
-    tracker: str = "none"
-    settings: Mapping[str, object] = MappingProxyType({})
+    steps_per_epoch: int
+    phases: tuple[int, ...]
+    pictures: bool
+    tracker: str
+    settings: Mapping[str, object]
 
-
-FIGURES_ALONE = Shown(pictures=False)
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.phases[-1]
 
 
 class Reporter:
@@ -48,9 +57,7 @@ class Reporter:
     Args:
         folder: the run directory; `metrics.jsonl` and TensorBoard's events go there.
         start_step: what a run that goes on starts from; lines of later steps, which will come again, are dropped.
-        total_steps: of the whole run, for the time left.
         starting: seconds that have gone by before.
-        shown: what else there is to be.
 
     Attributes:
         spent: where the time goes.
@@ -61,23 +68,21 @@ class Reporter:
         folder: Path,
         *,
         start_step: int,
-        total_steps: int,
-        steps_per_epoch: int,
+        course: Course,
         screen: Screen,
         starting: float = 0.0,
-        shown: Shown = FIGURES_ALONE,
     ) -> None:
-        self._screen, self._total, self._steps_per_epoch = screen, total_steps, steps_per_epoch
+        self._screen, self._course = screen, course
         self._step, self._figures = start_step, ""
         self._training = doing("training")
         self._folder, self._pictures = folder, folder / "pictures"
-        self._shown, self._sent = shown, dict[str, int]()
+        self._sent: dict[str, int] = {}
         self._lines: Lines | None = None
         self._events: list[Events] = []
         if jax.process_index() == 0:
             self._lines = Lines(folder / "metrics.jsonl", partial(_until, start_step))
             self._events.append(TensorBoard(folder / "tensorboard", start_step))
-            if (tracker := open_tracker(shown.tracker, folder, shown.settings)) is not None:
+            if (tracker := open_tracker(course.tracker, folder, course.settings, screen.say)) is not None:
                 self._events.append(tracker)
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
         self.spent = TimeSpent(starting)
@@ -119,11 +124,11 @@ class Reporter:
 
     def _show(self) -> None:
         epoch = self._epoch(max(self._step, 1))
-        self._screen.progress(f"training epoch {epoch}, steps", self._step, self._total, self._figures)
+        self._screen.progress(f"training epoch {epoch}, steps", self._step, self._course.total_steps, self._figures)
 
     def _epoch(self, step: int) -> int:
         """The epoch, from 1, that a step belongs to."""
-        return -(-step // self._steps_per_epoch)
+        return -(-step // self._course.steps_per_epoch)
 
     def advance(self, step: int, images: int, waited: float) -> None:
         """Counts one step, the `step`-th: `images` in it, `waited` seconds until its data were there."""
@@ -165,7 +170,7 @@ class Reporter:
             self._figures += f" (process {metrics['data_wait_process']}: {metrics['data_wait_most']:.0%})"
         self._show()
         if not self._screen.console.is_terminal:
-            self._screen.say(f"epoch {self._epoch(step)}  step {step}/{self._total}  {self._figures}")
+            self._screen.say(f"epoch {self._epoch(step)}  step {step}/{self._course.total_steps}  {self._figures}")
 
     def evaluation(self, step: int, metrics: Mapping[str, float], best: bool, remark: str = "") -> None:
         """Logs the metrics of an evaluation and prints them, and a remark, as lines that stay."""
@@ -176,24 +181,33 @@ class Reporter:
         if remark:
             self._screen.say(remark)
 
-    def draw(self, score: str = "loss") -> None:
-        """Draws the learning curves anew: the loss, and a score of the evaluations; pictures that have changed since
-        the last time go to TensorBoard and to the tracker."""
-        if self._lines is not None and self._shown.pictures:
-            from jaxft.reporting.pictures import learning_curves  # matplotlib takes a second to import
+    def draw(self, score: str = "loss", greater: bool = False) -> None:
+        """Draws the learning curves anew, with the score of the evaluations that chooses the best model; pictures that
+        have changed since the last time go to TensorBoard and to the tracker."""
+        if self._lines is None or not self._course.pictures:
+            return
+        from jaxft.reporting.learning_curves import draw_learning_curves  # matplotlib takes a second to import
 
-            with self.doing("drawing"):
-                learning_curves(list(map(json.loads, self._lines)), self._pictures / "learning_curves.png", score)
-                self._send_pictures()
-                self.flush()
+        with self.doing("drawing"):
+            draw_learning_curves(
+                history_of(list(map(json.loads, self._lines))),
+                score,
+                self._pictures / "learning_curves.png",
+                greater=greater,
+                steps_per_epoch=self._course.steps_per_epoch,
+                phases=self._course.phases,
+            )
+            self._send_pictures()
+            self.flush()
 
     def _send_pictures(self) -> None:
         for file in sorted(self._pictures.glob("*.png")):
-            changed = file.stat().st_mtime_ns
-            if self._sent.get(file.stem) != changed:
-                self._sent[file.stem] = changed
+            content = file.read_bytes()
+            if self._sent.get(file.stem) != zlib.crc32(content):
+                self._sent[file.stem] = zlib.crc32(content)
+                image = Image.open(BytesIO(content)).convert("RGB")
                 for events in self._events:
-                    events.picture(file.stem, file, self._step)
+                    events.picture(file.stem, image, self._step)
 
     def histograms(self, step: int, found: Mapping[str, Histogram]) -> None:
         """Hands on how numbers are distributed after a step, by what they are."""

@@ -3,9 +3,12 @@
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from jaxft.errors import UserError
 from jaxft.places import in_bucket
@@ -25,23 +28,59 @@ def check_tracker(kind: str) -> None:
         )
 
 
-def open_tracker(kind: str, folder: Path, settings: Mapping[str, object]) -> Events | None:
+def open_tracker(
+    kind: str, folder: Path, settings: Mapping[str, object], say: Callable[[str], None] = print
+) -> Events | None:
     """A tracker that goes on with the run that it has of this folder, or begins one; None for `none`.
 
     Args:
         folder: the run directory, whose name the run gets.
         settings: the configuration, by dotted path.
+        say: takes a sentence where the tracker fails later, without which the run goes on.
 
     Raises:
-        UserError: its package is not installed.
+        UserError: its package is not installed, or it cannot begin.
     """
     check_tracker(kind)
-    match kind:
-        case "wandb":
-            return WeightsAndBiases(folder, settings)
-        case "mlflow":
-            return MLflow(folder, settings)
-    return None
+    if kind == "none":
+        return None
+    try:
+        return _Forgiving(kind, (WeightsAndBiases if kind == "wandb" else MLflow)(folder, settings), say)
+    except Exception as error:  # of packages with kinds of their own, and of whatever is behind them
+        raise UserError(f"tracker is {kind!r}, which cannot begin: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+class _Forgiving:
+    """A tracker that is left out from the first time on that it fails."""
+
+    def __init__(self, kind: str, inner: Events, say: Callable[[str], None]) -> None:
+        self._kind, self._say = kind, say
+        self._inner: Events | None = inner
+
+    def scalars(self, split: str, metrics: Mapping[str, float], step: int) -> None:
+        self._try(lambda inner: inner.scalars(split, metrics, step))
+
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        self._try(lambda inner: inner.picture(name, image, step))
+
+    def histogram(self, name: str, found: Histogram, step: int) -> None:
+        self._try(lambda inner: inner.histogram(name, found, step))
+
+    def close(self) -> None:
+        self._try(lambda inner: inner.close())
+
+    def _try(self, do: Callable[[Events], None]) -> None:
+        if self._inner is None:
+            return
+        try:
+            do(self._inner)
+        except Exception as error:  # a network that is away must not end a run
+            self._inner = None
+            self._say(f"{self._kind} fails ({_first_line(error)}); the run goes on without it.")
 
 
 class WeightsAndBiases:
@@ -51,7 +90,7 @@ class WeightsAndBiases:
         import wandb
 
         kept = folder / "wandb_id"
-        name = kept.read_text() if kept.exists() else wandb.util.generate_id()
+        name = kept.read_text() if kept.exists() else uuid.uuid4().hex[:8]
         kept.write_text(name)
         self._wandb = wandb
         self._run = wandb.init(
@@ -69,8 +108,8 @@ class WeightsAndBiases:
     def scalars(self, split: str, metrics: Mapping[str, float], step: int) -> None:
         self._run.log({"step": step, **{f"{split}/{name}": value for name, value in metrics.items()}})
 
-    def picture(self, name: str, file: Path, step: int) -> None:
-        self._run.log({"step": step, f"pictures/{name}": self._wandb.Image(str(file))})
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        self._run.log({"step": step, f"pictures/{name}": self._wandb.Image(image)})
 
     def histogram(self, name: str, found: Histogram, step: int) -> None:
         shown = self._wandb.Histogram(np_histogram=(found.counts.tolist(), found.edges.tolist()))
@@ -87,7 +126,10 @@ class MLflow:
     def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
         import mlflow
 
-        address = os.environ.get("MLFLOW_TRACKING_URI") or (folder.absolute().parent / "mlruns").as_uri()
+        address = os.environ.get("MLFLOW_TRACKING_URI")
+        if not address:
+            address = (folder.absolute().parent / "mlruns").as_uri()
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # which needs no database package
         self._mlflow, self._client = mlflow, mlflow.MlflowClient(tracking_uri=address)
         mlflow.set_tracking_uri(address)
         kept = folder / "mlflow_id"
@@ -108,8 +150,9 @@ class MLflow:
         named = {_allowed(f"{split}/{name}"): value for name, value in metrics.items()}
         self._mlflow.log_metrics(named, step=step, run_id=self._name, synchronous=False)
 
-    def picture(self, name: str, file: Path, step: int) -> None:
-        self._client.log_artifact(self._name, str(file), f"step {step}")
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        self._mlflow.flush_async_logging()  # it reads metrics, which must not be half written
+        self._client.log_image(self._name, image, artifact_file=f"step {step}/{name}.png")
 
     def histogram(self, name: str, found: Histogram, step: int) -> None:
         """Nothing: MLflow has no place for it."""

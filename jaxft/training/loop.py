@@ -99,11 +99,9 @@ def fit(
             reporter = Reporter(
                 run.path,
                 start_step=int(state.step),
-                total_steps=setup.total_steps,
-                steps_per_epoch=setup.steps_per_epoch,
+                course=setup.course,
                 screen=screen,
                 starting=time.perf_counter() - began,
-                shown=setup.shown,
             )
             watching = watched(config.hardware.hang_after, run.path, jax.process_index())
             with reporter, watching, stop_signals(several=jax.process_count() > 1) as stop:
@@ -284,7 +282,7 @@ class Loop:
         self.checkpoints.wait()  # the line below says that this is done, also after a kill
         self.reporter.evaluation(step, metrics, better, remark)
         self.evaluated_step = step
-        self.reporter.draw(setup.best_metric.name)
+        self.reporter.draw(*setup.best_metric)
         self.end_if_judged()
         self.call_back(stage, Event("evaluation", step, epoch, metrics, state))
 

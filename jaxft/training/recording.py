@@ -20,7 +20,7 @@ from jaxft.reporting import details
 from jaxft.run import RunDirectory
 from jaxft.training.beginning import Beginning
 from jaxft.training.evaluation import Evaluated
-from jaxft.training.picturing import picture_best
+from jaxft.training.picturing import picture_best, picture_inputs
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 
@@ -28,7 +28,7 @@ POINTS = 200  # of a rate's curve
 
 
 def record_beginning(start: Beginning, run: RunDirectory) -> None:
-    """Writes what the run is: machine, versions, weights, phases and the rates of their groups."""
+    """Writes what the run is: machine, versions, weights, phases, rates of their groups; draws what it is fed."""
     setup, ledger = start.setup, start.ledger
     new = () if ledger is None else tuple(row.path for row in ledger.having("new"))
     weights = ["first values are drawn" if ledger is None else ledger.summary(), *setup.edits]
@@ -41,6 +41,7 @@ def record_beginning(start: Beginning, run: RunDirectory) -> None:
         phases=tuple(_phase(setup, stage) for stage in setup.stages),
     )
     write_whole(run.beginning_file, beginnings.to_json(found))
+    picture_inputs(setup, run)
 
 
 def _facts(setup: Setup) -> dict[str, str]:

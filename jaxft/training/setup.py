@@ -22,7 +22,7 @@ from jaxft.errors import UserError
 from jaxft.fields import flat
 from jaxft.models.edited import edited
 from jaxft.models.paths import values, walk
-from jaxft.reporting.progress import Shown
+from jaxft.reporting.progress import Course
 from jaxft.run import Names
 from jaxft.tasks.task import Metric, Task
 from jaxft.training.ema import ema_momentum
@@ -120,9 +120,10 @@ class Setup:
         return self.task.primary_metric if named is None else named_metric(named)
 
     @property
-    def shown(self) -> Shown:
-        """What the run shows beside its figures."""
-        return Shown(self.config.pictures, self.config.tracker, flat(self.written))
+    def course(self) -> Course:
+        """What a reporter knows of the run."""
+        phases, config = tuple(stage.last for stage in self.stages), self.config
+        return Course(self.steps_per_epoch, phases, config.pictures, config.tracker, flat(self.written))
 
     def evaluates_after(self, step: int) -> bool:
         """Whether the model is evaluated after so many steps of the whole run."""

@@ -52,9 +52,10 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket: Bucket, config_file: Pat
     assert f"--run {where}" in resumed.out
 
     written = {"config.json", "classes.json", "examples.json.gz", "metrics.jsonl", "checkpoints", "pictures"}
-    assert names(bucket, "runs/small") == written | {"tensorboard", "profile"}
+    shown = {"beginning.json", "evaluation.json.gz", "time.json", "report.html"}
+    assert names(bucket, "runs/small") == written | shown | {"tensorboard", "profile"}
     assert names(bucket, "runs/small/checkpoints/last") == {"3", "6"}
-    assert names(bucket, "runs/small/pictures") == {"learning_curves.png", "predictions.png"}
+    assert names(bucket, "runs/small/pictures") == {"inputs.png", "learning_curves.png", "predictions.png"}
     metrics = bucket.objects["runs/small/metrics.jsonl"].data.decode()
     assert losses(metrics, "validation") == losses((small_run / "metrics.jsonl").read_text(), "validation")
 

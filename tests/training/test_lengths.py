@@ -132,7 +132,7 @@ def test_a_run_without_validation(small_run: Path, config_file: Path, photos: Pa
     assert "Finished. Checkpoints" in said.out
     assert_equal_runs(run, small_run)
     assert evaluated(run) == []
-    assert sorted(path.name for path in (run / "pictures").iterdir()) == ["learning_curves.png"]
+    assert sorted(path.name for path in (run / "pictures").iterdir()) == ["inputs.png", "learning_curves.png"]
     result = call(predict.main, photos / "test" / "red", "--run", run)
     assert result.code == 0, result
     result = call(export.main, "--run", run, "--output", tmp_path / "x.pth")

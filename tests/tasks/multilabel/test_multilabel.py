@@ -14,7 +14,7 @@ from sklearn import metrics as reference
 from jaxft.config import Config, Data, replace
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
-from jaxft.reporting.pictures import Line
+from jaxft.reporting.mosaic import Line
 from jaxft.tasks.multilabel import Multilabel
 from jaxft.tasks.multilabel.metrics import average_precision, multilabel_metrics
 from jaxft.tasks.multilabel.task import MultilabelTask, _title
