@@ -68,6 +68,7 @@ config = Config(
     phases=({phases}),
     log_every=2,
     report="none",
+    pictures=False,
 )
 """
 ONE_PHASE = "Phase(epochs=2, schedule=Schedule(decay='cosine', unit='step', warmup=2)),"

@@ -73,7 +73,11 @@ def report_of(fitted: Fitted, console: Console) -> None:
         return
     if jax.process_count() > 1 and how == "full":
         how = "photos"  # a model of several hosts is not opened by one of them
-    console.print(f"  report: {report(RunDirectory.at(fitted.path), how)}", highlight=False, soft_wrap=True)
+    try:
+        said = f"  report: {report(RunDirectory.at(fitted.path), how)}"
+    except Exception as error:  # the run itself is whole, whatever becomes of its page
+        said = f"  report.html could not be written: {type(error).__name__}: {error}"
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _heat(run: RunDirectory, task: Task, dataset: Dataset, indices: Sequence[int]) -> Mapping[int, str]:

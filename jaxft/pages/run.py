@@ -126,7 +126,7 @@ def _subtitle(found: Found) -> str:
 
 def _run(found: Found) -> Section:
     blocks: list[Block] = [Note(remark, warning=True) for remark in found.remarks]
-    place = {"directory": str(found.run.path.resolve())}
+    place = {"directory": str(found.run.path)}
     facts = found.beginning.facts if found.beginning else {}
     blocks.append(Facts({**facts, **place, **found.run.own()}, "What was run"))
     settings = {name: word(value) for name, value in changed(found.config).items()}

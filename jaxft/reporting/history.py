@@ -32,7 +32,7 @@ def read_history(file: Path) -> History:
     """What a run has written so far; a line that a kill has cut in two is left out, and so is what came after it."""
     lines: list[Line] = []
     if file.exists():
-        for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for text in file.read_bytes().decode("utf-8", "replace").splitlines():
             try:
                 line = json.loads(text)
                 lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})

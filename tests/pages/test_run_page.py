@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from jaxft import report
 from jaxft.pages.making import report_of
 from jaxft.pages.photos import galleries_of, of_cells
+from jaxft.report import main as report_main
 from jaxft.reporting.details import Example
 from jaxft.run import RunDirectory
 from tests.pages.opened import Opened
@@ -27,7 +27,7 @@ def finished(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of a run that may be changed, with a page."""
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(small_run, run)
-    result = call(report.main, "--run", run)
+    result = call(report_main, "--run", run)
     assert result.code == 0, result
     assert "report.html" in result.out
     return run
@@ -59,15 +59,15 @@ def test_runs_side_by_side(finished: Path, small_run: Path, tmp_path: Path) -> N
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"seed": 7}))
     file = tmp_path / "page.html"
-    result = call(report.main, "--compare", finished, other, "--output", file)
+    result = call(report_main, "--compare", finished, other, "--output", file)
     assert result.code == 0, result
     text = file.read_text()
     for said in ("2 runs", "<td>seed</td>", "say different things of 0 of 10", "validation: accuracy"):
         assert said in text
-    refused = call(report.main, "--compare", finished)
+    refused = call(report_main, "--compare", finished)
     assert refused.code == 2
     assert "at least two" in refused.err
-    nothing = call(report.main)
+    nothing = call(report_main)
     assert nothing.code == 2
     assert "--run" in nothing.err
 
@@ -82,7 +82,7 @@ def test_a_page_is_made_of_whatever_there_is(finished: Path, tmp_path: Path) -> 
     config = json.loads((run / "config.json").read_text())
     config["data"]["root"] = str(tmp_path / "gone")
     (run / "config.json").write_text(json.dumps(config))
-    assert call(report.main, "--run", run).code == 0
+    assert call(report_main, "--run", run).code == 0
     page = (run / "report.html").read_text()
     assert "beginning.json does not say how a run began" in page
     assert 'id="results"' in page
@@ -90,10 +90,10 @@ def test_a_page_is_made_of_whatever_there_is(finished: Path, tmp_path: Path) -> 
     # Nothing but a configuration yet
     for name in ("metrics.jsonl", "evaluation.json.gz", "beginning.json"):
         (run / name).unlink()
-    assert call(report.main, "--run", run).code == 0
+    assert call(report_main, "--run", run).code == 0
     assert "holds no metrics yet" in (run / "report.html").read_text()
     (run / "evaluation.json.gz").write_bytes(b"no gzip")
-    assert call(report.main, "--run", run).code == 0
+    assert call(report_main, "--run", run).code == 0
     assert "evaluation.json.gz cannot be read" in (run / "report.html").read_text()
 
 
@@ -106,7 +106,7 @@ def test_photos_that_are_gone_are_named(finished: Path, photos: Path, tmp_path: 
     (run / "config.json").write_text(json.dumps(config))
     lost = sorted((root / "test" / CLASSES[0]).iterdir())[0]
     lost.write_bytes(b"")
-    assert call(report.main, "--run", run, "--how", "photos").code == 0
+    assert call(report_main, "--run", run, "--how", "photos").code == 0
     page = (run / "report.html").read_text()
     assert f"1 photo(s) are gone: {lost.parent.name}/{lost.name}" in page
     assert "the photo is gone" in page
@@ -118,7 +118,7 @@ def test_a_run_that_was_stopped_gets_no_page(tmp_path: Path) -> None:
         SimpleNamespace(config=SimpleNamespace(report="full"), complete=False),
     ):
         report_of(cast(Any, fitted), Console())
-    result = call(report.main, "--run", tmp_path)
+    result = call(report_main, "--run", tmp_path)
     assert result.code == 2
     assert "not a whole run directory" in result.err
 

@@ -44,6 +44,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket: Bucket, config_file: Pat
     """Killed in the middle, resumed, evaluated at a step that was kept; all of it in the bucket."""
     where = "gs://bucket/runs/small"
     training = ("--config", config_file, "--workdir", where, "--keep-checkpoints", 2, "--hardware.profile", 2, 3)
+    training += ("--pictures", "--report", "photos")
     killed = run(bucket, "tests.failing", *training, FAILS="0:5:killed")
     assert killed.code == -signal.SIGKILL, killed
     resumed = run(bucket, "tests.small", *training, "--resume")

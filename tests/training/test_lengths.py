@@ -125,7 +125,7 @@ def test_an_evaluation_in_the_middle_of_an_epoch_is_made_up(small_run: Path, con
 
 
 def test_a_run_without_validation(small_run: Path, config_file: Path, photos: Path, tmp_path: Path) -> None:
-    run, blind = tmp_path / "run", ("--data.validation", None)
+    run, blind = tmp_path / "run", ("--data.validation", None, "--pictures")
     assert "24 images" in call(train.main, "--config", config_file, "--dry-run", *blind).out
     interrupted(config_file, run, 4, *blind)
     said = resume(run)

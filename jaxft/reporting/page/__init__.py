@@ -112,7 +112,7 @@ def embedded(pixels: np.ndarray, longest: int, quality: int = 80) -> str:
 def embedded_file(file: Path, longest: int = 1600) -> str:
     """A picture file as a WebP inside the page; empty where it is not there or no picture."""
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(file.read_bytes())) as image:
             image.load()
             image.thumbnail((longest, 100 * longest))
             return _data(image.convert("RGB"), "WEBP", quality=85)
