@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from converters.ledger import Ledger, load_pretrained, to_torch
     from converters.preprocessing import preprocessing
     from jaxft import surgery
-    from jaxft.api import create_model, evaluate, load_run, predict, save
+    from jaxft.api import create_model, evaluate, load_run, predict, report, save
     from jaxft.data.arrays import ArrayDataset
     from jaxft.data.preprocessing import Preprocessing
     from jaxft.models import list_models
@@ -30,6 +30,7 @@ __all__ = [
     "load_run",
     "predict",
     "preprocessing",
+    "report",
     "save",
     "surgery",
     "to_torch",
@@ -49,6 +50,7 @@ _PLACES = {
     "load_run": "jaxft.api",
     "predict": "jaxft.api",
     "preprocessing": "converters.preprocessing",
+    "report": "jaxft.api",
     "save": "jaxft.api",
     "to_torch": "converters.ledger",
 }

@@ -11,7 +11,7 @@ from flax import nnx
 from converters import load_pretrained
 from converters.exports import export
 from jaxft import models, surgery
-from jaxft.config import replace
+from jaxft.config import Report, replace
 from jaxft.data.dataset import Dataset
 from jaxft.data.preprocessing import Preprocessing
 from jaxft.edits import Edit
@@ -231,6 +231,23 @@ def predict(
     with closing(predictor):
         predicting = through_views(predictor, task, dataset, viewing)
         return task.entries(dataset, dict(sorted(predicting(arrays, dataset), key=lambda pair: pair[0])))
+
+
+def report(run: str | Path | Trained, how: Report = "full") -> Path:
+    """Writes `report.html` into a run directory, what `jaxft report` does, and returns where it is.
+
+    Args:
+        run: a run directory, or what `fit` gave back or `load_run` opened.
+        how: full has photos and, of a classifier, where it looks; photos has no more than them, plain none. Datasets of
+            your own are not described by the run, so that a page has none of their photos.
+
+    Raises:
+        UserError: it is no run directory, or cannot be written.
+    """
+    from jaxft.pages.making import report as written
+
+    directory = RunDirectory.at(run) if isinstance(run, str | PurePath) else _directory(run)
+    return written(directory, how)
 
 
 def _opened(run: str | Path | Trained, checkpoint: Which | None, model: nnx.Module | None) -> Trained:

@@ -82,9 +82,10 @@ class Phase:
 class Optimizer:
     """The optimizer, with PyTorch's meaning of every number."""
 
-    name: Literal["sgd", "adam", "adamw", "radam", "rmsprop", "lamb", "lars", "lion"] = "sgd"
-    """PyTorch's of these names; LAMB (arXiv:1904.00962), LARS (1708.03888) and Lion (2302.06675) as Optax has them. The
-    weight decay is a part of the gradient in sgd, adam, radam, rmsprop and lars, and one of the step in the others."""
+    name: Literal["sgd", "adam", "adamw", "radam", "rmsprop", "adafactor", "lamb", "lars", "lion"] = "sgd"
+    """PyTorch's of these names (adafactor with its defaults, whose steps are relative to the parameters); LAMB
+    (arXiv:1904.00962), LARS (1708.03888) and Lion (2302.06675) as Optax has them. The weight decay is a part of the
+    gradient in sgd, adam, radam, rmsprop and lars, and one of the step in the others."""
     learning_rate: float = pydantic.Field(default=0.01, gt=0)
     """The rate that phases, rules and schedules multiply."""
     base_batch_size: int | None = pydantic.Field(default=None, ge=1)

@@ -10,6 +10,8 @@ from flax import nnx
 from converters import to_torch
 from converters.files import write
 from converters.mmdet import create_model
+from jaxft import create_model as create_by_name
+from jaxft import save
 from jaxft.config import Config, Detection, load, replace, to_json
 from jaxft.dry_run import print_plan
 from jaxft.reporting.console import make_console
@@ -179,6 +181,23 @@ def test_retinanet_lite_from_scratch_makes_a_plan(scenes: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+def test_gfl_lite_makes_plans_of_both_stages(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second one with an export of the first one's classes as its teacher."""
+    thin = {"model.options": {"channels": 8, "stacked_convs": 1, "reg_max": 4}}
+    teacher = tmp_path / "discs.safetensors"
+    save(
+        create_by_name("gfl_efficientnet_lite0_fpn", 1, channels=8, stacked_convs=1, reg_max=4),
+        teacher,
+        classes=["disc"],
+    )
+    grown = {"task.incremental.teacher": str(teacher), "task.incremental.old_classes": 1}
+    for name, changes in {"cells": {"data.classes": ("disc",)}, "platelets": grown}.items():
+        print_plan(shrunk(f"gfl_lite0_bccd_{name}", scenes, **thin, **changes), make_console())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "13 objects of the old classes disc in 9 photos are dropped" in said
+    assert f"distillation from {teacher}" in said
+
+
 def test_large_scale_jitter_makes_a_plan(scenes: Path, tmp_path: Path) -> None:
     """Its weights, data, steps and rules fit its network; what of it is not in another file is run here."""
     original = load(ROOT / "configs" / "faster_rcnn_r50_fpn_lsj_ema.py")
@@ -197,6 +216,9 @@ def test_no_detection_configuration_is_left_out() -> None:
     assert files == {
         "faster_rcnn_r50_fpn_coco_to_custom",
         "faster_rcnn_r50_fpn_lsj_ema",
+        "gfl_lite0_bccd",
+        "gfl_lite0_bccd_cells",
+        "gfl_lite0_bccd_platelets",
         "gfl_r50_fpn",
         "mask_rcnn_r50_fpn_cityscapes",
         "retinanet_lite0_bccd",

@@ -94,6 +94,8 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         said.append(dataset.report(config.data.batch_size))
         screen.say(said[-1])
     setup = setup.with_teacher()
+    if resumes:
+        check_own(run, setup.names)
     for line in [*setup.edits, *([] if ledger is None else [ledger.summary()]), *setup.distilled]:
         screen.say(line)
     stage = setup.stages[saved.phase if saved else 0]

@@ -84,7 +84,7 @@ def fit(
         if jax.process_index() == 0:
             if not start.resumes:
                 entered.enter_context(removed_if_unfinished(run))
-                run.create(setup.written, setup.classes, setup.examples, own.names)
+                run.create(setup.written, setup.classes, setup.examples, setup.names)
                 record_beginning(start, run)
             else:
                 run.save_config(setup.written)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from jax import Array
 
 from converters import Ledger, load_pretrained
 from converters.carry import carry_classes, check_names
+from converters.files import read_classes
+from converters.sources import locate
 from jaxft import config
 from jaxft.adapters.low_rank import add_lora
 from jaxft.errors import UserError
@@ -255,6 +258,7 @@ def first_values(
     arrays = layout.place({path: np.asarray(value) for path, value in loaded.items()}) | fresh
     if ledger is not None and pretrained.transfer_head_rows:
         assert pretrained.source is not None
+        _check_known(pretrained, classes)
         layers = source.head()
         for path, _, _, variable in walk(model):
             if path in fresh:
@@ -272,6 +276,19 @@ def first_values(
         )
         arrays |= layout.place({path: np.asarray(values(model)[path]) for path in fresh})
     return arrays
+
+
+def _check_known(pretrained: config.Pretrained, classes: Sequence[str]) -> None:
+    """Raises a UserError where a checkpoint calls the classes that it is said to know otherwise."""
+    assert pretrained.source is not None
+    expected = tuple(classes[: pretrained.known_classes])
+    path = Path(pretrained.source)
+    names = read_classes(locate(str(path) if path.exists() else pretrained.source.partition("#")[0], pretrained.sha256))
+    if len(names) == len(expected) and names != expected:
+        raise UserError(
+            f"{pretrained.source} knows the classes {', '.join(names)}, but the data start with {', '.join(expected)}; "
+            "let data.classes name them in that order."
+        )
 
 
 def _xavier(model: nnx.Module, paths: Collection[str], seed: int) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from jaxft.errors import UserError
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import matches, modules
 from jaxft.optimization import READERS
+from jaxft.training.adafactor import scale_by_adafactor
 from jaxft.training.schedules import Rates, phase_steps, schedule
 
 FROZEN = "frozen"
@@ -149,6 +150,8 @@ def steps(
             mean = optax.scale_by_rms(numbers["alpha"], numbers["eps"], eps_in_sqrt=False)
             return [decay, mean, momentum, step]
         return [decay, momentum, step]
+    if optimizer.name == "adafactor":
+        return [scale_by_adafactor(rate), decay, step]
     first, second = numbers["first"], numbers["second"]
     if optimizer.name == "lion":
         return [optax.scale_by_lion(first, second, mu_dtype=kept), decay, step]

@@ -12,6 +12,8 @@ from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
 from jaxft.training.step import Batch, LossFunction
 
+TEACHER = "teacher"
+"""Beside the names of what is the user's: which weights a teacher has."""
 Loss = Callable[[Any, Batch], Array | tuple[Array, Mapping[str, Array]]]
 """A user's loss of a batch: a scalar, alone or with metrics of the batch."""
 

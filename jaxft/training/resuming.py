@@ -10,6 +10,7 @@ from jaxft.errors import UserError
 from jaxft.fields import differences, field_names
 from jaxft.hardware import Hardware
 from jaxft.run import Names, RunDirectory
+from jaxft.training.own import TEACHER
 from jaxft.training.saved import Saved
 
 # What has no part in the result, besides more epochs of a phase that has not ended, and a lower learning rate.
@@ -61,12 +62,18 @@ def check_own(run: RunDirectory, own: Mapping[str, str]) -> None:
     """Compares what a run was started with in the place of what its configuration says with what it is to go on with.
 
     Args:
-        own: what each is called; see `jaxft.training.setup.Own.names`.
+        own: what each is called; see `jaxft.training.setup.Setup.names`. Before the teacher is there, nothing is said
+            of it.
 
     Raises:
         UserError: something is missing, new or called otherwise.
     """
-    before = run.own()
+    before = {name: called for name, called in run.own().items() if name != TEACHER or TEACHER in own}
+    if own.get(TEACHER) != before.get(TEACHER):
+        raise UserError(
+            f"The teacher has other weights than when {run.path} was started, so that the run would be another one; "
+            "bring them back, or start another run with --workdir."
+        )
     if changed := [name for name in {**before, **own} if before.get(name) != own.get(name)]:
         pairs = [f"{name}: {before.get(name, 'none')} there, {own.get(name, 'none')} here" for name in changed]
         raise UserError(

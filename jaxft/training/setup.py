@@ -31,7 +31,7 @@ from jaxft.training.judge import check_judging, named_metric
 from jaxft.training.layout import Layout, device_layout
 from jaxft.training.model import ModelSource, abstract_for, first_values, head_named, load_weights
 from jaxft.training.optim import set_modes
-from jaxft.training.own import NOTHING_OWN, Own, with_metrics
+from jaxft.training.own import NOTHING_OWN, TEACHER, Own, with_metrics
 from jaxft.training.stages import Stage, lay_out
 from jaxft.training.state import TrainState, abstract_state, initial_state
 from jaxft.training.step import (
@@ -65,7 +65,8 @@ class Setup:
         validation: None where nothing is evaluated.
         model: abstract, but for what `load_weights` has filled, and a user's own.
         through, prediction: of a run from stored features; see `jaxft.training.features`.
-        teacher, teaching: of a run with a teacher, and its arrays, which are abstract before `with_teacher`.
+        teacher, teaching: of a run with a teacher, and its arrays, which are abstract before `with_teacher`;
+            `teacher_word` tells them from others after that.
     """
 
     written: Config
@@ -84,6 +85,7 @@ class Setup:
     own: Own = NOTHING_OWN
     teacher: Teacher | None = None
     teaching: Teaching | None = None
+    teacher_word: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,6 +135,11 @@ class Setup:
         """What `model.edits` did to the model, a line each."""
         record = edited(self.model)
         return [] if record is None else [f"model.edits: {line}" for line in record.lines]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the configuration does not say: things of the user's own, and which weights the teacher has."""
+        return self.own.names | ({TEACHER: self.teacher_word} if self.teacher_word else {})
 
     @property
     def distilled(self) -> list[str]:
@@ -188,7 +195,8 @@ class Setup:
         if self.teacher is None:
             return self
         with doing(f"loading the teacher {self.teacher.fields.teacher}"):
-            return replace(self, teaching=self.teacher.load(self.layout))
+            teaching, word = self.teacher.load(self.layout)
+            return replace(self, teaching=teaching, teacher_word=word)
 
     def template(self, stage: Stage) -> nnx.Module:
         """The model in the training modes of a stage, abstract."""

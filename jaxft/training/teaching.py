@@ -4,6 +4,7 @@ Its arrays are an input of the compiled step, laid out as the state is. They are
 checkpoint, average or export has them; a run that goes on loads them again.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -75,8 +76,8 @@ class Teacher:
         """The inputs of the step as shapes and shardings."""
         return Teaching(layout.abstract(values(self.model)), self.numbers)
 
-    def load(self, layout: Layout) -> Teaching:
-        """The inputs of the step, where they belong.
+    def load(self, layout: Layout) -> tuple[Teaching, str]:
+        """The inputs of the step, where they belong, and a word that tells the arrays from others.
 
         Raises:
             UserError: the source cannot be read, or does not fit.
@@ -89,7 +90,11 @@ class Teacher:
                 model = nnx.clone(self.model)
                 load_pretrained(model, str(source), original=None)
                 arrays = values(model)
-        return Teaching(layout.place({path: np.asarray(array) for path, array in arrays.items()}), self.numbers)
+        host = {path: np.asarray(array) for path, array in arrays.items()}
+        word = 0
+        for path in sorted(host):
+            word = zlib.crc32(np.ascontiguousarray(host[path]), zlib.crc32(path.encode(), word))
+        return Teaching(layout.place(host), self.numbers), f"{word:08x}"
 
     def said(self) -> str:
         """What is learned from it, in a sentence."""

@@ -221,6 +221,7 @@ OPTIMIZERS: dict[str, tuple[Optimizer, Any, dict[str, Any]]] = {
     "adam": (Optimizer(name="adam", betas=(0.8, 0.95), eps=1e-6), ADAM, {"betas": (0.8, 0.95), "eps": 1e-6}),
     "adamw": (Optimizer(name="adamw", betas=(0.8, 0.95), eps=1e-6), ADAMW, {"betas": (0.8, 0.95), "eps": 1e-6}),
     "radam": (Optimizer(name="radam", betas=(0.8, 0.95), eps=1e-6), RADAM, {"betas": (0.8, 0.95), "eps": 1e-6}),
+    "adafactor": (Optimizer(name="adafactor"), torch.optim.Adafactor, {}),
     "rmsprop": (Optimizer(name="rmsprop", alpha=0.9, eps=1e-6), RMSPROP, {"alpha": 0.9, "eps": 1e-6}),
     "rmsprop, momentum": (
         Optimizer(name="rmsprop", alpha=0.9, eps=1e-6, momentum=0.8),

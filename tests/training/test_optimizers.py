@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 from jaxft.config import Config, Optimizer, Phase
 from jaxft.training.optim import parameter_groups
@@ -41,6 +42,23 @@ def test_others_are_optax_own(settings: Optimizer, theirs: Any) -> None:
     for path, value in ends[0].items():
         assert float(jnp.abs(value - params[path]).max()) > 1e-4
         np.testing.assert_allclose(value, ends[1][path], rtol=1e-6, atol=1e-7, err_msg=path)
+
+
+def test_adafactor_factors_the_axes_that_pytorch_does() -> None:
+    shape, rng = (3, 2, 4, 5), np.random.default_rng(0)  # HWIO
+    with jax.enable_x64(True):
+        (stage,) = lay_out(Config(optimizer=Optimizer(name="adafactor", learning_rate=0.3)), {"kernel": shape}, 1)
+        params = {"kernel": jnp.asarray(rng.normal(size=shape))}
+        theirs = torch.tensor(np.array(params["kernel"]).transpose(3, 2, 0, 1), requires_grad=True)
+        other, state = torch.optim.Adafactor([theirs], lr=0.3), stage.chain(stage.numbers(0)).init(params)
+        assert sorted(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim) == [0, 40, 60]
+        for _ in range(3):
+            grad = rng.normal(size=shape)
+            theirs.grad = torch.tensor(grad.transpose(3, 2, 0, 1))
+            other.step()
+            updates, state = stage.chain(stage.numbers(0)).update({"kernel": jnp.asarray(grad)}, state, params)
+            params = dict(optax.apply_updates(params, updates))
+        np.testing.assert_allclose(params["kernel"], theirs.detach().numpy().transpose(2, 3, 1, 0), rtol=1e-9)
 
 
 def test_rates_fall_towards_the_input() -> None:

@@ -56,6 +56,11 @@ def test_a_run_that_goes_on_is_the_same_and_keeps_nothing_of_its_teacher(
     )
     assert "weight 1; conv2 by conv2, weight 0.5; the task's own loss has the weight 1" in said
     fit(config, tmp_path / "cut", stop_after=4)
+    with (
+        mock.patch("jaxft.training.setup.Setup.names", {"teacher": "12345678"}),
+        pytest.raises(UserError, match="teacher has other weights than when"),
+    ):
+        fit(config, tmp_path / "cut", resume=True)
     resumed = fit(config, tmp_path / "cut", resume=True)
     assert_equal_runs(whole.path, resumed.path)
     arrays = final(whole.path)[1]
