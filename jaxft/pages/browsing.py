@@ -180,20 +180,17 @@ def _group(task: Task, splits: Mapping[str, Split], group: Sequence[Member], num
 
 
 def _suspicious(run: RunDirectory) -> Section:
-    """Examples that the best model of a run finds most wrong: their labels may be."""
+    """The examples that the best model of a run finds most wrong, by their loss: their labels may be."""
     evaluation = run.evaluation()
     if evaluation is None:
         raise UserError(f"{run.path} has no evaluation yet, which says what its model finds wrong; leave --run out.")
     examples = evaluation.details.examples
-    wrong = [
-        one
-        for one in examples
-        if not one.wrong <= 0 and (not one.cells or any(row != column for row, column in one.cells))
-    ]
+    wrong = [one for one in examples if not one.wrong <= 0]
     ordered = sorted(wrong, key=lambda one: -one.wrong if np.isfinite(one.wrong) else -np.inf)[: 2 * SHOWN]
     photos = []
     for one in ordered:
         lines = (one.name, f"is {one.truth}", f"the model says {one.predicted}")
-        photos.append(_drawn(Path(one.file), one, lines, wrong=True) if one.file else Photo("", lines, True))
+        off = not one.cells or any(row != column for row, column in one.cells)
+        photos.append(_drawn(Path(one.file), one, lines, wrong=off) if one.file else Photo("", lines, off))
     text = f"By the best model of {run.path}, after step {evaluation.step}: is the label right, or the model?"
     return Section("labels", "Suspicious labels", [Gallery("Most wrong", photos, text)])
