@@ -8,6 +8,7 @@ from jaxft.memory import keep_memory
 
 COMMANDS = {
     "train": "fine-tune a model, or go on with a run",
+    "browse": "a page about the data of a configuration: what they are, duplicates, what is odd",
     "plan": "what a run takes on a TPU slice that is not here: memory, time, traffic",
     "compare": "ways to fine-tune a network, side by side",
     "lr-find": "a learning rate to begin with",

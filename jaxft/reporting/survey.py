@@ -33,11 +33,11 @@ class Survey:
     """A split as its annotations and the headers of its photos show it.
 
     Attributes:
-        examples: how many there are.
+        truths: what each example is, in words.
         tables: `classes` first, a row a class, or `targets`, a row a target.
     """
 
-    examples: int
+    truths: tuple[str, ...]
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
     remarks: tuple[Remark, ...] = ()

@@ -143,5 +143,5 @@ def test_the_survey_of_labels_needs_no_more_than_a_source() -> None:
         def check(self) -> None: ...
 
     found = survey_labels(Pixels(), 8)  # type: ignore[arg-type]
-    assert found.examples == 2
+    assert found.truths == ("a", "b")
     assert found.remarks == ()

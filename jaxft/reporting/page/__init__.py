@@ -71,6 +71,11 @@ class Gallery:
     photos: Sequence[Photo]
     text: str = ""
 
+    @property
+    def scored(self) -> bool:
+        """Whether an object has a score."""
+        return any(each.score is not None for photo in self.photos for each in photo.objects)
+
 
 @dataclass(frozen=True)
 class Matrix:

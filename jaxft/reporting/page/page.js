@@ -147,13 +147,13 @@
     const heat = block.querySelector(".heat input");
     if (heat) heat.addEventListener("change", () => block.classList.toggle("heated", heat.checked));
     const slider = block.querySelector(".slider input");
-    if (!slider) return;
     const photos = [...block.querySelectorAll("svg")].map((svg) => [svg, parsed(svg.parentElement)]);
     const update = () => {
-      block.querySelector("output").textContent = Number(slider.value).toFixed(2);
-      for (const [svg, objects] of photos) draw(svg, objects, Number(slider.value));
+      const least = slider ? Number(slider.value) : 0;
+      if (slider) block.querySelector("output").textContent = least.toFixed(2);
+      for (const [svg, objects] of photos) draw(svg, objects, least);
     };
-    slider.addEventListener("input", update);
+    if (slider) slider.addEventListener("input", update);
     addEventListener("resize", update);
     update();
   });

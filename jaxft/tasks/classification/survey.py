@@ -28,4 +28,9 @@ def survey(source: Source, seen: int) -> Survey:
     ]
     photos = survey_photos(examples, sizes_of([one.image for one in found], "the photos"), seen)
     remarks = (*photos.remarks, *unbalanced(source.classes, counts, "examples"))
-    return Survey(examples=len(found), tables=(classes, *photos.tables), plots=photos.plots, remarks=remarks)
+    return Survey(
+        truths=tuple(example.truth for example in examples),
+        tables=(classes, *photos.tables),
+        plots=photos.plots,
+        remarks=remarks,
+    )

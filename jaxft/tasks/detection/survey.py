@@ -46,7 +46,7 @@ def survey(source: ObjectSource) -> Survey:
         *unbalanced(source.classes, counts, "boxes"),
     )
     return Survey(
-        examples=len(examples),
+        truths=tuple(example.truth for example in examples),
         tables=(_classes(source, labels, sides), *photos.tables),
         plots=(*plots, *photos.plots),
         remarks=remarks,

@@ -41,7 +41,12 @@ def survey(source: Source, seen: int) -> Survey:
         *unbalanced(source.classes, counts, "photos"),
     )
     each = histogram("labels", "Labels of a photo", "labels", targets.sum(axis=1).tolist(), "photos", whole=True)
-    return Survey(examples=len(found), tables=(labels, *photos.tables), plots=(each, *photos.plots), remarks=remarks)
+    return Survey(
+        truths=tuple(example.truth for example in examples),
+        tables=(labels, *photos.tables),
+        plots=(each, *photos.plots),
+        remarks=remarks,
+    )
 
 
 def written_labels(labels: np.ndarray, names: Sequence[str]) -> str:

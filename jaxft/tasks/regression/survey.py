@@ -46,7 +46,7 @@ def survey(source: Source, seen: int) -> Survey:
     ]
     targets = Table(name="targets", title="Targets", columns=columns, rows=tuple(rows))
     return Survey(
-        examples=len(found),
+        truths=tuple(example.truth for example in examples),
         tables=(targets, *photos.tables),
         plots=(*plots, *photos.plots),
         remarks=(*photos.remarks, *remarks),
