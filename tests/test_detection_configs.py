@@ -1,5 +1,6 @@
 """The detection files in configs/ run, shrunk: thin networks from weights of their own, on a few small photos."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxft.reporting.console import make_console
 from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.data import open_source
 from jaxft.tasks.detection.dataset import training_dataset
+from jaxft.training.setup import set_up
 from tests.converters.mmdet.test_kinds import shrunk as smaller
 from tests.scenes import write_coco
 from tests.small import ROOT, execute, lines
@@ -181,21 +183,15 @@ def test_retinanet_lite_from_scratch_makes_a_plan(scenes: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_gfl_lite_makes_plans_of_both_stages(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second one with an export of the first one's classes as its teacher."""
-    thin = {"model.options": {"channels": 8, "stacked_convs": 1, "reg_max": 4}}
+def test_gfl_lite_is_laid_out_beside_an_old_detector(scenes: Path, tmp_path: Path) -> None:
+    """The second of two stages, with an export of one class in the place of the first one's run."""
+    thin = {"channels": 8, "stacked_convs": 1, "reg_max": 4}
     teacher = tmp_path / "discs.safetensors"
-    save(
-        create_by_name("gfl_efficientnet_lite0_fpn", 1, channels=8, stacked_convs=1, reg_max=4),
-        teacher,
-        classes=["disc"],
-    )
-    grown = {"task.incremental.teacher": str(teacher), "task.incremental.old_classes": 1}
-    for name, changes in {"cells": {"data.classes": ("disc",)}, "platelets": grown}.items():
-        print_plan(shrunk(f"gfl_lite0_bccd_{name}", scenes, **thin, **changes), make_console())
-    said = " ".join(capsys.readouterr().out.split())
-    assert "13 objects of the old classes disc in 9 photos are dropped" in said
-    assert f"distillation from {teacher}" in said
+    save(create_by_name("gfl_efficientnet_lite0_fpn", 1, **thin), teacher, classes=["disc"])
+    grown = {"task.incremental.teacher": str(teacher), "task.incremental.old_classes": 1, "model.options": thin}
+    setup = set_up(shrunk("gfl_lite0_bccd_platelets", scenes, **grown))
+    assert re.search(r"\d objects of the old classes disc in \d+ photos are dropped", setup.train.report(2))
+    assert f"distillation from {teacher}" in setup.distilled[0]
 
 
 def test_large_scale_jitter_makes_a_plan(scenes: Path, tmp_path: Path) -> None:
