@@ -1,8 +1,10 @@
 """The page of a run with what only the model and the data can add: photos, and where a classifier looks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import matplotlib
@@ -16,10 +18,9 @@ from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
 from jaxft.pages.comparison import write_comparison
 from jaxft.pages.run import write_page
-from jaxft.reporting.page import embedded_overlay
+from jaxft.reporting.page import Block, Note, embedded_overlay
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Task
-from jaxft.training.evaluation import validation_dataset
 from jaxft.training.finished import open_run
 from jaxft.training.fitted import Fitted
 from jaxft.training.heat import heat_maps
@@ -39,7 +40,31 @@ def report(run: RunDirectory, how: Report) -> Path:
     opened = None if how == "plain" else _opened(run)
     if opened is None:
         return write_page(run, None)
-    return write_page(run, partial(opened[0].photo, opened[1]), partial(_heat, run, *opened) if how == "full" else None)
+    task, train, validation = opened
+    surveyed = [*_surveyed("Training", task, train), *_surveyed("Validation", task, validation)]
+    if validation is None:
+        return write_page(run, None, survey=surveyed)
+    heat = partial(_heat, run, task, validation) if how == "full" else None
+    return write_page(run, partial(task.photo, validation), heat, surveyed)
+
+
+class Opened(NamedTuple):
+    """The data of a run."""
+
+    task: Task
+    train: Dataset
+    validation: Dataset | None
+
+
+def _surveyed(name: str, task: Task, dataset: Dataset | None) -> list[Block]:
+    """What a split holds, and what is odd in it, as blocks."""
+    if dataset is None:
+        return []
+    found = task.survey(dataset)
+    titled: list[Block] = [replace(each, title=f"{name}: {each.title}") for each in found.tables]
+    titled += [replace(each, title=f"{name}: {each.title}") for each in found.plots]
+    odd = [f"{name}: {each.title}" + (f", {each.count:,} examples" if each.count else "") for each in found.remarks]
+    return [*(Note(f"{line}; jaxft browse shows more.") for line in odd), *titled]
 
 
 def comparison(runs: Sequence[RunDirectory], file: Path, how: Report) -> None:
@@ -49,21 +74,23 @@ def comparison(runs: Sequence[RunDirectory], file: Path, how: Report) -> None:
         UserError: one is no run directory, the tasks differ, or the page cannot be written.
     """
     opened = None if how == "plain" else _opened(runs[0])
-    write_comparison(runs, None if opened is None else partial(opened[0].photo, opened[1]), file)
+    photos = None
+    if opened is not None and opened.validation is not None:
+        photos = partial(opened.task.photo, opened.validation)
+    write_comparison(runs, photos, file)
 
 
-def _opened(run: RunDirectory) -> tuple[Task, Dataset] | None:
-    """What a run was evaluated on; None where that is gone, or the user's own."""
+def _opened(run: RunDirectory) -> Opened | None:
+    """The data of a run; None where they are gone, or the user's own."""
     config = run.config()
     if "datasets" in run.own():
         return None
     task = config.task.task(config.dtype)
     try:
         with doing("listing the data"):
-            dataset = validation_dataset(task, config, run.classes())
+            return Opened(task, *task.datasets(config.data, config.seed))
     except UserError:
         return None
-    return None if dataset is None else (task, dataset)
 
 
 def report_of(fitted: Fitted, console: Console) -> None:
