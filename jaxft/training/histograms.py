@@ -11,6 +11,7 @@ from jax import Array
 from jaxft.precision import precise
 from jaxft.reporting.events import Histogram
 from jaxft.reporting.progress import Reporter
+from jaxft.training.layout import fetch
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 from jaxft.training.state import TrainState
@@ -31,8 +32,8 @@ class _Held(NamedTuple):
 
 
 class Histograms:
-    """Computes histograms each so many steps, in a program of its own, and hands them on when the next ones are due, so
-    that the device need not wait for the host.
+    """Computes histograms every `config.histograms` steps, in a program of its own, and hands them on when the next
+    ones are due, so that the device need not wait for the host.
 
     The gradient is that of a batch before the optimizer, without clipping; of a batch in several parts, of the first.
     """
@@ -56,7 +57,7 @@ class Histograms:
         """Hands on what is held."""
         held, self._held = self._held, None
         if held is not None:
-            found = jax.device_get(held.found)
+            found = jax.tree.map(fetch, held.found)
             self._reporter.histograms(held.step, {name: _histogram(sums) for name, sums in found.items()})
 
     def _program(self, stage: Stage) -> Compiled:
@@ -77,7 +78,7 @@ class Histograms:
             params = {path: state.params[path] for path in trained}
             frozen = {path: value for path, value in state.params.items() if path not in params}
             rows = {name: array.reshape(-1, parts, *array.shape[1:])[:, 0] for name, array in batch.items()}
-            grads, _ = jax.grad(loss, has_aux=True)(params, frozen, state.stats, rows, key)
+            grads, _ = jax.grad(loss, has_aux=True)(params, frozen, state.stats, rows, key, inputs.teaching)
             found: dict[str, Arrays] = {}
             for label in sorted({labels[path] for path in trained}):
                 paths = [path for path in trained if labels[path] == label]
