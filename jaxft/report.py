@@ -21,8 +21,8 @@ class Options:
     """The run directory, in which report.html is written."""
     compare: tuple[Path, ...] = ()
     """Run directories to be put side by side instead."""
-    output: Path = Path("comparison.html")
-    """compare: the page."""
+    output: Path | None = None
+    """compare: the page, comparison.html by default."""
     how: Report = "full"
     """full has photos and, of a classifier, where it looks; photos has no more than them, plain none."""
 
@@ -34,6 +34,8 @@ def main() -> None:
         raise UserError("Name a run by --run, or at least two by --compare.")
     if len(options.compare) == 1:
         raise UserError("--compare puts at least two runs side by side; name another, or use --run.")
+    if options.output is not None and options.run is not None:
+        raise UserError("--output names the page of --compare; that of a run is report.html in its directory.")
     runs = [RunDirectory.at(path) for path in (options.run, *options.compare) if path is not None]
     for run in runs:
         run.config()
@@ -45,7 +47,7 @@ def main() -> None:
         if options.run is not None:
             page = report(runs[0], options.how)
         else:
-            page = options.output
+            page = options.output or Path("comparison.html")
             comparison(runs, page, options.how)
         screen.say(f"Open {page}")
 

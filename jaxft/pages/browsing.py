@@ -16,7 +16,7 @@ from jaxft.data.photo import Photo as Stored
 from jaxft.errors import UserError
 from jaxft.pages.photos import LARGE, SHOWN, SMALL
 from jaxft.places import write_whole
-from jaxft.reporting.details import Example
+from jaxft.reporting.details import Example, worst_first
 from jaxft.reporting.page import Block, Gallery, Note, Page, Photo, Section, embedded, link_to, render
 from jaxft.reporting.survey import Survey
 from jaxft.run import RunDirectory
@@ -101,7 +101,14 @@ def _data(task: Task, number: int, name: str, split: Split) -> Section:
 def _photo(task: Task, dataset: Dataset, example: Example) -> Photo:
     """An example as it is stored, with its objects."""
     lines = tuple(line for line in (example.name, f"is {example.truth}", example.predicted) if line.strip())
-    return _drawn(task.stored(dataset, example.index), example, lines)
+    if not example.objects:
+        return _drawn(task.stored(dataset, example.index), example, lines)
+    try:
+        pixels = task.photo(dataset, example.index)  # as its objects were measured
+    except UserError:
+        return Photo("", lines, link=link_to(example.file))
+    size = (pixels.shape[1], pixels.shape[0])
+    return Photo(embedded(pixels, LARGE), lines, link=link_to(example.file), size=size, objects=example.objects)
 
 
 def _drawn(image: ImageData, example: Example, lines: tuple[str, ...], *, wrong: bool = False) -> Photo:
@@ -186,7 +193,7 @@ def _suspicious(run: RunDirectory) -> Section:
         raise UserError(f"{run.path} has no evaluation yet, which says what its model finds wrong; leave --run out.")
     examples = evaluation.details.examples
     wrong = [one for one in examples if not one.wrong <= 0]
-    ordered = sorted(wrong, key=lambda one: -one.wrong if np.isfinite(one.wrong) else -np.inf)[: 2 * SHOWN]
+    ordered = worst_first(wrong)[: 2 * SHOWN]
     photos = []
     for one in ordered:
         lines = (one.name, f"is {one.truth}", f"the model says {one.predicted}")

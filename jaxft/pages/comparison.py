@@ -76,22 +76,29 @@ def _figures(found: Sequence[Found], names: Sequence[str]) -> Block:
     metrics = dict.fromkeys(key for each in found for line in each.history.validation for key in line if "/" not in key)
     others = [key for key in metrics if key not in ("step", "epoch", "split")]
     rows: list[tuple[Cell, ...]] = []
+    metric = found[0].metric
     for name, each in zip(names, found, strict=True):
-        best = each.history.best(each.metric.name, greater=each.metric.greater_is_better)
+        best = each.history.best(metric.name, greater=metric.greater_is_better)
         last = each.history.validation[-1] if each.history.validation else {}
         train = each.history.train[-1] if each.history.train else {}
         rows.append(
             (
                 name,
-                best[each.metric.name] if best else None,
+                best[metric.name] if best else None,
                 best["epoch"] if best else None,
                 *(last.get(key) for key in others),
                 train.get("step"),
                 train.get("images_per_second"),
             )
         )
-    primary = found[0].metric.name
-    columns = ("run", f"best {primary}", "in epoch", *(f"last {key}" for key in others), "steps", "images per second")
+    columns = (
+        "run",
+        f"best {metric.name}",
+        "in epoch",
+        *(f"last {key}" for key in others),
+        "steps",
+        "images per second",
+    )
     return Table(name="figures", title="Figures", columns=columns, rows=tuple(rows))
 
 
@@ -137,7 +144,7 @@ def _disagreements(found: Sequence[Found], names: Sequence[str], photos: Photos 
 
 def _said(example: Example) -> str:
     """What is said, without how sure it is."""
-    return str(example.cells) if example.cells else example.predicted
+    return str(example.cells) if example.certainty is not None and example.cells else example.predicted
 
 
 def _spread(examples: Sequence[Example]) -> float:

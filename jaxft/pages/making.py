@@ -1,6 +1,7 @@
 """The page of a run with what only the model and the data can add: photos, and where a classifier looks."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ from PIL import Image
 from rich.console import Console
 
 from jaxft.activity import doing
-from jaxft.config import Report
+from jaxft.config import Config, Report
 from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
 from jaxft.pages.comparison import write_comparison
 from jaxft.pages.run import write_page
+from jaxft.reporting.details import Example, printable
 from jaxft.reporting.page import Block, Note, embedded_overlay
 from jaxft.run import RunDirectory
 from jaxft.tasks.task import Task
@@ -26,6 +28,7 @@ from jaxft.training.fitted import Fitted
 from jaxft.training.heat import heat_maps
 
 HEAT = 112  # pixels of a heat map
+SURVEYED = 10_000  # examples of a split that is looked at whole
 
 
 def report(run: RunDirectory, how: Report) -> Path:
@@ -37,34 +40,63 @@ def report(run: RunDirectory, how: Report) -> Path:
     Raises:
         UserError: it is no run directory, or cannot be written.
     """
-    opened = None if how == "plain" else _opened(run)
-    if opened is None:
+    if how == "plain":
         return write_page(run, None)
-    task, train, validation = opened
-    surveyed = [*_surveyed("Training", task, train), *_surveyed("Validation", task, validation)]
-    if validation is None:
+    opened = _opened(run)
+    if isinstance(opened, str):
+        return write_page(run, None, survey=[Note(opened, warning=True)] if opened else [])
+    surveyed = [*_surveyed("Training", opened, opened.train), *_surveyed("Validation", opened, opened.validation)]
+    if opened.validation is None:
         return write_page(run, None, survey=surveyed)
-    heat = partial(_heat, run, task, validation) if how == "full" else None
-    return write_page(run, partial(task.photo, validation), heat, surveyed)
+    current = Current(opened.task, opened.validation)
+    heat = partial(_heat, run, current) if how == "full" else None
+    return write_page(run, current.photo, heat, surveyed)
 
 
 class Opened(NamedTuple):
-    """The data of a run."""
+    """The data of a run as they are now."""
 
+    config: Config
     task: Task
     train: Dataset
     validation: Dataset | None
 
 
-def _surveyed(name: str, task: Task, dataset: Dataset | None) -> list[Block]:
-    """What a split holds, and what is odd in it, as blocks."""
+class Current:
+    """Examples of an evaluation in a dataset as it is now: found by their names, since files may have come and gone."""
+
+    def __init__(self, task: Task, dataset: Dataset) -> None:
+        self.task, self.dataset = task, dataset
+        self._names = [printable(line.partition("\t")[0]) for line in dataset.names()]
+        self._places = {name: place for place, name in enumerate(self._names)}
+
+    def place(self, example: Example) -> int:
+        """Its position now.
+
+        Raises:
+            UserError: it is gone.
+        """
+        if example.index < len(self._names) and self._names[example.index] == example.name:
+            return example.index
+        if example.name not in self._places:
+            raise UserError(f"{example.name} is gone.")
+        return self._places[example.name]
+
+    def photo(self, example: Example) -> np.ndarray:
+        """See `jaxft.pages.photos.Photos`."""
+        return self.task.photo(self.dataset, self.place(example))
+
+
+def _surveyed(name: str, opened: Opened, dataset: Dataset | None) -> list[Block]:
+    """What a split holds, and what is odd in it, as blocks; of one that would take long, that browse does it."""
     if dataset is None:
         return []
-    found = task.survey(dataset)
+    if len(dataset) > SURVEYED or opened.config.data.check != "full":
+        return [Note(f"{name}: {len(dataset):,} examples; jaxft browse looks at each of them.")]
+    found = opened.task.survey(dataset)
     titled: list[Block] = [replace(each, title=f"{name}: {each.title}") for each in found.tables]
     titled += [replace(each, title=f"{name}: {each.title}") for each in found.plots]
-    odd = [f"{name}: {each.title}" + (f", {each.count:,} examples" if each.count else "") for each in found.remarks]
-    return [*(Note(f"{line}; jaxft browse shows more.") for line in odd), *titled]
+    return [*(Note(f"{name}: {each.title}; jaxft browse shows more.") for each in found.remarks), *titled]
 
 
 def comparison(runs: Sequence[RunDirectory], file: Path, how: Report) -> None:
@@ -73,24 +105,24 @@ def comparison(runs: Sequence[RunDirectory], file: Path, how: Report) -> None:
     Raises:
         UserError: one is no run directory, the tasks differ, or the page cannot be written.
     """
-    opened = None if how == "plain" else _opened(runs[0])
+    opened = "" if how == "plain" else _opened(runs[0])
     photos = None
-    if opened is not None and opened.validation is not None:
-        photos = partial(opened.task.photo, opened.validation)
+    if not isinstance(opened, str) and opened.validation is not None:
+        photos = Current(opened.task, opened.validation).photo
     write_comparison(runs, photos, file)
 
 
-def _opened(run: RunDirectory) -> Opened | None:
-    """The data of a run; None where they are gone, or the user's own."""
+def _opened(run: RunDirectory) -> Opened | str:
+    """The data of a run, or why there are none: a sentence, empty of the user's own data."""
     config = run.config()
     if "datasets" in run.own():
-        return None
+        return ""
     task = config.task.task(config.dtype)
     try:
         with doing("listing the data"):
-            return Opened(task, *task.datasets(config.data, config.seed))
-    except UserError:
-        return None
+            return Opened(config, task, *task.datasets(config.data, config.seed))
+    except UserError as error:
+        return f"The photos cannot be shown: {error}"
 
 
 def report_of(fitted: Fitted, console: Console) -> None:
@@ -107,17 +139,23 @@ def report_of(fitted: Fitted, console: Console) -> None:
     console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
-def _heat(run: RunDirectory, task: Task, dataset: Dataset, indices: Sequence[int]) -> Mapping[int, str]:
-    """Where the best model looks in these examples, as pictures; nothing where that cannot be said."""
-    if task.link is None or "model" in run.own() or not run.checkpoints.is_dir():
+def _heat(run: RunDirectory, current: Current, examples: Sequence[Example]) -> Mapping[int, str]:
+    """Where the best model looks in these examples, as pictures; nothing of photos that are gone, and of models that
+    cannot be opened again."""
+    if current.task.link is None or "model" in run.own():
         return {}
-    with doing("looking where the model looks"):
-        opened = open_run(run.path)
-        try:
-            maps = heat_maps(task, opened.model, dataset, indices, opened.config.precision)
-        except UserError:
-            return {}  # photos are gone, which is said elsewhere
-    return {index: embedded_overlay(_colored(heat)) for index, heat in maps.items()}
+    places = dict[int, int]()
+    for example in examples:
+        with suppress(UserError):
+            places[example.index] = current.place(example)
+            current.photo(example)
+    try:
+        with doing("looking where the model looks"):
+            opened = open_run(run.path)
+            maps = heat_maps(current.task, opened.model, current.dataset, [*places.values()], opened.config.precision)
+    except UserError:
+        return {}  # there is no checkpoint, or it is damaged
+    return {index: embedded_overlay(_colored(maps[place])) for index, place in places.items() if place in maps}
 
 
 def _colored(heat: np.ndarray) -> np.ndarray:

@@ -5,22 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from jaxft.errors import UserError
-from jaxft.reporting.details import Example
+from jaxft.reporting.details import Example, worst_first
 from jaxft.reporting.page import Photo, embedded, link_to
 
 SHOWN = 24  # photos in a gallery
 CELL = 8  # pictures of a cell of the confusion matrix
 CELLS = 400  # pictures of all of them
 SMALL, LARGE = 200, 640  # pixels of the longest side: of a classified photo, of one with objects
-Photos = Callable[[int], np.ndarray]
-"""The photo of an example, uint8 `[H, W, 3]`; a UserError where it cannot be read."""
+Photos = Callable[[Example], np.ndarray]
+"""The photo of an example, uint8 `[H, W, 3]`; a UserError where it is gone or cannot be read."""
 
 
 def of_cells(examples: Sequence[Example]) -> list[Example]:
     """Some of each cell of the confusion matrix, most wrong first, those off the diagonal before the others."""
     seen: dict[tuple[int, int], int] = {}
     chosen: dict[int, Example] = {}
-    ordered = sorted(examples, key=lambda each: -each.wrong)
+    ordered = worst_first(examples)
     for diagonal in (False, True):
         for example in ordered:
             for cell in example.cells:
@@ -33,7 +33,7 @@ def of_cells(examples: Sequence[Example]) -> list[Example]:
 def galleries_of(examples: Sequence[Example]) -> dict[str, list[Example]]:
     """Which photos are shown, by title."""
     there = [each for each in examples if each.objects] or list(examples)
-    worst = sorted(there, key=lambda each: -each.wrong)[:SHOWN]
+    worst = worst_first(there)[:SHOWN]
     galleries = {"Most wrong": worst}
     if any(each.certainty is not None for each in there):
         galleries["Least certain"] = sorted(there, key=lambda each: each.certainty or 0.0)[:SHOWN]
@@ -59,7 +59,7 @@ class Shots:
             return "", (0, 0)
         if example.index not in self._kept:
             try:
-                pixels = self._photos(example.index)
+                pixels = self._photos(example)
                 self._kept[example.index] = embedded(pixels, self._longest), (pixels.shape[1], pixels.shape[0])
             except UserError:
                 self.gone.append(example.name)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.errors import UserError
@@ -14,7 +16,7 @@ from jaxft.pages.photos import LARGE, SMALL, Photos, Shots, galleries_of, of_cel
 from jaxft.places import write_whole
 from jaxft.reporting import beginning as beginnings
 from jaxft.reporting.advice import Budget, advice
-from jaxft.reporting.details import Curve, Evaluation, Plot
+from jaxft.reporting.details import Confusion, Curve, Evaluation, Example, Plot, Table
 from jaxft.reporting.history import History, loss_plot, metric_plots, part_plots, read_history, speed_plots
 from jaxft.reporting.page import (
     Block,
@@ -25,6 +27,7 @@ from jaxft.reporting.page import (
     Page,
     Picture,
     Section,
+    cell,
     embedded_file,
     render,
 )
@@ -32,9 +35,10 @@ from jaxft.run import RunDirectory
 from jaxft.tasks.task import Metric
 
 LISTED = 20
+MATRIX = 60  # classes in a confusion matrix
 
-Heat = Callable[[Sequence[int]], Mapping[int, str]]
-"""Pictures to lie over these examples."""
+Heat = Callable[[Sequence[Example]], Mapping[int, str]]
+"""Pictures to lie over examples, by their index."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,6 @@ class Found:
 
     run: RunDirectory
     config: Config
-    classes: tuple[str, ...]
     history: History
     beginning: beginnings.Beginning | None
     evaluation: Evaluation | None
@@ -63,7 +66,7 @@ def look(run: RunDirectory) -> Found:
     Raises:
         UserError: it is no run directory.
     """
-    config, classes, remarks = run.config(), run.classes(), list[str]()
+    config, remarks = run.config(), list[str]()
     metric = config.task.task(config.dtype).primary_metric
     if config.best_metric is not None:
         metric = Metric(config.best_metric.removeprefix("-"), not config.best_metric.startswith("-"))
@@ -80,7 +83,7 @@ def look(run: RunDirectory) -> Found:
     history = read_history(run.metrics_file)
     if not history.train:
         remarks.append(f"{run.metrics_file} holds no metrics yet.")
-    return Found(run, config, classes, history, beginning, evaluation, metric, tuple(remarks))
+    return Found(run, config, history, beginning, evaluation, metric, tuple(remarks))
 
 
 def write_page(
@@ -203,25 +206,50 @@ def _results(found: Found, photos: Photos | None, heat: Heat | None) -> Iterator
     if evaluation is None:
         return
     when = f"The best model so far, after epoch {evaluation.epoch} (step {evaluation.step})"
-    figures = {name: f"{value:.4f}" for name, value in evaluation.metrics.items() if "/" not in name}
+    figures = {name: cell(value) for name, value in evaluation.metrics.items() if "/" not in name}
     blocks: list[Block] = [Facts({"examples": f"{evaluation.examples:,}", **figures}, when)]
-    shots = Shots(photos, LARGE if any(each.objects for each in evaluation.details.examples) else SMALL)
-    if confusion := evaluation.details.confusion:
+    shots = small = Shots(photos, SMALL)
+    if any(each.objects for each in evaluation.details.examples):
+        shots = Shots(photos, LARGE)
+    confusion = evaluation.details.confusion
+    if confusion is not None and len(confusion.truths) <= MATRIX:
         chosen = of_cells(evaluation.details.examples)
-        pictures = {example.index: source for example in chosen if (source := shots.small(example))}
+        pictures = {example.index: source for example in chosen if (source := small.small(example))}
         blocks.append(Matrix(confusion, evaluation.details.examples, pictures))
+    elif confusion is not None:
+        blocks.append(_confused(confusion))
     yield Section("results", "Results", [*blocks, *evaluation.details.tables, *evaluation.details.plots])
     galleries = galleries_of(evaluation.details.examples)
-    over = heat([each.index for some in galleries.values() for each in some]) if heat is not None else {}
+    over = heat([each for some in galleries.values() for each in some]) if heat is not None else {}
     shown = [Gallery(title, [shots.photo(each, over) for each in some]) for title, some in galleries.items()]
     gone = [Note(f"{len(shots.gone)} photo(s) are gone: " + ", ".join(shots.gone[:LISTED]), warning=True)]
     yield Section("photos", "Photos", [*(gone if shots.gone else []), *shown] if photos is not None else [])
 
 
+def _confused(confusion: Confusion) -> Table:
+    """The pairs of many classes that are taken for each other most."""
+    counts = np.array(confusion.counts)
+    pairs = [
+        (confusion.truths[row], confusion.predictions[column], int(counts[row, column]))
+        for row, column in np.argwhere(counts).tolist()
+        if row != column
+    ]
+    pairs.sort(key=lambda pair: -pair[2])
+    title = f"The {min(len(pairs), MATRIX)} most frequent confusions of {len(confusion.truths):,} classes"
+    columns = ("truth", "taken for", "examples")
+    return Table(name="confused", title=title, columns=columns, rows=tuple(pairs[:MATRIX]))
+
+
 def _next(found: Found) -> Section:
     config = found.config
-    epochs = sum(phase.epochs for phase in config.phases)
-    budget = Budget(epochs, config.data.workers, config.optimizer.learning_rate)
+    last, settings = config.phases[-1], config.task
+    budget = Budget(
+        len(config.phases) - 1,
+        last.epochs if last.steps is None else None,
+        config.data.workers,
+        config.optimizer.learning_rate,
+        unweighted=getattr(settings, "class_weights", None) == () and config.data.balance == "none",
+    )
     blocks: list[Block] = [Note(each.text, each.options) for each in advice(found.history, found.evaluation, budget)]
     if found.history.train and not blocks:
         blocks = [Note("Nothing stands out.")]

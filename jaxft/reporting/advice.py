@@ -23,11 +23,14 @@ class Advice(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What the rules know of a configuration: its epochs in all, its workers and its learning rate."""
+    """What the rules know of a configuration: its last phase and the epochs of that (None where it counts steps), its
+    workers, its learning rate, and whether classes can be weighted and are not yet."""
 
-    epochs: float
+    phase: int
+    epochs: int | None
     workers: int
     rate: float
+    unweighted: bool
 
 
 def advice(history: History, evaluation: Evaluation | None, budget: Budget) -> list[Advice]:
@@ -36,7 +39,7 @@ def advice(history: History, evaluation: Evaluation | None, budget: Budget) -> l
         _unstable(history.train, budget),
         _overfitted(history),
         _unfinished(history.train, budget),
-        _uneven(evaluation),
+        _uneven(evaluation) if budget.unweighted else None,
         _waiting(history.train, budget),
         _overconfident(evaluation),
     ]
@@ -72,7 +75,7 @@ def _overfitted(history: History) -> Advice | None:
     return Advice(
         f"Overfitting: the validation loss was lowest in epoch {epoch} ({losses[lowest]:.3g}) and is {losses[-1]:.3g} "
         "at the end, while the training loss goes on falling. Stop earlier, train less of the network, augment more.",
-        "--early-stopping.patience 3 --early-stopping.metric=-loss",
+        "--early-stopping.patience 3 --early-stopping.min-delta 0 --early-stopping.metric=-loss",
     )
 
 
@@ -87,7 +90,7 @@ def _unfinished(lines: list[Line], budget: Budget) -> Advice | None:
     return Advice(
         f"Not finished: the training loss still falls, by {1 - smooth[-1] / before:.0%} in the last tenth. Train "
         "longer, or with a higher rate.",
-        f"--phases.0.epochs {2 * budget.epochs:g}",
+        "" if budget.epochs is None else f"--phases.{budget.phase}.epochs {2 * budget.epochs}",
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import pydantic
@@ -138,6 +139,16 @@ class Evaluation:
 
 
 ADAPTER = pydantic.TypeAdapter(Evaluation)
+
+
+def worst_first(examples: Iterable[Example]) -> list[Example]:
+    """The most wrong example first; what is not finite is more wrong than all else."""
+    return sorted(examples, key=lambda each: -each.wrong if math.isfinite(each.wrong) else -math.inf)
+
+
+def printable(name: str) -> str:
+    """A name of a file as text that can be written: what is no UTF-8 in it is replaced."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def to_json(evaluation: Evaluation) -> bytes:

@@ -8,7 +8,7 @@ import rich.table
 from rich.text import Text
 
 from jaxft.errors import UserError
-from jaxft.reporting.details import Cell, Details, Example, Table, to_csv, to_rows
+from jaxft.reporting.details import Cell, Details, Example, Table, to_csv, to_rows, worst_first
 
 MOST = 30
 """Classes on a terminal at most."""
@@ -42,10 +42,7 @@ def write_tables(details: Details, folder: Path) -> list[str]:
 
 def examples_table(examples: tuple[Example, ...]) -> Table:
     """A row an example, the most wrong first; what is not finite is more wrong than all else."""
-    rows = [
-        (one.name, one.truth, one.predicted, one.wrong, one.certainty)
-        for one in sorted(examples, key=lambda one: -one.wrong if math.isfinite(one.wrong) else -math.inf)
-    ]
+    rows = [(one.name, one.truth, one.predicted, one.wrong, one.certainty) for one in worst_first(examples)]
     columns = ("file", "truth", "predicted", "wrong", "certainty")
     return Table(name="examples", title="Examples, the most wrong first", columns=columns, rows=tuple(rows))
 

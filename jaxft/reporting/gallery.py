@@ -1,12 +1,11 @@
 """Photos of an evaluation in one picture, the most wrong first; and photos as training sees them."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxft.reporting.details import Example
+from jaxft.reporting.details import Example, worst_first
 from jaxft.reporting.mosaic import Line, fitted, mosaic
 from jaxft.reporting.objects import class_colors, draw_objects
 
@@ -26,7 +25,7 @@ def chosen(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
 
     Where some of the examples have objects, only those are taken from the rest: of the others objects were not kept.
     """
-    ordered = sorted(examples, key=lambda one: -one.wrong if math.isfinite(one.wrong) else -math.inf)
+    ordered = worst_first(examples)
     worst, rest = ordered[:WORST], sorted(ordered[WORST:], key=lambda one: one.index)
     rest = [one for one in rest if one.objects] or rest
     places = np.linspace(0, len(rest) - 1, min(OTHERS, len(rest))).astype(int)

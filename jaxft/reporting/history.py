@@ -122,5 +122,5 @@ def speed_plots(history: History) -> list[Plot]:
             {**line, "peak_memory": line["peak_memory"] / 1e9} for line in history.train if "peak_memory" in line
         ]
         memory = curve("peak memory", gigabytes, "peak_memory")
-        plots.append(Plot(name="memory", title="Peak memory", x="step", y="GB", curves=(memory,)))
+        plots.append(Plot(name="memory", title="Peak memory of the process", x="step", y="GB", curves=(memory,)))
     return plots

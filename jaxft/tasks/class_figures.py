@@ -8,6 +8,7 @@ from jaxft.reporting.details import Curve, Plot, Table
 from jaxft.reporting.reliability import reliability
 
 CURVES = 10  # classes in a plot at most
+SORTED = 5_000_000  # scores that are sorted for average precisions at most, which takes about three seconds
 
 
 def class_table(names: Sequence[str], scores: np.ndarray, said: np.ndarray, true: np.ndarray) -> Table:
@@ -19,7 +20,7 @@ def class_table(names: Sequence[str], scores: np.ndarray, said: np.ndarray, true
         scores: `[N, C]`; the larger the more likely.
         said, true: bool `[N, C]`.
     """
-    rows = []
+    rows, few = [], scores.size <= SORTED
     for column, name in enumerate(names):
         there, claimed = true[:, column], said[:, column]
         right, occurs, claims = int((there & claimed).sum()), int(there.sum()), int(claimed.sum())
@@ -29,13 +30,14 @@ def class_table(names: Sequence[str], scores: np.ndarray, said: np.ndarray, true
                 right / claims if claims else float("nan"),
                 right / occurs if occurs else float("nan"),
                 f1_score(claimed, there) if occurs or claims else float("nan"),
-                average_precision(scores[:, column], there) if occurs else float("nan"),
+                average_precision(scores[:, column], there) if occurs and few else float("nan"),
                 occurs,
                 claims,
             )
         )
     columns = ("class", "precision", "recall", "F1", "AP", "examples", "predicted")
-    return Table(name="classes", title="Classes", columns=columns, rows=tuple(rows))
+    title = "Classes" if few else f"Classes (of {scores.size:,} scores no average precision is taken)"
+    return Table(name="classes", title=title, columns=columns, rows=tuple(rows))
 
 
 def precision_recall_plot(names: Sequence[str], scores: np.ndarray, true: np.ndarray) -> Plot:

@@ -20,7 +20,7 @@ from jaxft.data.source import Source
 from jaxft.data.transforms import normalize
 from jaxft.errors import UserError
 from jaxft.models.layers import Outputs
-from jaxft.reporting.details import Cell, Example, Table, to_csv
+from jaxft.reporting.details import Cell, Example, Table, printable, to_csv
 from jaxft.tasks.images import Images
 from jaxft.tasks.task import Fed, Prediction, Predictions, Program
 
@@ -112,13 +112,13 @@ def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
 
 def example_names(dataset: Dataset) -> list[str]:
     """The name of every example."""
-    return [line.partition("\t")[0] for line in dataset.names()]
+    return [printable(line.partition("\t")[0]) for line in dataset.names()]
 
 
 def example_files(dataset: Dataset, indices: Sequence[int]) -> list[str]:
     """The path of the photo of each of these examples; empty where it has none."""
-    if not isinstance(dataset, ImageDataset):
-        return [""] * len(indices)
+    if not isinstance(dataset, ImageDataset) or not indices or not file_of(dataset.source[indices[0]].image):
+        return [""] * len(indices)  # of records nothing is opened to find that out
     images = (dataset.source[index].image for index in indices)
     return [file_of(image) for image in images]
 
@@ -150,8 +150,8 @@ def fed_image(dataset: Dataset, index: int, rng: np.random.Generator, truth: Cal
     from jaxft.reporting.mosaic import pixels_of
 
     arrays = dataset.training(index, rng)
-    name = dataset.names()[index].partition("\t")[0]
-    example = Example(index=index, name=name, truth=truth(arrays["label"]), predicted="", wrong=0.0)
+    own = dataset.source[index].name if isinstance(dataset, ImageDataset) else f"example {index}"
+    example = Example(index=index, name=printable(own), truth=truth(arrays["label"]), predicted="", wrong=0.0)
     return Fed(pixels_of(np.asarray(arrays["image"])), example)
 
 

@@ -85,9 +85,9 @@ def fit(
             if not start.resumes:
                 entered.enter_context(removed_if_unfinished(run))
                 run.create(setup.written, setup.classes, setup.examples, setup.names)
-                record_beginning(start, run)
             else:
                 run.save_config(setup.written)
+            record_beginning(start, run)
         multihost_utils.sync_global_devices("the run directory is there")
         check_shared(run.config_file)
         with Checkpoints(run.checkpoints, keep=config.keep_checkpoints) as checkpoints:

@@ -4,6 +4,8 @@ import gzip
 import os
 import platform
 import subprocess
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxft.errors import UserError
 from jaxft.models.paths import values
 from jaxft.places import write_whole
 from jaxft.processes import code_version
@@ -20,7 +23,7 @@ from jaxft.reporting import details
 from jaxft.run import RunDirectory
 from jaxft.training.beginning import Beginning
 from jaxft.training.evaluation import Evaluated
-from jaxft.training.picturing import picture_best, picture_inputs
+from jaxft.training.picturing import picture_best
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 
@@ -28,8 +31,16 @@ POINTS = 200  # of a rate's curve
 
 
 def record_beginning(start: Beginning, run: RunDirectory) -> None:
-    """Writes what the run is: machine, versions, weights, phases, rates of their groups; draws what it is fed."""
-    setup, ledger = start.setup, start.ledger
+    """Writes what the run is: machine, versions, weights, phases and the rates of their groups. Of a run that goes on
+    phases alone are new."""
+    setup, phases = start.setup, tuple(_phase(start.setup, stage) for stage in start.setup.stages)
+    if start.resumes:
+        with suppress(UserError, OSError):  # a run of an older version has none
+            old = beginnings.from_json(run.beginning_file.read_bytes(), str(run.beginning_file))
+            found = replace(old, phases=phases, steps_per_epoch=setup.steps_per_epoch)
+            write_whole(run.beginning_file, beginnings.to_json(found))
+        return
+    ledger = start.ledger
     new = () if ledger is None else tuple(row.path for row in ledger.having("new"))
     weights = ["first values are drawn" if ledger is None else ledger.summary(), *setup.edits]
     found = beginnings.Beginning(
@@ -38,10 +49,9 @@ def record_beginning(start: Beginning, run: RunDirectory) -> None:
         new=new,
         data=start.said,
         steps_per_epoch=setup.steps_per_epoch,
-        phases=tuple(_phase(setup, stage) for stage in setup.stages),
+        phases=phases,
     )
     write_whole(run.beginning_file, beginnings.to_json(found))
-    picture_inputs(setup, run)
 
 
 def _facts(setup: Setup) -> dict[str, str]:

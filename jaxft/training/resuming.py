@@ -25,6 +25,7 @@ MAY_CHANGE = (
         "checkpoint_every",
         "keep_checkpoints",
         "pictures",
+        "report",
         "histograms",
         "tracker",
     ),

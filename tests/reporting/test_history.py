@@ -11,7 +11,7 @@ from jaxft.reporting.advice import Budget, advice
 from jaxft.reporting.details import Curve, Details, Evaluation, Plot, Table
 from jaxft.reporting.history import History, loss_plot, metric_plots, part_plots, read_history, smoothed, speed_plots
 
-BUDGET = Budget(epochs=5, workers=0, rate=0.1)
+BUDGET = Budget(phase=0, epochs=5, workers=0, rate=0.1, unweighted=True)
 
 
 def history(train: list[float], validation: list[float] = [], **more: Any) -> History:  # noqa: B006

@@ -1,5 +1,6 @@
 """What evaluations say beyond their metrics, beside scikit-learn."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from sklearn import metrics as sklearn
 from sklearn.calibration import calibration_curve
 
 from jaxft.reporting.details import Details, Evaluation, Table, from_json, to_csv, to_json, to_rows
+from jaxft.reporting.page.plots import to_plotly
 from jaxft.tasks.classification.details import class_details
 from jaxft.tasks.multilabel.details import label_details
 from jaxft.tasks.regression.details import number_details
@@ -94,6 +96,11 @@ def test_figures_by_target_are_scikit_learns() -> None:
     np.testing.assert_allclose(column(table, "mean absolute error"), errors)
     assert sum(found.plots[1].curves[0].y) == COUNT  # type: ignore[arg-type]
     assert found.examples[0].truth.startswith("x ")
+    said[3] = np.inf, np.nan
+    broken = number_details(dataset(("x", "y")), range(COUNT), said, true, np.zeros(COUNT))
+    assert sum(broken.plots[1].curves[0].y) == COUNT - 1  # type: ignore[arg-type]
+    for plot in broken.plots:
+        json.dumps(to_plotly(plot), allow_nan=False)
 
 
 def test_an_evaluation_is_read_as_it_was_written() -> None:

@@ -178,7 +178,7 @@ def cell(value: Cell) -> str:
 def _number(value: float) -> str:
     if value != value:
         return "n/a"
-    return f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}".rstrip("0").rstrip(".")
+    return f"{value:.4g}" if abs(value) >= 10 or 0 < abs(value) < 1e-3 else f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def plain(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Plots as Plotly's data and layout; the page's script adds the colors of its theme."""
 
+import html
 import math
 from typing import Any
 
@@ -17,8 +18,8 @@ KINDS: dict[str, dict[str, Any]] = {
 def to_plotly(plot: Plot) -> dict[str, Any]:
     """`data` and `layout`."""
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": plot.x}, "automargin": True},
-        "yaxis": {"title": {"text": plot.y}, "automargin": True},
+        "xaxis": {"title": {"text": _text(plot.x)}, "automargin": True},
+        "yaxis": {"title": {"text": _text(plot.y)}, "automargin": True},
         "showlegend": len(plot.curves) > 1,
         "bargap": 0.05,
     }
@@ -31,10 +32,15 @@ def to_plotly(plot: Plot) -> dict[str, Any]:
 
 
 def _trace(curve: Curve) -> dict[str, Any]:
-    shared = {"name": curve.label, "x": list(map(_finite, curve.x)), "y": list(map(_finite, curve.y))}
+    shared = {"name": _text(curve.label), "x": list(map(_finite, curve.x)), "y": list(map(_finite, curve.y))}
     if curve.kind == "bars":
         return {"type": "bar", "opacity": 0.6, **shared}
     return {"type": "scatter", **KINDS[curve.kind], **shared}
+
+
+def _text(label: str) -> str:
+    """A label as text alone: Plotly takes some of HTML for what it means."""
+    return html.escape(label, quote=False)
 
 
 def _finite(value: float | None) -> float | None:
@@ -42,7 +48,8 @@ def _finite(value: float | None) -> float | None:
 
 
 def _diagonal(plot: Plot) -> dict[str, Any]:
-    values = [float(value) for curve in plot.curves for value in (*curve.x, *curve.y) if value is not None]
+    found = (_finite(value) for curve in plot.curves for value in (*curve.x, *curve.y))
+    values = [value for value in found if value is not None]
     low, high = (0.0, 1.0) if plot.unit_square else (min(values, default=0.0), max(values, default=1.0))
     ends = {"x0": low, "y0": low, "x1": high, "y1": high}
     return {"type": "line", "layer": "below", "line": {"dash": "dash", "width": 1}, **ends}

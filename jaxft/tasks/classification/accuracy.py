@@ -19,6 +19,7 @@ class Accuracy:
         self._losses: list[float] = []
         self._labels: list[int] = []
         self._probabilities: list[np.ndarray] = []
+        self._right: list[bool] = []
 
     def add(self, index: int, prediction: Prediction) -> None:
         """Takes what `ClassificationTask.predict` says of one example.
@@ -36,11 +37,11 @@ class Accuracy:
         self._losses.append(float(prediction["loss"]))
         self._labels.append(int(prediction["label"]))
         self._probabilities.append(prediction["probabilities"])
+        self._right.append(bool(prediction["probabilities"].argmax() == prediction["label"]))
 
     def result(self) -> dict[str, float]:
         """The means, each example counted once."""
-        labels = np.array(self._labels)
-        right = np.stack(self._probabilities).argmax(-1) == labels
+        right, labels = np.array(self._right), np.array(self._labels)
         each = [right[labels == label].mean() for label in np.unique(labels)]
         return {
             "loss": float(np.mean(self._losses)),

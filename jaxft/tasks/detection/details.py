@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxft.data.photo import file_of
-from jaxft.reporting.details import Cell, Confusion, Curve, Details, Example, Object, Plot, Table
+from jaxft.reporting.details import Cell, Confusion, Curve, Details, Example, Object, Plot, Table, printable
 from jaxft.tasks.detection.contours import outline
 from jaxft.tasks.detection.found import Found
 from jaxft.tasks.detection.mistakes import KINDS, MISSED, RIGHT, Mistakes, mistakes
@@ -23,11 +23,13 @@ RECALLS = np.linspace(0, 1, 101)  # COCO's
 
 
 class Truth(NamedTuple):
-    """What is to be found in a photo: boxes `[T, 4]`, corners in pixels; int labels; whether it is to be ignored."""
+    """What is to be found in a photo: boxes `[T, 4]`, corners in pixels; int labels; whether it is to be ignored (a
+    crowd, or VOC's difficult), and whether it is a crowd."""
 
     boxes: np.ndarray
     labels: np.ndarray
     ignored: np.ndarray
+    crowds: np.ndarray
 
 
 class Judged(NamedTuple):
@@ -73,8 +75,10 @@ def _truth(source: ObjectSource, index: int) -> Truth:
     entries = [entry for entry in source[index].truth if entry["category_id"] in labels]
     corners = np.array([entry["bbox"] for entry in entries], float).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
-    ignored = [any(entry.get(why) for why in ("iscrowd", "difficult", "ignore")) for entry in entries]
-    return Truth(corners, np.array([labels[entry["category_id"]] for entry in entries], int), np.array(ignored, bool))
+    classes = np.array([labels[entry["category_id"]] for entry in entries], int)
+    crowds = np.array([bool(entry.get("iscrowd")) for entry in entries], bool)
+    difficult = np.array([bool(entry.get("difficult")) for entry in entries], bool)
+    return Truth(corners, classes, crowds | difficult, crowds)
 
 
 def _wrong(photo: Judged) -> float:
@@ -226,7 +230,7 @@ def _example(source: ObjectSource, index: int, photo: Judged, shown: bool) -> Ex
     said = Counter(source.classes[label] for label in photo.said.labels.tolist())
     return Example(
         index=index,
-        name=example.name,
+        name=printable(example.name),
         truth=_counted(truth),
         predicted=_counted(said),
         wrong=_wrong(photo),

@@ -39,15 +39,16 @@ class Mistakes(NamedTuple):
     missed: np.ndarray
 
 
-def mistakes(found: Found, boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray) -> Mistakes:
+def mistakes(found: Found, boxes: np.ndarray, labels: np.ndarray, ignored: np.ndarray, crowds: np.ndarray) -> Mistakes:
     """Compares what was found in a photo with what is there.
 
     Args:
         found: best first.
         boxes: `[T, 4]`, corners, pixels of the photo as it is stored; `labels` int `[T]`.
         ignored: bool `[T]`: crowds and difficult objects, which are neither to be found nor background.
+        crowds: bool `[T]`: those of which a detection may be a part.
     """
-    overlaps, kept = _overlaps(found.boxes, boxes, ignored), np.flatnonzero(~ignored)
+    overlaps, kept = _overlaps(found.boxes, boxes, crowds), np.flatnonzero(~ignored)
     real, regions = overlaps[:, kept], overlaps[:, ignored]
     same = found.labels[:, None] == labels[kept]
     partners, taken = _matched(real, same)

@@ -54,7 +54,8 @@ def _over(name: str, true: np.ndarray, said: np.ndarray) -> Plot:
 
 
 def _residuals(name: str, labels: np.ndarray, values: np.ndarray, column: int) -> Plot:
-    heights, edges = np.histogram(values[:, column] - labels[:, column], BINS)
+    residuals = values[:, column] - labels[:, column]
+    heights, edges = np.histogram(residuals[np.isfinite(residuals)], BINS)
     bars = Curve(label=name, x=tuple((edges[1:] + edges[:-1]) / 2), y=tuple(heights), kind="bars")
     title = f"{name}: residuals"
     return Plot(name=f"residuals-{name}", title=title, x="predicted less true", y="examples", curves=(bars,))

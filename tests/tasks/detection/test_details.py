@@ -38,19 +38,19 @@ def test_each_detection_is_right_or_wrong_in_one_way() -> None:
         ((40, 6, 50, 16), 0, 0.4),  # another class with an overlap of a quarter
         ((80, 0, 90, 10), 0, 0.3),  # to be ignored
     )
-    judged = mistakes(said, boxes, labels, ignored)
+    judged = mistakes(said, boxes, labels, ignored, ignored)
     assert judged.kinds == ("right", "duplicate", "class", "location", "background", "both", "")
     assert judged.found.tolist() == [True, False, False, False, False]
     assert judged.missed.tolist() == [False, False, False, True, False]
     assert judged.partners[:4].tolist() == [0, 0, 1, 2]
-    empty = mistakes(found(), boxes, labels, ignored)
+    empty = mistakes(found(), boxes, labels, ignored, ignored)
     assert empty.missed.sum() == 4
-    assert mistakes(said, boxes[:0], labels[:0], ignored[:0]).kinds == ("background",) * 7
+    assert mistakes(said, boxes[:0], labels[:0], ignored[:0], ignored[:0]).kinds == ("background",) * 7
 
 
 def judged(rows: list, objects: Found) -> Mistakes:
     boxes, labels = np.array([row[0] for row in rows], float) - 1, np.array([row[1] for row in rows])
-    return mistakes(objects, boxes, labels, np.zeros(len(rows), bool))
+    return mistakes(objects, boxes, labels, *np.zeros((2, len(rows)), bool))
 
 
 def test_figures_are_pycocotools() -> None:
