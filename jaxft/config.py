@@ -22,7 +22,7 @@ from jaxft.fields import STRICT, Check, Option, differences, explain, field_name
 from jaxft.hardware import Hardware
 from jaxft.initialization import Checkpoint, Drawn, Initialize
 from jaxft.optimization import EarlyStopping, Ema, Optimizer, Phase, Rule, Schedule
-from jaxft.parts import Part
+from jaxft.parts import Part, class_range
 from jaxft.precision import Precision, dtype_of
 from jaxft.schedulers import Scheduler
 from jaxft.tasks import Classification, Detection, Images, TaskFields
@@ -200,6 +200,14 @@ class Data:
             raise ValueError(f"fold is {self.fold} of {self.folds} folds; there are at least 2, counted from 0")
         if self.folds and self.holdout:
             raise ValueError("folds and holdout both say what is held out; leave one of them at 0")
+
+    @property
+    def class_count(self) -> int | None:
+        """How many `classes` are; None where it is empty, or a range has an end that the file knows alone."""
+        lengths = [
+            1 if part is None else (part.stop or 0) - (part.start or 0) for part in map(class_range, self.classes)
+        ]
+        return sum(lengths) if lengths and min(lengths) > 0 else None
 
     @property
     def holds_out(self) -> bool:

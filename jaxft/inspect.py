@@ -121,13 +121,12 @@ class Inspect:
         from jaxft.cli import read
         from jaxft.models import HEAD
         from jaxft.models.edited import edited
-        from jaxft.planning.program import known_classes
         from jaxft.training.model import ModelSource
 
         settings, _ = read(name)
         source, pretrained = ModelSource(settings), settings.pretrained
         source.check()
-        classes = self.num_classes or settings.model.num_classes or known_classes(settings)
+        classes = self.num_classes or settings.model.num_classes or settings.data.class_count
         if not classes:
             raise UserError(f"{name} does not say how many classes there are; say it with --num-classes.")
         model, original = source.abstract(classes), None if pretrained.edited is None else not pretrained.edited

@@ -16,7 +16,6 @@ from jaxft.config import Config
 from jaxft.config import replace as changed
 from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
-from jaxft.parts import class_range
 from jaxft.planning.chips import Topology, unknown_shape
 from jaxft.planning.collectives import Collective, collectives
 from jaxft.tasks.task import Task
@@ -200,13 +199,7 @@ def known_classes(config: Config) -> int | None:
     """How many classes the data have, as far as a configuration says it."""
     if config.data.single_class is not None:
         return 1
-    counts = [1 if part is None else _length(part) for part in map(class_range, config.data.classes)]
-    return config.model.num_classes if not counts or None in counts else sum(filter(None, counts))
-
-
-def _length(part: slice) -> int | None:
-    """Of a range of classes; None to an end that the file knows alone."""
-    return None if part.stop is None else part.stop - (part.start or 0)
+    return config.data.class_count or config.model.num_classes
 
 
 def compiled_for(setup: Setup, stage: Stage, topology: Topology) -> list[Planned]:

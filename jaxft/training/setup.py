@@ -323,5 +323,13 @@ def _taught(setup: Setup) -> Setup:
     teaching = teacher.abstract(layout)
     setup = replace(setup, loss=loss, teacher=teacher, teaching=teaching)
     at_once = config.data.batch_size // config.optimizer.accumulate
-    check_taught(loss, setup.template(setup.stages[0]), teaching, setup.train, layout, at_once)
+    check_taught(
+        loss,
+        setup.template(setup.stages[0]),
+        teaching,
+        setup.train,
+        layout,
+        at_once,
+        rematerialize=config.hardware.rematerialize,
+    )
     return setup

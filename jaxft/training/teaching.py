@@ -25,6 +25,7 @@ from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
 from jaxft.fields import replace
 from jaxft.models import abstract_model
+from jaxft.models.layers.rematerialization import rematerializing
 from jaxft.models.paths import values
 from jaxft.precision import dtype_of
 from jaxft.run import RunDirectory, named_run
@@ -287,22 +288,31 @@ def _error(ours: Any, theirs: Any, one: Point, two: Point) -> Array:
 
 
 def check_taught(
-    loss: LossFunction, model: nnx.Module, teaching: Teaching, dataset: Dataset, layout: Layout, batch_size: int
+    loss: LossFunction,
+    model: nnx.Module,
+    teaching: Teaching,
+    dataset: Dataset,
+    layout: Layout,
+    batch_size: int,
+    *,
+    rematerialize: bool = False,
 ) -> None:
     """Traces the loss of abstract models, so that what does not fit is said before anything is compiled.
 
     Args:
         model: the student in training mode, abstract.
         batch_size: the examples that go through the model at once.
+        rematerialize: as of `jaxft.training.step.train_step`.
 
     Raises:
-        UserError: outputs or features have different shapes.
+        UserError: outputs or features have different shapes, or features do not get out of a rematerialized block.
     """
 
     def traced(arrays: Mapping[str, Array], batch: Batch, key: Array, teaching: Teaching) -> Array:
         student = computing(model, arrays, "float32")
         reseed(student, jax.random.wrap_key_data(key))
-        return loss(student, batch, teaching)[0]
+        with rematerializing(rematerialize):
+            return loss(student, batch, teaching)[0]
 
     batch = layout.abstract_batch(dataset.training(0, np.random.default_rng(0)), batch_size)
     arrays = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in values(model).items()}

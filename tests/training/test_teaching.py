@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 from torch.nn import functional
 
+from jaxft import create_model, save, train
 from jaxft.config import Config, Distillation, FeaturePair, Model, load, replace
 from jaxft.errors import UserError
 from jaxft.models.layers import Conv, Linear
@@ -25,7 +26,7 @@ from jaxft.training.loop import fit
 from jaxft.training.setup import set_up
 from jaxft.training.step import Compiled, Teaching
 from jaxft.training.teaching import Teacher, taught
-from tests.small import assert_equal_runs, final, lines
+from tests.small import CLASSES, assert_equal_runs, call, final, lines
 
 pytest_plugins = ("tests.runs",)
 
@@ -192,3 +193,19 @@ def test_a_teacher_of_other_classes_or_pixels_is_refused(
         set_up(replace(config, {"task.images.mean": (0.5, 0.5, 0.5)}))
     with pytest.raises(UserError, match="yours is your own; call your teacher there"):
         fit(config, tmp_path / "run", loss=lambda model, batch: model(batch["image"]).sum())
+
+
+def test_features_of_a_block_that_is_rematerialized_are_refused(config_file: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "resnet.safetensors"
+    save(create_model("resnet18", 3), teacher, classes=CLASSES)
+    changes = {"model.name": "resnet18", "hardware.rematerialize": True, "distillation.teacher": str(teacher)}
+    inside = {"distillation.features": (FeaturePair(student="layer1"), FeaturePair(student="layer1.1"))}
+    with pytest.raises(UserError, match=r"layer1.1 is called inside of a loop, a rematerialized block"):
+        set_up(replace(load(config_file), changes | inside))
+
+
+def test_a_dry_run_says_what_is_learned(config_file: Path, small_run: Path) -> None:
+    found = call(train.main, "--config", config_file, "--dry-run", "--distillation.teacher", f"run://{small_run}")
+    assert found.code == 0, found
+    assert f"distillation from run://{small_run}" in found.out
+    assert "│ teacher " in found.out
