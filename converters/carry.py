@@ -75,11 +75,12 @@ def carry_classes(
             problems.append(f"{leaf.key} is {found}")
             continue
         old, new = (_places(leaf, *size, firsts) for size in ((len(tensor), len(theirs)), (len(own), len(ours))))
-        if old is None or new is None or (len(old) > len(theirs)) != (len(new) > len(ours)):
+        background = [old is not None and len(old) > len(theirs), new is not None and len(new) > len(ours)]
+        if old is None or new is None or background[0] != background[1] or old.shape[1] != new.shape[1]:
             problems.append(f"{leaf.key} has {len(tensor)} rows there for {len(theirs)} classes, {len(own)} here")
             continue
-        background = [(len(theirs), len(ours))] if len(old) > len(theirs) else []
-        for one, other in [*pairs, *background]:
+        rest = [(len(theirs), len(ours))] if background[0] else []
+        for one, other in [*pairs, *rest]:
             own[new[other]] = tensor[old[one]]
         changed.append((leaf, own))
     if problems:

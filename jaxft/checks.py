@@ -1,7 +1,7 @@
 """What is known to be wrong with a run from paths alone, before JAX is imported: within a second, whatever the data."""
 
 from jaxft.adapters import Lora
-from jaxft.config import Config, Data, Distillation, Optimizer, Pretrained, completed
+from jaxft.config import Config, Data, Distillation, Optimizer, Pretrained, completed, replace
 from jaxft.data.download import check_root
 from jaxft.errors import UserError
 from jaxft.fields import differences
@@ -66,7 +66,19 @@ def check_source(source: str) -> None:
 def check_used(config: Config) -> None:
     """Raises a UserError where a field is given that nothing would read, by its name."""
     pretrained, optimizer = config.pretrained, config.optimizer
-    if pretrained.source is None:
+    implied = completed(replace(config, {"pretrained": Pretrained()})).pretrained
+    if implied.source is not None and pretrained not in (Pretrained(), implied):
+        name, (found, _) = next(iter(differences(pretrained, implied).items()))
+        raise UserError(
+            f"pretrained.{name} is {found!r}, but the weights come from {implied.source}, the old model that the task "
+            'names; leave pretrained out (in a configuration that has it: "pretrained": Pretrained()).'
+        )
+    if pretrained.known_classes and not pretrained.transfer_head_rows:
+        raise UserError(
+            f"pretrained.known_classes is {pretrained.known_classes}, which says whose rows are taken, but "
+            "pretrained.transfer_head_rows is not set; set it, or leave pretrained.known_classes out."
+        )
+    if pretrained.source is None and implied.source is None:
         for name in ("sha256", "prefix", "skip", "transfer_head_rows", "known_classes", "rename", "new_kernels"):
             if (found := getattr(pretrained, name)) != getattr(Pretrained(), name):
                 raise UserError(
@@ -134,6 +146,11 @@ def _check_distillation(config: Config) -> None:
         raise UserError(
             "distillation.weight is 0 and distillation.features names no layers, so that nothing is learned from "
             f"{fields.teacher}; give one of them, or leave distillation out."
+        )
+    if fields.known_classes and fields.weight and "distillation.teacher" not in config.task.implied():
+        raise UserError(
+            f"distillation.known_classes is {fields.known_classes}, but outputs of fewer classes are compared by "
+            "task.incremental alone; leave it out, or set distillation.weight to 0 and name features."
         )
     if config.stored_features:
         raise UserError(

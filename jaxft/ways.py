@@ -45,6 +45,10 @@ def changed(config: Config, way: Way, upper: Sequence[str]) -> Config:
         return replace(last, {"epochs": epochs, "rules": rules, **changes})
 
     if way == "scratch":
+        if "pretrained.source" in config.task.implied():
+            raise UserError(
+                "The task starts from an old model, so that nothing is from scratch; leave it out of --ways."
+            )
         fresh = phase(budget, Rule(pattern="*"), batch_norm="batch")
         return replace(config, {"pretrained": Pretrained(), "phases": (fresh,)})
     frozen, all_of_it = Rule(pattern="*", frozen=True), Rule(pattern="*")

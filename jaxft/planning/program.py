@@ -192,7 +192,8 @@ def set_up_for(
     task: Task = config.task.task(config.dtype)
     blank: Dataset = task.blank(config.data, names, config.data.batch_size)
     evaluated = config.data.validation is not None or config.data.holds_out
-    return set_up(config, task=task, datasets=(blank, blank if evaluated else None), devices=devices), remark
+    datasets = (blank, blank if evaluated else None)
+    return set_up(config, task=task, datasets=datasets, devices=devices, own_names=False), remark
 
 
 def known_classes(config: Config) -> int | None:

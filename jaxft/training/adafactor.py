@@ -43,8 +43,8 @@ def scale_by_adafactor(rate: Any) -> optax.GradientTransformation:
         most = jnp.minimum(1, jax.lax.rsqrt(number) / jnp.maximum(rate, jnp.finfo(number.dtype).tiny))
 
         def moved(old: Array, grad: Array, reduced: int | None) -> Array:
-            if not old.size:
-                return old
+            if (reduced is None) is (grad.ndim > 1):
+                return old  # not kept of this one
             squares = jnp.square(grad)
             if reduced is not None:
                 squares = squares.mean(_axes(grad.ndim)[reduced], keepdims=True)
@@ -52,7 +52,7 @@ def scale_by_adafactor(rate: Any) -> optax.GradientTransformation:
 
         def scaled(grad: Array, rows: Array, columns: Array, whole: Array, param: Array) -> Array:
             least = jnp.finfo(grad.dtype).eps
-            if whole.size:
+            if grad.ndim < 2:
                 square = whole
             else:
                 mean = rows.mean(_axes(grad.ndim)[0], keepdims=True)
@@ -76,11 +76,12 @@ def _axes(dimensions: int) -> tuple[int, int]:
 
 
 def _shape(shape: tuple[int, ...], reduced: int | None) -> tuple[int, ...]:
-    """Of the mean squares over one of the two axes, or of all of them (None); empty where these are not kept."""
+    """Of the mean squares over one of the two axes, or of all of them (None); a single number where these are not kept,
+    because checkpoints hold no array without any."""
+    if (reduced is None) is (len(shape) > 1):
+        return (1,)
     if reduced is None:
-        return shape if len(shape) < 2 else (0,)
-    if len(shape) < 2:
-        return (0,)
+        return shape
     axis = _axes(len(shape))[reduced]
     return tuple(1 if place == axis else size for place, size in enumerate(shape))
 

@@ -53,7 +53,7 @@ def estimated_statistics(setup: Setup, arrays: Mapping[str, np.ndarray]) -> Arra
         if isinstance(module, BatchNorm):
             module.momentum = 1.0  # so that what it tracks are the batch's own statistics
     wanted = [f"{path}.{name}" for path in layers for name in ("mean", "var")]
-    loss = loss_of_arrays(template, setup.loss, precision=setup.config.precision, gathered=setup.layout.gathered)
+    loss = loss_of_arrays(template, setup.task.loss, precision=setup.config.precision, gathered=setup.layout.gathered)
     parameters = values(template, nnx.Param).keys()
 
     def statistics(arrays: Mapping[str, Array], batch: Batch, key: Array) -> dict[str, Array]:

@@ -94,6 +94,7 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         said.append(dataset.report(config.data.batch_size))
         screen.say(said[-1])
     setup = setup.with_teacher()
+    check_alike(setup.names)
     if resumes:
         check_own(run, setup.names)
     for line in [*setup.edits, *([] if ledger is None else [ledger.summary()]), *setup.distilled]:

@@ -256,12 +256,14 @@ def set_up(
     datasets: tuple[Dataset, Dataset | None] | None = None,
     devices: Sequence[jax.Device] | None = None,
     copies: bool = False,
+    own_names: bool = True,
 ) -> Setup:
     """Opens the data as far as their lists, and lays everything out for an abstract model.
 
     Args:
         task, datasets: the configured task and its datasets, where they are made already.
         devices, copies: as of `jaxft.training.layout.device_layout`.
+        own_names: whether the names of the classes are the data's own, and not assumed.
 
     Raises:
         UserError: whatever can be known to be wrong by now.
@@ -305,13 +307,13 @@ def set_up(
             try_loss(task, model, train, config.dtype)
     loss = task.loss if own.loss is None else with_metrics(own.loss)
     setup = Setup(given, named, task, loss, train, validation, source, model, stages, layout, steps, own=own)
-    return _taught(setup)
+    return _taught(setup, named=own_names)
 
 
-def _taught(setup: Setup) -> Setup:
+def _taught(setup: Setup, *, named: bool) -> Setup:
     """The same with the teacher of the configuration, if there is one, and the loss that goes with it."""
     config, layout = setup.config, setup.layout
-    teacher = teacher_of(config, setup.task, setup.model, setup.classes)
+    teacher = teacher_of(config, setup.task, setup.model, setup.classes, named=named)
     if teacher is None:
         return setup
     if setup.own.loss is not None:

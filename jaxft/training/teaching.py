@@ -31,6 +31,7 @@ from jaxft.precision import dtype_of
 from jaxft.run import RunDirectory, named_run
 from jaxft.surgery.features import Collected, Point, create_feature_extractor
 from jaxft.surgery.tracing import watched
+from jaxft.tasks import TaskFields
 from jaxft.tasks.task import Task
 from jaxft.training.finished import open_run
 from jaxft.training.layout import Layout, context_of, on_host
@@ -91,6 +92,11 @@ class Teacher:
                 model = nnx.clone(self.model)
                 load_pretrained(model, str(source), original=None)
                 arrays = values(model)
+            if lacking := [path for path, array in arrays.items() if isinstance(array, jax.ShapeDtypeStruct)]:
+                raise UserError(
+                    f"{source} lacks {', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}, so that its model would "
+                    "say nothing of worth; take weights of the edited model."
+                )
         host = {path: np.asarray(array) for path, array in arrays.items()}
         word = 0
         for path in sorted(host):
@@ -111,12 +117,15 @@ class Teacher:
         )
 
 
-def teacher_of(config: Config, task: Task, student: nnx.Module, classes: tuple[str, ...]) -> Teacher | None:
+def teacher_of(
+    config: Config, task: Task, student: nnx.Module, classes: tuple[str, ...], *, named: bool = True
+) -> Teacher | None:
     """The teacher that a configuration names; None where it names none.
 
     Args:
         student: the model that trains, abstract.
         classes: of the data.
+        named: whether their names are the data's own, and not assumed.
 
     Raises:
         UserError: it is not described, does not do the task, or does not fit the student.
@@ -133,7 +142,7 @@ def teacher_of(config: Config, task: Task, student: nnx.Module, classes: tuple[s
     model = abstract_model(known.model.name, None, **known.model.options) if plain else source.abstract(count)
     if not fields.known_classes:
         task.check_model(model, expected)
-    _check_alike(fields, known, task, expected)
+    _check_alike(fields, known if named else known._replace(classes=()), task, expected)
     model.eval()
     size = task.preprocessing().size
     ours = _points(student, dict.fromkeys(pair.student for pair in fields.features), size)
@@ -155,6 +164,7 @@ def _known(config: Config, expected: tuple[str, ...]) -> Known:
                 f"distillation.teacher is {source}, a run, which says itself what its model is; leave "
                 "distillation.teacher_model out, and take a run of a configured model."
             )
+        _check_task(source, settings.task, config.task)
         normalization = settings.task.task(settings.dtype).preprocessing().plain()
         return Known(settings.model, directory.classes(), len(directory.classes()), _normalization(normalization))
     if source.startswith(TORCHVISION):
@@ -175,14 +185,27 @@ def _known(config: Config, expected: tuple[str, ...]) -> Known:
     return Known(found, names, counted, _normalization(read_metadata(file).get("preprocessing")))
 
 
+def _check_task(source: str, theirs: TaskFields, ours: TaskFields) -> None:
+    """Raises a UserError where a run's outputs are of another task, or in other units."""
+    if theirs.kind != ours.kind:
+        raise UserError(f"{source} was trained for {theirs.kind}, but the task is {ours.kind}; take another teacher.")
+    for name in ("target_mean", "target_std"):
+        if (found := getattr(theirs, name, None)) != (expected := getattr(ours, name, None)):
+            raise UserError(
+                f"{source} was trained with task.{name} {found}, but the run's is {expected}, so that their outputs "
+                "are in different units; give the task the teacher's."
+            )
+
+
 def _described(source: str) -> Model | None:
     """The model that the metadata of an export describe; None where they describe none."""
     said = facts(source, None)
+    edits = tuple(edit for group in said.get("edits", ()) for edit in group)
     if isinstance(said.get("mmdet"), dict):
-        return Model(mmdet=said["mmdet"], edits=tuple(said.get("edits", ())))
+        return Model(mmdet=said["mmdet"], edits=edits)
     if not isinstance(said.get("name"), str):
         return None
-    return Model(name=said["name"], options=said.get("options") or {}, edits=tuple(said.get("edits", ())))
+    return Model(name=said["name"], options=said.get("options") or {}, edits=edits)
 
 
 def _normalization(said: Any) -> tuple[Any, ...] | None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +90,7 @@ def read_coco(
         examples,
         left.outside,
         left.flat,
-        _ids(labels, len(classes or content.categories)),
+        _ids(labels, len(classes or content.categories), [category["id"] for category in content.categories]),
         left.no_area,
         left.set_aside,
     )
@@ -115,9 +115,9 @@ def _named(file: Path, content: CocoFile, classes: tuple[str, ...]) -> tuple[str
     return tuple(found)
 
 
-def _ids(labels: dict[int, int], count: int) -> tuple[int, ...]:
-    """The category id of each label; a new one for a class that the file lacks."""
-    free = itertools.count(max(labels, default=0) + 1)
+def _ids(labels: dict[int, int], count: int, taken: Sequence[int]) -> tuple[int, ...]:
+    """The category id of each label; for a class that the file lacks one that none of its categories has."""
+    free = itertools.count(max(taken, default=0) + 1)
     ids = {label: int(number) for number, label in labels.items()}
     return tuple(ids[label] if label in ids else next(free) for label in range(count))
 
