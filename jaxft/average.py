@@ -21,6 +21,7 @@ from jaxft.errors import UserError
 from jaxft.evaluate import configured, opened
 from jaxft.inference import host_arrays
 from jaxft.reporting.console import make_console
+from jaxft.reporting.details import whole
 from jaxft.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def compared(runs: "dict[str, FinishedRun]", task: "Task", dataset: "Dataset") -
 
 def table(figures: dict[str, dict[str, float]]) -> Table:
     """A row a model."""
-    names = list(dict.fromkeys(name for metrics in figures.values() for name in metrics if "/" not in name))
+    names = list(dict.fromkeys(name for metrics in figures.values() for name in whole(metrics)))
     shown = Table("model", *names)
     for model, metrics in figures.items():
         shown.add_row(model, *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names))

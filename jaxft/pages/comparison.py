@@ -10,7 +10,7 @@ from jaxft.fields import flat
 from jaxft.pages.photos import LARGE, SMALL, Photos, Shots
 from jaxft.pages.run import Found, look, word
 from jaxft.places import write_whole
-from jaxft.reporting.details import Cell, Example, Plot, Table
+from jaxft.reporting.details import Cell, Example, Plot, Table, whole
 from jaxft.reporting.history import curve
 from jaxft.reporting.page import Block, Gallery, Note, Page, Photo, Section, link_to, render
 from jaxft.run import RunDirectory
@@ -73,7 +73,7 @@ def _settings(found: Sequence[Found], names: Sequence[str]) -> Block:
 
 def _figures(found: Sequence[Found], names: Sequence[str]) -> Block:
     """The best and the last evaluation of each run, and what they took."""
-    metrics = dict.fromkeys(key for each in found for line in each.history.validation for key in line if "/" not in key)
+    metrics = whole(dict.fromkeys(key for each in found for line in each.history.validation for key in line))
     others = [key for key in metrics if key not in ("step", "epoch", "split")]
     rows: list[tuple[Cell, ...]] = []
     metric = found[0].metric
@@ -106,7 +106,7 @@ def _curves(found: Sequence[Found], names: Sequence[str]) -> list[Block]:
     """The training loss, and every figure of the evaluations, of all runs over each other."""
     kinds: list[tuple[str, str]] = [("train", "loss")]
     validation = dict.fromkeys(key for each in found for line in each.history.validation for key in line)
-    kinds += [("validation", key) for key in validation if key not in ("step", "epoch", "split") and "/" not in key]
+    kinds += [("validation", key) for key in whole(validation) if key not in ("step", "epoch", "split")]
     plots: list[Block] = []
     for split, key in kinds:
         curves = [

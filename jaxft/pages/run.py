@@ -16,7 +16,7 @@ from jaxft.pages.photos import LARGE, SMALL, Photos, Shots, galleries_of, of_cel
 from jaxft.places import write_whole
 from jaxft.reporting import beginning as beginnings
 from jaxft.reporting.advice import Budget, advice
-from jaxft.reporting.details import Confusion, Curve, Evaluation, Example, Plot, Table
+from jaxft.reporting.details import Confusion, Curve, Evaluation, Example, Plot, Table, whole
 from jaxft.reporting.history import History, loss_plot, metric_plots, part_plots, read_history, speed_plots
 from jaxft.reporting.page import (
     Block,
@@ -206,7 +206,7 @@ def _results(found: Found, photos: Photos | None, heat: Heat | None) -> Iterator
     if evaluation is None:
         return
     when = f"The best model so far, after epoch {evaluation.epoch} (step {evaluation.step})"
-    figures = {name: cell(value) for name, value in evaluation.metrics.items() if "/" not in name}
+    figures = {name: cell(evaluation.metrics[name]) for name in whole(evaluation.metrics)}
     blocks: list[Block] = [Facts({"examples": f"{evaluation.examples:,}", **figures}, when)]
     shots = small = Shots(photos, SMALL)
     if any(each.objects for each in evaluation.details.examples):

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 import pydantic
@@ -139,6 +139,12 @@ class Evaluation:
 
 
 ADAPTER = pydantic.TypeAdapter(Evaluation)
+
+
+def whole(names: Collection[str]) -> list[str]:
+    """The names of figures of all classes, or of a group of them (GROUP/NAME), and not of a single class (NAME/CLASS),
+    which may be many."""
+    return [name for name in names if "/" not in name or name.partition("/")[2] in names]
 
 
 def worst_first(examples: Iterable[Example]) -> list[Example]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxft.reporting.details import Curve, Kind, Plot
+from jaxft.reporting.details import Curve, Kind, Plot, whole
 
 Line = Mapping[str, Any]
 FADING = 0.9  # of the smoothed loss of the last 10 lines or so
@@ -80,7 +80,7 @@ def metric_plots(history: History, name: str, *, greater: bool) -> list[Plot]:
         point = Curve(label=f"best: {best[name]:.4f}", x=(best["step"],), y=(best[name],), kind="star")
         pair = (curve(name, history.validation, name, "points"), point)
         plots.append(Plot(name="metric", title=name, x="step", y=name, curves=pair))
-    names = dict.fromkeys(key for line in history.validation for key in line if "/" not in key)
+    names = whole(dict.fromkeys(key for line in history.validation for key in line))
     others = [key for key in names if key not in ("step", "epoch", "split", "loss", name)]
     if others:
         curves = tuple(curve(key, history.validation, key, "points") for key in others)

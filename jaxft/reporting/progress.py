@@ -18,6 +18,7 @@ from jaxft.activity import Counted, doing, sign_of_life
 from jaxft.memory import peak_bytes
 from jaxft.places import write_whole
 from jaxft.processes import said_last, say
+from jaxft.reporting.details import whole
 from jaxft.reporting.events import Events, Histogram, TensorBoard
 from jaxft.reporting.history import history_of
 from jaxft.reporting.lines import Lines
@@ -175,8 +176,8 @@ class Reporter:
     def evaluation(self, step: int, metrics: Mapping[str, float], best: bool, remark: str = "") -> None:
         """Logs the metrics of an evaluation and prints them, and a remark, as lines that stay."""
         self._write(step, "validation", metrics)
-        # Figures of one class, NAME/CLASS, are many; they are in the files.
-        text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
+        # Figures of single classes are many; they are in the files.
+        text = "  ".join(f"{name} {metrics[name]:.4f}" for name in whole(metrics))
         self._screen.say(f"epoch {self._epoch(step)}  step {step}  validation: {text}{'  (best)' if best else ''}")
         if remark:
             self._screen.say(remark)

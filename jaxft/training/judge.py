@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from jaxft.config import Config, EarlyStopping
 from jaxft.errors import UserError
 from jaxft.fields import differences
+from jaxft.reporting.details import whole
 from jaxft.tasks.task import Metric
 
 
@@ -106,9 +107,9 @@ def check_names(config: Config, there: Collection[str]) -> None:
     """Raises a UserError where a metric that a configuration names is not among those that there are."""
     for field, name in (("best_metric", config.best_metric), ("early_stopping.metric", config.early_stopping.metric)):
         if name is not None and named_metric(name).name not in there:
-            whole = [one for one in there if "/" not in one]  # figures of one class, NAME/CLASS, are many
-            more = ", and figures of single classes (NAME/CLASS)" if len(whole) < len(there) else ""
-            raise UserError(f"{field} is {name!r}, but an evaluation gives {', '.join(whole)}{more}; name one of them.")
+            few = whole(there)
+            more = ", and figures of single classes (NAME/CLASS)" if len(few) < len(there) else ""
+            raise UserError(f"{field} is {name!r}, but an evaluation gives {', '.join(few)}{more}; name one of them.")
 
 
 def check_judging(config: Config, there: Collection[str] | None) -> None:

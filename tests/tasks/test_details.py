@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sklearn
 from sklearn.calibration import calibration_curve
 
-from jaxft.reporting.details import Details, Evaluation, Table, from_json, to_csv, to_json, to_rows
+from jaxft.reporting.details import Details, Evaluation, Table, from_json, to_csv, to_json, to_rows, whole
 from jaxft.reporting.page.plots import to_plotly
 from jaxft.tasks.classification.details import class_details
 from jaxft.tasks.multilabel.details import label_details
@@ -110,3 +110,8 @@ def test_an_evaluation_is_read_as_it_was_written() -> None:
     )
     again = from_json(to_json(found), "here")
     assert str(again) == str(found)
+
+
+def test_figures_of_groups_are_whole_and_those_of_classes_are_not() -> None:
+    names = ("bbox_mAP", "bbox_mAP/cat", "old/bbox_mAP", "loss")
+    assert whole(names) == ["bbox_mAP", "old/bbox_mAP", "loss"]
