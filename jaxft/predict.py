@@ -158,7 +158,12 @@ def main() -> None:
             with doing(f"writing {options.output}"):
                 write(task, dataset, predictions.items(), options.output)
                 if options.crops is not None:
-                    cut = task.crop(dataset, predictions, options.output / "crops", options.crops)
+                    try:
+                        cut = task.crop(dataset, predictions, options.output / "crops", options.crops)
+                    except OSError as error:
+                        raise UserError(
+                            f"{options.output / 'crops'} cannot be written ({error}); choose another --output."
+                        ) from error
                     screen.say(
                         f"{options.output / 'crops'} has {cut:,} objects with a score of at least {options.crops:g}."
                     )

@@ -1,6 +1,6 @@
 """The page about data: what they are, what the model is fed, what occurs twice or is odd, which labels may be wrong."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from jaxft.data.photo import Photo as Stored
 from jaxft.errors import UserError
 from jaxft.pages.photos import LARGE, SHOWN, SMALL
 from jaxft.places import write_whole
-from jaxft.reporting.details import Example, worst_first
+from jaxft.reporting.details import Example, printable, worst_first
 from jaxft.reporting.page import Block, Gallery, Note, Page, Photo, Section, embedded, link_to, render
 from jaxft.reporting.survey import Survey
 from jaxft.run import RunDirectory
@@ -47,10 +47,11 @@ def write_browse(config: Config, run: RunDirectory | None, file: Path) -> Iterat
     task, data = config.task.task(config.dtype), config.data
     with doing("listing the data"):
         train, validation = task.datasets(data, config.seed)
-    labels = [] if run is None else [_suspicious(run)]
     held_out = f"{data.train} (held out)" if data.holds_out else str(data.validation)
     datasets = {data.train: train} | ({} if validation is None else {held_out: validation})
     splits = {name: _split(task, config, name, dataset) for name, dataset in datasets.items()}
+    names = {name for split in splits.values() for name in split.names}
+    labels = [] if run is None else [_suspicious(run, names)]
     groups = find_duplicates({name: _images(task, split.dataset) for name, split in splits.items()})
     sections = [
         *(_data(task, number, name, split) for number, (name, split) in enumerate(splits.items(), 1)),
@@ -61,7 +62,7 @@ def write_browse(config: Config, run: RunDirectory | None, file: Path) -> Iterat
     kinds = f"{config.task.kind}, {' and '.join(f'{len(each.names):,} in {name}' for name, each in splits.items())}"
     page = Page(f"Data: {data.root}", kinds, sections)
     try:
-        write_whole(file, render(page).encode())
+        write_whole(file, render(page).encode(errors="replace"))
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error}); choose another --output.") from error
     for name, split in splits.items():
@@ -76,7 +77,7 @@ def _split(task: Task, config: Config, name: str, dataset: Dataset) -> Split:
     data = config.data
     if name == data.train and not data.holds_out and data.subset == 1 and data.balance == "none" and not data.splits:
         dataset = task.dataset(data, name, dataset.classes)
-    return Split(dataset, task.survey(dataset), [line.partition("\t")[0] for line in dataset.names()])
+    return Split(dataset, task.survey(dataset), [printable(line.partition("\t")[0]) for line in dataset.names()])
 
 
 def _images(task: Task, dataset: Dataset) -> list[ImageData]:
@@ -186,12 +187,14 @@ def _group(task: Task, splits: Mapping[str, Split], group: Sequence[Member], num
         yield _drawn(image, example, (where, name, f"is {truth}"))
 
 
-def _suspicious(run: RunDirectory) -> Section:
+def _suspicious(run: RunDirectory, names: Collection[str]) -> Section:
     """The examples that the best model of a run finds most wrong, by their loss: their labels may be."""
     evaluation = run.evaluation()
     if evaluation is None:
         raise UserError(f"{run.path} has no evaluation yet, which says what its model finds wrong; leave --run out.")
     examples = evaluation.details.examples
+    if not any(example.name in names for example in examples):
+        raise UserError(f"{run.path} was evaluated on other photos, none of which is here; name a run on these data.")
     wrong = [one for one in examples if not one.wrong <= 0]
     ordered = worst_first(wrong)[: 2 * SHOWN]
     photos = []

@@ -8,7 +8,7 @@ from jaxft.activity import doing
 from jaxft.errors import UserError
 from jaxft.fields import flat
 from jaxft.pages.photos import LARGE, SMALL, Photos, Shots
-from jaxft.pages.run import Found, look, word
+from jaxft.pages.run import Found, look, title_of, word
 from jaxft.places import write_whole
 from jaxft.reporting.details import Cell, Example, Plot, Table, whole
 from jaxft.reporting.history import curve
@@ -18,11 +18,14 @@ from jaxft.run import RunDirectory
 SHOWN = 48  # photos about which runs disagree
 
 
-def write_comparison(runs: Sequence[RunDirectory], photos: Photos | None, file: Path) -> None:
+def write_comparison(
+    runs: Sequence[RunDirectory], photos: Photos | None, file: Path, remarks: Sequence[str] = ()
+) -> None:
     """Writes a page about several runs.
 
     Args:
         photos: of the examples of the first run's evaluation; None leaves pictures out.
+        remarks: what a person should know, such as why there are none.
 
     Raises:
         UserError: one is no run directory, the tasks differ, or the page cannot be written.
@@ -32,24 +35,26 @@ def write_comparison(runs: Sequence[RunDirectory], photos: Photos | None, file: 
         kinds = {each.config.task.kind for each in found}
         if len(kinds) > 1:
             raise UserError(f"The runs are of the tasks {', '.join(sorted(kinds))}; compare runs of one task.")
-        names = _names(runs)
+        names, notes = _names(runs), [Note(line, warning=True) for line in remarks]
         sections = [
             Section("runs", "Runs", [*_remarks(found, names), _settings(found, names), _figures(found, names)]),
             Section("curves", "Curves", _curves(found, names)),
-            Section("photos", "Where they disagree", _disagreements(found, names, photos)),
+            Section("photos", "Where they disagree", [*notes, *_disagreements(found, names, photos)]),
         ]
         when = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
         page = Page(f"{len(runs)} runs", f"{', '.join(names)}; written {when}", [s for s in sections if s.blocks])
         try:
-            write_whole(file, render(page).encode())
+            write_whole(file, render(page).encode(errors="replace"))
         except OSError as error:
             raise UserError(f"{file} cannot be written ({error}); choose another --output.") from error
 
 
 def _names(runs: Sequence[RunDirectory]) -> list[str]:
-    """What to call each run: its folder, or where two folders are called the same, its path."""
-    short = [run.path.name for run in runs]
-    return short if len(set(short)) == len(short) else [str(run.path) for run in runs]
+    """What to call each run: its folder; where two are called the same, its path and its number, too."""
+    short = [title_of(run) for run in runs]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{number}: {run.path}" for number, run in enumerate(runs, 1)]
 
 
 def _remarks(found: Sequence[Found], names: Sequence[str]) -> list[Block]:
@@ -129,22 +134,30 @@ def _disagreements(found: Sequence[Found], names: Sequence[str], photos: Photos 
     shared = [name for name in tables[0] if all(name in table for table in tables)]
     apart = [name for name in shared if len({_said(table[name]) for table in tables}) > 1]
     apart.sort(key=lambda name: -_spread([table[name] for table in tables]))
-    blocks: list[Block] = [Note(f"The runs say different things of {len(apart)} of {len(shared)} examples.")]
-    if photos is None or not apart:
+    most = max(map(len, tables))
+    said = f"The runs say different things of {len(apart)} of {len(shared)} examples"
+    blocks: list[Block] = [
+        Note(f"{said} that all of them were evaluated on, of {most}." if len(shared) < most else f"{said}.")
+    ]
+    rows = [(name, tables[0][name].truth, *(table[name].predicted for table in tables)) for name in apart[:SHOWN]]
+    if not rows:
+        return blocks
+    columns = ("example", "truth", *names)
+    blocks.append(Table(name="apart", title="Most different first", columns=columns, rows=tuple(rows)))
+    if photos is None:
         return blocks
     shots = Shots(photos, LARGE if any(each.objects for each in evaluations[0]) else SMALL)
     shown = []
-    for name in apart[:SHOWN]:
-        first = tables[0][name]
-        said = (f"{run}: {table[name].predicted}" for run, table in zip(names, tables, strict=True))
-        lines = (name, f"is {first.truth}", *said)
-        shown.append(Photo(shots.small(first), lines, link=link_to(first.file)))
+    for name, truth, *predicted in rows:
+        lines = (name, f"is {truth}", *(f"{run}: {each}" for run, each in zip(names, predicted, strict=True)))
+        shown.append(Photo(shots.small(tables[0][name]), lines, link=link_to(tables[0][name].file)))
     return [*blocks, Gallery("Most different first", shown)]
 
 
 def _said(example: Example) -> str:
     """What is said, without how sure it is."""
-    return str(example.cells) if example.certainty is not None and example.cells else example.predicted
+    sure = bool(example.cells) and example.certainty is not None  # in percent, after the class
+    return example.predicted.rpartition(" ")[0] if sure else example.predicted
 
 
 def _spread(examples: Sequence[Example]) -> float:

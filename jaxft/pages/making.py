@@ -15,6 +15,7 @@ from rich.console import Console
 
 from jaxft.activity import doing
 from jaxft.config import Config, Report
+from jaxft.config import replace as replace_fields
 from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
 from jaxft.pages.comparison import write_comparison
@@ -44,7 +45,7 @@ def report(run: RunDirectory, how: Report) -> Path:
         return write_page(run, None)
     opened = _opened(run)
     if isinstance(opened, str):
-        return write_page(run, None, survey=[Note(opened, warning=True)] if opened else [])
+        return write_page(run, _gone, survey=[Note(opened, warning=True)]) if opened else write_page(run, None)
     surveyed = [*_surveyed("Training", opened, opened.train), *_surveyed("Validation", opened, opened.validation)]
     if opened.validation is None:
         return write_page(run, None, survey=surveyed)
@@ -87,6 +88,11 @@ class Current:
         return self.task.photo(self.dataset, self.place(example))
 
 
+def _gone(example: Example) -> np.ndarray:
+    """The photo of an example whose data set is gone."""
+    raise UserError(f"{example.name} is gone.")
+
+
 def _surveyed(name: str, opened: Opened, dataset: Dataset | None) -> list[Block]:
     """What a split holds, and what is odd in it, as blocks; of one that would take long, that browse does it."""
     if dataset is None:
@@ -106,15 +112,15 @@ def comparison(runs: Sequence[RunDirectory], file: Path, how: Report) -> None:
         UserError: one is no run directory, the tasks differ, or the page cannot be written.
     """
     opened = "" if how == "plain" else _opened(runs[0])
-    photos = None
+    photos, remarks = None, [opened] if isinstance(opened, str) and opened else []
     if not isinstance(opened, str) and opened.validation is not None:
         photos = Current(opened.task, opened.validation).photo
-    write_comparison(runs, photos, file)
+    write_comparison(runs, photos, file, remarks)
 
 
 def _opened(run: RunDirectory) -> Opened | str:
     """The data of a run, or why there are none: a sentence, empty of the user's own data."""
-    config = run.config()
+    config = replace_fields(run.config(), {"data.url": None, "data.sha1": None})  # a page downloads nothing
     if "datasets" in run.own():
         return ""
     task = config.task.task(config.dtype)

@@ -13,7 +13,7 @@ from jaxft.config import Config
 from jaxft.errors import UserError
 from jaxft.fields import changed
 from jaxft.pages.photos import LARGE, SMALL, Photos, Shots, galleries_of, of_cells
-from jaxft.places import write_whole
+from jaxft.places import absolute, write_whole
 from jaxft.reporting import beginning as beginnings
 from jaxft.reporting.advice import Budget, advice
 from jaxft.reporting.details import Confusion, Curve, Evaluation, Example, Plot, Table, whole
@@ -48,6 +48,7 @@ class Found:
     Attributes:
         beginning, evaluation: None where they are not there.
         metric: decides which model is best.
+        own: what is the user's and not the configuration's.
         remarks: what cannot be read, a sentence each.
     """
 
@@ -57,6 +58,7 @@ class Found:
     beginning: beginnings.Beginning | None
     evaluation: Evaluation | None
     metric: Metric
+    own: Mapping[str, str]
     remarks: tuple[str, ...]
 
 
@@ -80,10 +82,17 @@ def look(run: RunDirectory) -> Found:
         evaluation = run.evaluation()
     except UserError as error:
         remarks.append(str(error))
+    own = dict[str, str]()
+    try:
+        own = {str(name): str(value) for name, value in run.own().items()}
+    except (UserError, AttributeError):
+        remarks.append(f"{run.own_file} cannot be read.")
     history = read_history(run.metrics_file)
+    if history.unread:
+        remarks.append(f"{history.unread} line(s) of {run.metrics_file} cannot be read and are left out.")
     if not history.train:
         remarks.append(f"{run.metrics_file} holds no metrics yet.")
-    return Found(run, config, history, beginning, evaluation, metric, tuple(remarks))
+    return Found(run, config, history, beginning, evaluation, metric, own, tuple(remarks))
 
 
 def write_page(
@@ -109,12 +118,17 @@ def write_page(
             *_results(found, photos, heat),
             _next(found),
         ]
-        page = Page(run.path.name, _subtitle(found), [section for section in sections if section.blocks])
+        page = Page(title_of(run), _subtitle(found), [section for section in sections if section.blocks])
         try:
-            write_whole(run.page_file, render(page).encode())
+            write_whole(run.page_file, render(page).encode(errors="replace"))
         except OSError as error:
             raise UserError(f"{run.page_file} cannot be written ({error}).") from error
     return run.page_file
+
+
+def title_of(run: RunDirectory) -> str:
+    """What to call a run: its folder."""
+    return absolute(run.path).name or str(run.path)
 
 
 def _subtitle(found: Found) -> str:
@@ -122,7 +136,7 @@ def _subtitle(found: Found) -> str:
     said = f"best {found.metric.name} {best[found.metric.name]:.4f} in epoch {best['epoch']}, " if best else ""
     lines = found.history.train
     step = f"step {lines[-1]['step']}" if lines else "no step yet"
-    whole = f" of {found.beginning.phases[-1].last}" if found.beginning else ""
+    whole = f" of {found.beginning.phases[-1].last}" if found.beginning and found.beginning.phases else ""
     now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
     return f"{found.config.task.kind}, {said}{step}{whole}; written {now}"
 
@@ -131,7 +145,7 @@ def _run(found: Found) -> Section:
     blocks: list[Block] = [Note(remark, warning=True) for remark in found.remarks]
     place = {"directory": str(found.run.path)}
     facts = found.beginning.facts if found.beginning else {}
-    blocks.append(Facts({**facts, **place, **found.run.own()}, "What was run"))
+    blocks.append(Facts({**facts, **place, **found.own}, "What was run"))
     settings = {name: word(value) for name, value in changed(found.config).items()}
     blocks.append(Facts(settings, "Settings that are not the defaults"))
     return Section("run", "Run", blocks)
@@ -222,7 +236,7 @@ def _results(found: Found, photos: Photos | None, heat: Heat | None) -> Iterator
     galleries = galleries_of(evaluation.details.examples)
     over = heat([each for some in galleries.values() for each in some]) if heat is not None else {}
     shown = [Gallery(title, [shots.photo(each, over) for each in some]) for title, some in galleries.items()]
-    gone = [Note(f"{len(shots.gone)} photo(s) are gone: " + ", ".join(shots.gone[:LISTED]), warning=True)]
+    gone = [Note(f"{len(shots.gone)} of these photos are gone: " + ", ".join(shots.gone[:LISTED]), warning=True)]
     yield Section("photos", "Photos", [*(gone if shots.gone else []), *shown] if photos is not None else [])
 
 

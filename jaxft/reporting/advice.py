@@ -54,8 +54,15 @@ def _unstable(lines: list[Line], budget: Budget) -> Advice | None:
     losses = _losses(lines)
     if len(losses) < FEW:
         return None
+    if not np.isfinite(losses).all():
+        step = lines[int((~np.isfinite(losses)).argmax())]["step"]
+        return Advice(
+            f"The training loss is not finite from step {step} on: the rate may be too high. Try a lower one, or let "
+            "jaxft lr-find look for it.",
+            f"--optimizer.learning-rate {budget.rate / 10:.3g}",
+        )
     first, last = losses[: max(len(losses) // 10, 2)].mean(), losses[-max(len(losses) // 10, 2) :].mean()
-    if np.isfinite(losses).all() and last <= 1.2 * first:
+    if last <= 1.2 * first:
         return None
     return Advice(
         f"The training loss rises, from {first:.3g} to {last:.3g}: the rate may be too high. Try a lower one, or let "

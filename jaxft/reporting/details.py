@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Collection, Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -17,6 +17,14 @@ Kind = Literal["lines", "faint", "markers", "points", "star", "bars"]
 """How a curve is drawn: as a line (a faint one is thin), as markers, as points (markers on a line), as a star, or as
 bars that stand on the axis."""
 PLAIN = pydantic.ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+
+def printable(name: str) -> str:
+    """A name of a file as text that can be written: what is no UTF-8 in it is replaced."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+Text = Annotated[str, pydantic.AfterValidator(printable)]
 
 
 @dataclass(frozen=True, kw_only=True, config=PLAIN)
@@ -101,13 +109,13 @@ class Example:
     """
 
     index: int
-    name: str
-    truth: str
-    predicted: str
+    name: Text
+    truth: Text
+    predicted: Text
     wrong: float
     certainty: float | None = None
     cells: tuple[tuple[int, int], ...] = ()
-    file: str = ""
+    file: Text = ""
     objects: tuple[Object, ...] = ()
 
 
@@ -150,11 +158,6 @@ def whole(names: Collection[str]) -> list[str]:
 def worst_first(examples: Iterable[Example]) -> list[Example]:
     """The most wrong example first; what is not finite is more wrong than all else."""
     return sorted(examples, key=lambda each: -each.wrong if math.isfinite(each.wrong) else -math.inf)
-
-
-def printable(name: str) -> str:
-    """A name of a file as text that can be written: what is no UTF-8 in it is replaced."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def to_json(evaluation: Evaluation) -> bytes:

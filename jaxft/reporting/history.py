@@ -15,10 +15,11 @@ SMOOTHED_FROM = 20  # lines
 
 
 class History(NamedTuple):
-    """The lines of training and of evaluation, in order."""
+    """The lines of training and of evaluation, in order, and how many lines cannot be read."""
 
     train: list[Line]
     validation: list[Line]
+    unread: int = 0
 
     def best(self, name: str, *, greater: bool) -> Line | None:
         """The first evaluation with the best value of a metric; None where it is not there."""
@@ -29,21 +30,24 @@ class History(NamedTuple):
 
 
 def read_history(file: Path) -> History:
-    """What a run has written so far; a line that a kill has cut in two is left out, and so is what came after it."""
-    lines: list[Line] = []
-    if file.exists():
-        for text in file.read_bytes().decode("utf-8", "replace").splitlines():
-            try:
-                line = json.loads(text)
-                lines.append({**line, "step": int(line["step"]), "split": str(line["split"])})
-            except (ValueError, KeyError, TypeError):
-                break
-    return history_of(lines)
+    """What a run has written so far; a line that a kill has cut in two is left out."""
+    lines, unread = list[Line](), 0
+    texts = file.read_bytes().decode("utf-8", "replace").splitlines() if file.exists() else ()
+    for text in texts:
+        try:
+            line = json.loads(text)
+            place = {"step": int(line["step"]), "epoch": int(line.get("epoch", 0)), "split": str(line["split"])}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            unread += bool(text.strip())
+            continue
+        lines.append({name: value for name, value in line.items() if type(value) in (int, float)} | place)
+    return history_of(lines)._replace(unread=unread)
 
 
 def history_of(lines: Sequence[Line]) -> History:
     """Lines by their split."""
-    return History(*([line for line in lines if line["split"] == split] for split in ("train", "validation")))
+    train, validation = ([line for line in lines if line["split"] == split] for split in ("train", "validation"))
+    return History(train, validation)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

@@ -86,7 +86,8 @@ def test_a_page_is_made_of_whatever_there_is(finished: Path, tmp_path: Path) -> 
     page = (run / "report.html").read_text()
     assert "beginning.json does not say how a run began" in page
     assert 'id="results"' in page
-    assert 'id="photos"' not in page
+    assert "The photos cannot be shown: " in page
+    assert "of these photos are gone: " in page
     # Nothing but a configuration yet
     for name in ("metrics.jsonl", "evaluation.json.gz", "beginning.json"):
         (run / name).unlink()
@@ -108,7 +109,7 @@ def test_photos_that_are_gone_are_named(finished: Path, photos: Path, tmp_path: 
     lost.unlink()  # so that all others move
     assert call(report_main, "--run", run, "--how", "photos").code == 0
     page = (run / "report.html").read_text()
-    assert f"1 photo(s) are gone: {lost.parent.name}/{lost.name}" in page
+    assert f"1 of these photos are gone: {lost.parent.name}/{lost.name}" in page
     assert page.count('<div class="gone">') == 3  # in each gallery, and no other photo in its place
 
 

@@ -20,15 +20,16 @@ def history(train: list[float], validation: list[float] = [], **more: Any) -> Hi
     return History([*steps], [*checks])
 
 
-def test_a_line_that_a_kill_has_cut_ends_the_history(tmp_path: Path) -> None:
+def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     whole = [{"step": 1, "split": "train", "loss": 2.0}, {"step": 2, "split": "validation", "loss": float("nan")}]
     file.write_text("\n".join([*map(json.dumps, whole), '{"step": 3, "spl']))
     read = read_history(file)
     assert [line["step"] for line in (*read.train, *read.validation)] == [1, 2]
-    assert read_history(tmp_path / "none") == ([], [])
+    assert read.unread == 1
+    assert read_history(tmp_path / "none") == ([], [], 0)
     file.write_bytes(b"\xff\xfe[]\n")
-    assert read_history(file) == ([], [])
+    assert read_history(file) == ([], [], 1)
     assert read.best("loss", greater=False) is None
 
 
@@ -63,6 +64,7 @@ def test_each_rule_speaks_where_it_applies_and_not_elsewhere() -> None:
     assert "--optimizer.learning-rate 0.01" in said(history([1.0] * 10 + [float("nan")] * 3))
     assert "lowest in epoch 2 (0.3)" in said(history(flat, [0.5, 0.3, 0.5]))
     assert "--phases.0.epochs 10" in said(history(falling))
+    assert "not finite from step 110 on" in said(history([1.0] * 10 + [float("nan")] * 3))
     assert "--data.workers 2" in said(history(flat, data_wait=0.5))
     rows = (("rare", 0.5, 10), ("often", 0.95, 90))
     table = Table(name="classes", title="", columns=("class", "recall", "examples"), rows=rows)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,4 +218,5 @@ def drawn(photo: Photo) -> list[dict[str, Any]]:
             "outline": [" ".join(f"{value:.1f}" for value in polygon) for polygon in each.outline],
         }
         for each in photo.objects
+        if math.isfinite(sum(each.box) + (each.score or 0.0))
     ]

@@ -13,7 +13,7 @@
     return {
       ...layout, shapes, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: color("--text"), family: getComputedStyle(document.body).fontFamily, size: 12 },
-      margin: { l: 50, r: 12, t: 8, b: 40 }, legend: { orientation: "h", y: -0.22 },
+      margin: { l: 50, r: 12, t: 8, b: 40 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
       xaxis: { ...layout.xaxis, ...axis }, yaxis: { ...layout.yaxis, ...axis },
     };
   }

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def write_crops(source: ObjectSource, found: Founds, folder: Path, least: float)
 
     A number counts the objects of a photo, best first. Photos are decoded one after the other.
     """
-    written = 0
+    written, inside_of = 0, folders(source.classes)
     for index, objects in sorted(found.items()):
         chosen = objects.above(least)
         if not len(chosen.scores):
@@ -95,12 +95,21 @@ def write_crops(source: ObjectSource, found: Founds, folder: Path, least: float)
         for number, (box, label) in enumerate(zip(chosen.boxes, chosen.labels.tolist(), strict=True)):
             low = np.floor(box[:2]).clip(0, (pixels.shape[1] - 1, pixels.shape[0] - 1)).astype(int)
             high = np.maximum(np.ceil(box[2:]).astype(int), low + 1)
-            inside = folder / re.sub(r"[^\w.-]+", "_", source.classes[label])
+            inside = folder / inside_of[label]
             inside.mkdir(parents=True, exist_ok=True)
             cut = pixels[low[1] : high[1], low[0] : high[0]]
             Image.fromarray(np.ascontiguousarray(cut)).save(inside / f"{stem}_{number:03}.png")
             written += 1
     return written
+
+
+def folders(classes: Sequence[str]) -> list[str]:
+    """A folder for each class: its name without what folders cannot be called, and its number where that is not enough
+    to tell it from others."""
+    plain = [re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] for name in classes]
+    return [
+        name if name and plain.count(name) == 1 else f"{name}_{number}".lstrip("_") for number, name in enumerate(plain)
+    ]
 
 
 def _photos(source: ObjectSource, found: Founds) -> list[tuple[int | str, Found, list[int]]]:

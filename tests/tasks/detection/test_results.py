@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
-from jaxft.tasks.detection.results import write_crops, write_results
+from jaxft.tasks.detection.results import folders, write_crops, write_results
 
 ONE = Annotated(Path("none.png"), 200, 100, gather([], []), 11, "none.png")
 ANSWER = {
@@ -70,9 +70,13 @@ def test_crops_are_what_lies_in_the_boxes(tmp_path: Path) -> None:
     cut = {str(file.relative_to(tmp_path)): np.asarray(Image.open(file)) for file in tmp_path.rglob("*.png")}
     wanted = {
         "disc/0000_photo_000.png": pixels[20:40, 10:31],
-        ".._square/0000_photo_001.png": pixels[:8, :8],
+        "_square/0000_photo_001.png": pixels[:8, :8],
         "disc/0000_photo_002.png": pixels[99:, 199:],
     }
     assert cut.keys() == wanted.keys()
     for name, part in wanted.items():
         np.testing.assert_array_equal(cut[name], part)
+
+
+def test_classes_have_folders_of_their_own_inside_of_the_one_for_crops() -> None:
+    assert folders(("cat", "a b", "a_b", "..", ".", "x" * 300)) == ["cat", "a_b_1", "a_b_2", "3", "4", "x" * 100]
