@@ -91,8 +91,8 @@ def _remarks(source: ObjectSource, examples: list[Example]) -> Iterable[Remark]:
     for index, one in enumerate(source.examples):
         sides = _sides(one)
         found = {
-            "tiny": sides.min(axis=1, initial=np.inf) < TINY,
-            "huge": sides.prod(axis=1) > HUGE * one.width * one.height,
+            "tiny": (sides.min(axis=1, initial=np.inf) < TINY) & ~one.objects.ignored,
+            "huge": (sides.prod(axis=1) > HUGE * one.width * one.height) & ~one.objects.ignored,
             **_twice(one),
         }
         for name, chosen in found.items():
