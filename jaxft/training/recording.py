@@ -23,7 +23,7 @@ from jaxft.reporting import details
 from jaxft.run import RunDirectory
 from jaxft.training.beginning import Beginning
 from jaxft.training.evaluation import Evaluated
-from jaxft.training.picturing import picture_best
+from jaxft.training.picturing import picture_best, picture_inputs
 from jaxft.training.setup import Setup
 from jaxft.training.stages import Stage
 
@@ -31,8 +31,8 @@ POINTS = 200  # of a rate's curve
 
 
 def record_beginning(start: Beginning, run: RunDirectory) -> None:
-    """Writes what the run is: machine, versions, weights, phases and the rates of their groups. Of a run that goes on
-    phases alone are new."""
+    """Writes what the run is: machine, versions, weights, phases and the rates of their groups; draws what it is
+    fed. Of a run that goes on phases alone are new."""
     setup, phases = start.setup, tuple(_phase(start.setup, stage) for stage in start.setup.stages)
     if start.resumes:
         with suppress(UserError, OSError):  # a run of an older version has none
@@ -52,6 +52,7 @@ def record_beginning(start: Beginning, run: RunDirectory) -> None:
         phases=phases,
     )
     write_whole(run.beginning_file, beginnings.to_json(found))
+    picture_inputs(setup, run)
 
 
 def _facts(setup: Setup) -> dict[str, str]:
