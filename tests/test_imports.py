@@ -121,7 +121,9 @@ ALLOWED = {  # what a room of jaxft may import besides itself and the base
     "optimization": {"schedulers"},
     "initialization": {"models"},
     "adapters": {"models"},
+    "network": {"adapters", "edits", "initialization"},
     "config": {
+        "network",
         *("tasks", "config_file", "schedulers", "parts", "precision", "hardware"),
         *("optimization", "initialization", "adapters", "edits"),
     },
