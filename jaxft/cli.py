@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import tyro
 
 from jaxft.activity import interrupted_while
-from jaxft.config import Config, load
+from jaxft.config import Config, load_with_parent
 from jaxft.config_file import find, run_name
 from jaxft.errors import INTERNAL, MemoryExhaustedError, UserError
 from jaxft.failures import give_way, leave_others, tell
@@ -191,6 +191,8 @@ class Options:
     JAX_NUM_PROCESSES and JAX_PROCESS_ID. Where these, Slurm, Open MPI or Kubernetes say so it need not be given."""
     passed_over: tyro.conf.Suppress[tuple[str, ...]] = ()
     """What of a configuration of MMDetection has no part in the run, in lines for a person."""
+    parent: tyro.conf.Suppress[Config | None] = None
+    """What the settings were made from; see `Read`."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
 
 
@@ -211,21 +213,15 @@ def parse(arguments: list[str]) -> tuple[Options, Path]:
         raise UserError("Name a configuration with --config FILE (see configs/), or a run with --workdir DIR --resume.")
     run = RunDirectory.at(known.workdir or Path("runs") / run_name(known.config or ""))
     resuming = known.resume and not helping and run.exists()
-    told: tuple[str, ...] = ()
-    if known.config is not None:
-        defaults, told = read(known.config)
-    elif helping:
-        defaults = Config()
-    else:
-        defaults = run.config()
+    found = read(known.config) if known.config is not None else Read(Config() if helping else run.config())
     if helping:
         from jaxft.help import show
 
-        show(Options(settings=defaults), arguments, program("train"))
+        show(Options(settings=found.config), arguments, program("train"))
     options = tyro.cli(
         Options,
         args=arguments,
-        default=Options(settings=defaults, passed_over=told),
+        default=Options(settings=found.config, passed_over=found.passed_over, parent=found.parent),
         config=(tyro.conf.AvoidSubcommands,),
         prog=program("train"),
     )
@@ -245,7 +241,7 @@ def with_config(kind: type[T], arguments: list[str], command: str) -> T:
     known, _ = early.parse_known_args(arguments)
     if known.config is None and {"-h", "--help"}.isdisjoint(arguments):
         raise UserError("Name a configuration with --config FILE (see configs/).")
-    settings = Config() if known.config is None else read(known.config)[0]
+    settings = Config() if known.config is None else read(known.config).config
     fields: dict[str, Any] = {"config": known.config or "", "settings": settings}
     return tyro.cli(
         kind,
@@ -256,9 +252,21 @@ def with_config(kind: type[T], arguments: list[str], command: str) -> T:
     )
 
 
-def read(name: str) -> tuple[Config, tuple[str, ...]]:
-    """The configuration that is named on the command line, of this project or of MMDetection, and what of the latter
-    has no part in the run, in lines for a person.
+class Read(NamedTuple):
+    """A configuration that is named on the command line.
+
+    Attributes:
+        passed_over: what of one of MMDetection has no part in the run, in lines for a person.
+        parent: what it was made from; see `jaxft.config.Loaded`. None where nobody says it.
+    """
+
+    config: Config
+    passed_over: tuple[str, ...] = ()
+    parent: Config | None = None
+
+
+def read(name: str) -> Read:
+    """The configuration of a name, of this project or of MMDetection.
 
     Raises:
         UserError: there is none, or it is not valid.
@@ -266,8 +274,9 @@ def read(name: str) -> tuple[Config, tuple[str, ...]]:
     from converters.mmdet.file import is_mmdet
 
     if "::" not in name and not is_mmdet(find(name)):
-        return load(name), ()
+        config, parent = load_with_parent(name)
+        return Read(config, parent=parent)
     from converters.mmdet.training import load_any  # which builds the abstract model, with JAX
 
     reading = load_any(Path(name))
-    return reading.config, reading.told()
+    return Read(reading.config, reading.told(), reading.config)

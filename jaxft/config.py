@@ -8,7 +8,7 @@ A configuration file binds `config`. Inheritance is an import and a `replace`:
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import pydantic
 import tyro
@@ -221,6 +221,14 @@ MISTAKES = (
 """What a mistake in a configuration file raises when Python runs it."""
 
 
+class Loaded(NamedTuple):
+    """What a file binds, and what it was made from: the last other configuration that the file binds or imports by
+    name, or, where there is none, itself."""
+
+    config: Config
+    parent: Config
+
+
 def load(name: str | Path) -> Config:
     """The `config` that a Python file binds: one's own, or one that is shipped, `jaxft:hotdog`.
 
@@ -229,6 +237,11 @@ def load(name: str | Path) -> Config:
     Raises:
         UserError: no such file, it does not bind a `Config`, or a field in it is unknown or of the wrong type.
     """
+    return load_with_parent(name).config
+
+
+def load_with_parent(name: str | Path) -> Loaded:
+    """As `load`."""
     path = find(name)
     try:
         module = execute(path)
@@ -239,7 +252,8 @@ def load(name: str | Path) -> Config:
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise UserError(f"{path} must bind `config = Config(...)`; it binds {type(config).__name__}.")
-    return config
+    others = [value for value in vars(module).values() if isinstance(value, Config) and value is not config]
+    return Loaded(config, others[-1] if others else config)
 
 
 def _fields() -> dict[str, list[str]]:

@@ -123,7 +123,7 @@ class Inspect:
         from jaxft.models.edited import edited
         from jaxft.training.model import ModelSource
 
-        settings, _ = read(name)
+        settings = read(name).config
         source, pretrained = ModelSource(settings), settings.pretrained
         source.check()
         classes = self.num_classes or settings.model.num_classes or settings.data.class_count

@@ -41,7 +41,7 @@ def main() -> int:
         print_plan(config, console, begun=begun, full=options.full, compiling=options.compile)
         return 0
     try:
-        fitted = fit(config, workdir, resume=options.resume, console=console)
+        fitted = fit(config, workdir, resume=options.resume, parent=options.parent, console=console)
     except KeyboardInterrupt as interrupt:
         return interrupted(interrupt, f"go on with {resuming(workdir)}" if run.has_checkpoint() else "nothing is kept")
     console.print(f"Peak memory: {peak(jax.local_devices())}.", highlight=False)

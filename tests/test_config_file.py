@@ -47,6 +47,7 @@ def test_a_file_inherits_from_a_shipped_one_wherever_it_lies(
     assert load(f"~/{place}") == expected
     options, run = parse(["--config", f"~/{place}"])
     assert options.settings == expected
+    assert options.parent == load("jaxft:hotdog")
     assert run == Path("runs") / file.stem
 
 

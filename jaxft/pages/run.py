@@ -146,6 +146,10 @@ def _run(found: Found) -> Section:
     place = {"directory": str(found.run.path)}
     facts = found.beginning.facts if found.beginning else {}
     blocks.append(Facts({**facts, **place, **found.own}, "What was run"))
+    if found.beginning and found.beginning.changed:
+        rows = tuple((name, word(old), word(new)) for name, (old, new) in sorted(found.beginning.changed.items()))
+        title, columns = "Settings that differ from those of the parent configuration", ("setting", "parent", "run")
+        blocks.append(Table(name="parent", title=title, columns=columns, rows=rows))
     settings = {name: word(value) for name, value in changed(found.config).items()}
     blocks.append(Facts(settings, "Settings that are not the defaults"))
     return Section("run", "Run", blocks)

@@ -1,5 +1,8 @@
 """What a run was when it began, as plain data in its directory: machine, weights, phases and rates."""
 
+import dataclasses
+from typing import Any
+
 import pydantic
 from pydantic.dataclasses import dataclass
 
@@ -29,6 +32,7 @@ class Beginning:
         new: our leaves that no checkpoint has filled.
         data: what was said of the data.
         phases: in order.
+        changed: the settings that were changed in what the configuration was made from: what they were, and are.
     """
 
     facts: dict[str, str]
@@ -37,6 +41,7 @@ class Beginning:
     data: tuple[str, ...]
     steps_per_epoch: int
     phases: tuple[PhaseFacts, ...]
+    changed: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
 
 ADAPTER = pydantic.TypeAdapter(Beginning)

@@ -57,6 +57,7 @@ def fit(
     model: nnx.Module | None = None,
     datasets: tuple[Dataset, Dataset | None] | None = None,
     loss: Loss | None = None,
+    parent: Config | None = None,
     console: Console | None = None,
 ) -> Fitted:
     """Trains a model, or goes on with a run.
@@ -70,12 +71,13 @@ def fit(
         datasets: the training and the validation split, in the place of those that the configuration names; None for
             the latter trains without any evaluation.
         loss: (model, batch) -> the loss, or (the loss, metrics), in the place of the task's.
+        parent: a configuration that this one was made from; the run's page shows what was changed in it.
         console: where to print; the terminal by default.
 
     Raises:
         UserError: something outside the program is wrong; what the run directory holds stays whole.
     """
-    own = Own(model, datasets, loss)
+    own = Own(model, datasets, loss, parent)
     run, console = RunDirectory.at(workdir), console or make_console(quiet=jax.process_index() != 0)
     began = time.perf_counter()
     with ExitStack() as entered, Screen(console) as screen, doing("starting"):

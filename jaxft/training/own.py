@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxft.config import Config
 from jaxft.data.dataset import Dataset
 from jaxft.errors import UserError
 from jaxft.training.step import Batch, LossFunction
@@ -25,11 +26,13 @@ class Own:
     Attributes:
         model: with its first values.
         datasets: the training and the validation split, or None in the place of the latter.
+        parent: what the configuration was made from, to be compared with it.
     """
 
     model: nnx.Module | None = None
     datasets: tuple[Dataset, Dataset | None] | None = None
     loss: Loss | None = None
+    parent: Config | None = None
 
     @property
     def names(self) -> dict[str, str]:

@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import flax
 import jax
 import numpy as np
 import optax
 
+from jaxft.config import completed, differences
 from jaxft.errors import UserError
 from jaxft.models.paths import values
 from jaxft.places import write_whole
@@ -50,9 +52,15 @@ def record_beginning(start: Beginning, run: RunDirectory) -> None:
         data=start.said,
         steps_per_epoch=setup.steps_per_epoch,
         phases=phases,
+        changed=_changed(setup),
     )
     write_whole(run.beginning_file, beginnings.to_json(found))
     picture_inputs(setup, run)
+
+
+def _changed(setup: Setup) -> dict[str, tuple[Any, Any]]:
+    parent = setup.own.parent
+    return {} if parent is None else differences(completed(parent), setup.written)
 
 
 def _facts(setup: Setup) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The page of a run, and of several."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from jaxft import train
 from jaxft.pages.making import report_of
 from jaxft.pages.photos import galleries_of, of_cells
 from jaxft.report import main as report_main
@@ -51,6 +53,23 @@ def test_a_runs_page_has_every_section(finished: Path, browser: Any) -> None:
     assert page.locator("#photos figure").count() == 3 * sum(TEST_EACH)
     assert opened.said == []
     page.close()
+
+
+def test_what_was_changed_in_the_parent_configuration_is_listed(config_file: Path, tmp_path: Path) -> None:
+    child = config_file.with_name("child.py")
+    child.write_text(
+        "from configs.small import config as parent\nfrom jaxft.config import replace\n\n"
+        'config = replace(parent, {"optimizer.learning_rate": 0.0625})\n'
+    )
+    run = tmp_path / "run"
+    result = call(train.main, "--config", child, "--workdir", run, "--seed", 4, "--report", "plain")
+    assert result.code == 0, result
+    changed = json.loads((run / "beginning.json").read_text())["changed"]
+    assert changed.keys() == {"optimizer.learning_rate", "seed", "report"}
+    assert changed["seed"] == [0, 4]
+    assert changed["optimizer.learning_rate"][1] == 0.0625
+    page = (run / "report.html").read_text()
+    assert re.search(r"parent configuration.*optimizer\.learning_rate.*0\.0625.*seed", page, re.DOTALL)
 
 
 def test_runs_side_by_side(finished: Path, small_run: Path, tmp_path: Path) -> None:
