@@ -15,6 +15,12 @@ from jaxft.errors import UserError
 Arrays = dict[str, np.ndarray | np.generic]
 
 
+def name_and_truth(line: str) -> tuple[str, str]:
+    """An example's name, which may hold tabs, and its ground truth, of its line in `Dataset.names`."""
+    name, tab, truth = line.rpartition("\t")
+    return (name, truth) if tab else (line, "")
+
+
 class Dataset(Protocol):
     """A split of examples. It must be picklable, because worker processes get a copy; they share its NumPy arrays, so
     what is long should be one (see `jaxft.data.shared`)."""

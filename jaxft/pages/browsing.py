@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.activity import doing
 from jaxft.config import Config
 from jaxft.data.cores import on_all_cores
-from jaxft.data.dataset import Dataset
+from jaxft.data.dataset import Dataset, name_and_truth
 from jaxft.data.duplicates import Member, find_duplicates
 from jaxft.data.photo import ImageData
 from jaxft.data.photo import Photo as Stored
@@ -77,7 +77,7 @@ def _split(task: Task, config: Config, name: str, dataset: Dataset) -> Split:
     data = config.data
     if name == data.train and not data.holds_out and data.subset == 1 and data.balance == "none" and not data.splits:
         dataset = task.dataset(data, name, dataset.classes)
-    return Split(dataset, task.survey(dataset), [printable(line.partition("\t")[0]) for line in dataset.names()])
+    return Split(dataset, task.survey(dataset), [printable(name_and_truth(line)[0]) for line in dataset.names()])
 
 
 def _images(task: Task, dataset: Dataset) -> list[ImageData]:

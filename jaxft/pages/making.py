@@ -16,7 +16,7 @@ from rich.console import Console
 from jaxft.activity import doing
 from jaxft.config import Config, Report
 from jaxft.config import replace as replace_fields
-from jaxft.data.dataset import Dataset
+from jaxft.data.dataset import Dataset, name_and_truth
 from jaxft.errors import UserError
 from jaxft.pages.comparison import write_comparison
 from jaxft.pages.run import write_page
@@ -68,7 +68,7 @@ class Current:
 
     def __init__(self, task: Task, dataset: Dataset) -> None:
         self.task, self.dataset = task, dataset
-        self._names = [printable(line.partition("\t")[0]) for line in dataset.names()]
+        self._names = [printable(name_and_truth(line)[0]) for line in dataset.names()]
         self._places = {name: place for place, name in enumerate(self._names)}
 
     def place(self, example: Example) -> int:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxft.data.dataset import Dataset, ImageDataset
+from jaxft.data.dataset import Dataset, ImageDataset, name_and_truth
 from jaxft.data.photo import ImageData, file_of
 from jaxft.data.source import Source
 from jaxft.data.transforms import normalize
@@ -112,7 +112,7 @@ def file_names(dataset: Dataset, predictions: Predictions) -> list[str]:
 
 def example_names(dataset: Dataset) -> list[str]:
     """The name of every example."""
-    return [printable(line.partition("\t")[0]) for line in dataset.names()]
+    return [printable(name_and_truth(line)[0]) for line in dataset.names()]
 
 
 def example_files(dataset: Dataset, indices: Sequence[int]) -> list[str]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jaxft.config import Config, EarlyStopping
+from jaxft.data.dataset import name_and_truth
 from jaxft.errors import UserError
 from jaxft.fields import differences, field_names
 from jaxft.hardware import Hardware
@@ -127,7 +128,7 @@ def _changes(before: Names, now: Names) -> list[str]:
 
 def _truths(lines: Sequence[str]) -> dict[str, str]:
     """The ground truth of each example by its name."""
-    return dict(line.partition("\t")[::2] for line in lines)
+    return dict(map(name_and_truth, lines))
 
 
 def _moved(name: str, one: Mapping[str, Mapping[str, str]], other: Mapping[str, Mapping[str, str]]) -> bool:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from jaxft.data.dataset import name_and_truth
 from jaxft.data.source import Example, split_holdout
 from jaxft.errors import UserError
 
@@ -51,3 +52,8 @@ def test_a_class_with_one_example_cannot_be_split() -> None:
 def test_the_fraction_must_be_one(fraction: float) -> None:
     with pytest.raises(UserError, match="between 0 and 1"):
         split_holdout(SOURCE, fraction, seed=0)
+
+
+def test_a_name_may_hold_tabs() -> None:
+    assert name_and_truth("a\tb.jpg\t3") == ("a\tb.jpg", "3")
+    assert name_and_truth("no truth") == ("no truth", "")

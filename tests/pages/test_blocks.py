@@ -25,6 +25,7 @@ from jaxft.reporting.page import (
 from tests.pages.opened import Opened
 
 NASTY = """<b id=injected>"x"'</b></script><script>window.injected = 1</script>"""
+LONG = "a class with a very long name " * 10
 QUOTED = '/tmp/a "quoted" #1.jpg'
 PIXELS = np.full((40, 60, 3), 90, np.uint8)
 
@@ -35,13 +36,15 @@ def everything() -> Page:
         Object(label=NASTY, box=(5, 5, 30, 30), verdict="missed"),
         Object(label="cat", box=(8, 8, 30, 30), score=0.9, outline=((8, 8, 30, 8, 30, 30),)),
         Object(label="dog", box=(1, 1, 10, 10), score=0.4),
-        Object(label="dog", box=(1, 1, 12, 12), score=0.1),
+        Object(label=LONG, box=(1, 1, 12, 12), score=0.1),
     )
     examples = [
         Example(index=0, name=NASTY, truth="a", predicted="b", wrong=2.0, cells=((0, 1),), file=QUOTED),
         Example(index=1, name="without a picture", truth="a", predicted="b", wrong=1.0, cells=((0, 1),)),
     ]
-    confusion = Confusion(truths=("a", NASTY), predictions=("a", NASTY), counts=((0, 2), (0, 0)))
+    confusion = Confusion(
+        truths=("a", NASTY, LONG), predictions=("a", NASTY, LONG), counts=((0, 2, 0), (0, 0, 0), (0, 0, 0))
+    )
     overlay = embedded_overlay(np.full((4, 4, 4), 128, np.uint8))
     plot = Plot(
         name="p",
@@ -50,14 +53,16 @@ def everything() -> Page:
         y="y",
         curves=(
             Curve(label=NASTY, x=(1, 2), y=(float("nan"), 3)),
-            Curve(label="bars", x=(1, 2), y=(None, 3), kind="bars"),
+            Curve(label=LONG, x=(1, 2), y=(None, 3), kind="bars"),
         ),
         diagonal=True,
         lines=(1.5,),
     )
-    table = Table(name="t", title="Table", columns=("name", "n"), rows=(("b", 2), (NASTY, float("nan")), ("a", 10)))
+    table = Table(
+        name="t", title="Table", columns=("name", "n"), rows=(("b", 2), (NASTY, float("nan")), ("a", 10), (LONG, 3))
+    )
     blocks = (
-        Facts({NASTY: NASTY, "long": "x" * 400}, "Facts"),
+        Facts({NASTY: NASTY, LONG: LONG, "long": "x" * 400}, "Facts"),
         Note(NASTY, NASTY, warning=True),
         Picture("Picture", source),
         table,

@@ -14,6 +14,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "star": {"mode": "markers", "marker": {"size": 14, "symbol": "star"}},
 }
 
+LONGEST = 40  # letters of a label
+
 
 def to_plotly(plot: Plot) -> dict[str, Any]:
     """`data` and `layout`."""
@@ -39,8 +41,8 @@ def _trace(curve: Curve) -> dict[str, Any]:
 
 
 def _text(label: str) -> str:
-    """A label as text alone: Plotly takes some of HTML for what it means."""
-    return html.escape(label, quote=False)
+    """A label as text alone: Plotly takes some of HTML for what it means, and gives a long one the plot's room."""
+    return html.escape(label if len(label) <= LONGEST else label[: LONGEST - 1] + "…", quote=False)
 
 
 def _finite(value: float | None) -> float | None:
