@@ -1,7 +1,6 @@
 """What TensorBoard and trackers are given can be read back, by their own packages."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,6 @@ def test_a_tracker_that_fails_is_said_once_and_left_out(monkeypatch: pytest.Monk
         open_tracker("mlflow", tmp_path, SETTINGS)
 
 
-@pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed: pip install 'jaxft[wandb]'")
 @pytest.mark.filterwarnings("default")
 def test_weights_and_biases_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -108,7 +106,6 @@ def test_weights_and_biases_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert next(iter(first.glob("*.wandb"))).stat().st_size > 1000
 
 
-@pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed: pip install 'jaxft[mlflow]'")
 @pytest.mark.filterwarnings("default")
 def test_mlflow_in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
