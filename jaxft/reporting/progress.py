@@ -1,6 +1,7 @@
 """What a training run reports: a line of figures on the screen, metrics.jsonl, TensorBoard, pictures, a tracker."""
 
 import json
+import statistics
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,12 @@ from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
 from jaxft.reporting.trackers import open_tracker
 
-TIMES = ("images_per_second", "data_wait", "data_wait_most", "data_wait_process", "goodput", "peak_memory")
+SLOWEST = ("data_wait", "step_seconds")
+"""Of several processes the largest is reported, too, as `data_wait_most` of the process `data_wait_process`."""
+TIMES = (
+    *("images_per_second", "goodput", "peak_memory"),
+    *(f"{name}{of}" for name in SLOWEST for of in ("", "_most", "_process")),
+)
 """The figures of a line of metrics that another run of the same configuration has otherwise."""
 
 
@@ -86,6 +92,7 @@ class Reporter:
             if (tracker := open_tracker(course.tracker, folder, course.settings, screen.say)) is not None:
                 self._events.append(tracker)
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
+        self._durations, self._stepped = list[float](), self._since
         self.spent = TimeSpent(starting)
         self._within = 0
 
@@ -111,7 +118,7 @@ class Reporter:
     @contextmanager
     def doing(self, what: str) -> Iterator[Counted]:
         """An activity, such as compiling, whose time does not count in images per second; one may be within another."""
-        began, since = time.perf_counter(), self._since
+        began, since, stepped = time.perf_counter(), self._since, self._stepped
         self._within += 1
         try:
             with doing(what) as counted:
@@ -119,7 +126,7 @@ class Reporter:
         finally:
             self._within -= 1
             seconds = time.perf_counter() - began
-            self._since = since + seconds  # whatever was counted within is counted here
+            self._since, self._stepped = since + seconds, stepped + seconds  # what was counted within is counted here
             if not self._within:
                 self.spent.activity(what, seconds)
 
@@ -134,6 +141,9 @@ class Reporter:
     def advance(self, step: int, images: int, waited: float) -> None:
         """Counts one step, the `step`-th: `images` in it, `waited` seconds until its data were there."""
         sign_of_life()
+        now = time.perf_counter()
+        self._durations.append(now - self._stepped)
+        self._stepped = now
         self._images += images
         self.spent.add(INPUT, waited)
         self._waited += waited
@@ -141,23 +151,26 @@ class Reporter:
         self._show()
 
     def speed(self) -> dict[str, float]:
-        """The speed since the last call, the share of the time that training has waited for data, and the share of all
-        time since the start that went into steps. Of several processes the share of the one that has waited longest,
-        too, and which one it is, as far as they have said so by now: nobody waits for another."""
+        """The speed since the last call, the median time of a step, waiting for its data included, the share of the
+        time that training has waited for data, and the share of all time since the start that went into steps. Of
+        several processes also what the one says that has waited longest, and the one whose steps take longest, and
+        which ones these are, as far as they have said so by now: nobody waits for another."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        wait = self._waited / seconds
         found = {
             "images_per_second": self._images / seconds,
-            "data_wait": wait,
+            "step_seconds": statistics.median(self._durations) if self._durations else 0.0,
+            "data_wait": self._waited / seconds,
             "goodput": self.spent.shares()["steps"],
             "peak_memory": float(peak_bytes()),
         }
         if jax.process_count() > 1:
-            say("data wait", str(wait))
-            waits = {index: float(text) for index, text in said_last("data wait").items()}
-            longest = max(waits, key=waits.__getitem__)
-            found |= {"data_wait_most": waits[longest], "data_wait_process": longest}
+            say("speed", json.dumps([found[name] for name in SLOWEST]))
+            told = {index: json.loads(text) for index, text in said_last("speed").items()}
+            for place, name in enumerate(SLOWEST):
+                slowest = max(told, key=lambda index: told[index][place])
+                found |= {f"{name}_most": told[slowest][place], f"{name}_process": slowest}
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
+        self._durations.clear()
         return found
 
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -169,6 +182,8 @@ class Reporter:
         )
         if "data_wait_most" in metrics:
             self._figures += f" (process {metrics['data_wait_process']}: {metrics['data_wait_most']:.0%})"
+            self._figures += f"  {metrics['step_seconds']:.2g} s a step"
+            self._figures += f" (process {metrics['step_seconds_process']}: {metrics['step_seconds_most']:.2g})"
         self._show()
         if not self._screen.console.is_terminal:
             self._screen.say(f"epoch {self._epoch(step)}  step {step}/{self._course.total_steps}  {self._figures}")
