@@ -10,8 +10,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from jaxft.errors import LOST, LostError, UserError
@@ -69,6 +69,7 @@ class _Others:
 
 
 _when_lost: list[Callable[[], None]] = []  # what is done before this process ends because another one is gone or hangs
+_when_ended: list[Callable[[], None]] = []  # what is done before this process is ended for whatever reason but its own
 _telling: _Others | None = None  # those whom this process has told of its failure
 _ending = threading.Event()  # the process ends, in order or not
 
@@ -84,6 +85,16 @@ def watch() -> None:
 def when_lost(work: Callable[[], None]) -> None:
     """Does some work, which does not take long, before this process ends because another one is gone or hangs."""
     _when_lost[:] = [work]
+
+
+@contextmanager
+def when_ended(work: Callable[[], None]) -> Iterator[None]:
+    """Within, some work, which does not take long, is done before another process's failure ends this one."""
+    _when_ended.append(work)
+    try:
+        yield
+    finally:
+        _when_ended.remove(work)
 
 
 def tell(sentence: str, code: int) -> bool:
@@ -154,6 +165,9 @@ def _watch(others: _Others) -> None:
 
 def end(sentence: str, code: int) -> NoReturn:
     """Ends the process from another thread than the main one, wherever that is."""
+    for work in reversed(_when_ended):
+        with suppress(OSError):
+            work()
     with suppress(OSError, ValueError):  # nobody reads any more
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which a live display hides
         sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import Any
 from jaxft.config import Config, EarlyStopping
 from jaxft.data.dataset import name_and_truth
 from jaxft.errors import UserError
+from jaxft.failures import when_ended
 from jaxft.fields import differences, field_names
 from jaxft.hardware import Hardware
 from jaxft.run import Names, RunDirectory
@@ -142,11 +143,16 @@ def _some(names: Sequence[str]) -> str:
 
 @contextmanager
 def removed_if_unfinished(run: RunDirectory) -> Iterator[None]:
-    """Removes the directory of a new run that ends within by an error or Ctrl-C, before there is a checkpoint; unless
-    it holds the stacks of a process that hangs."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt):
+    """Removes the directory of a new run that ends within by an error, also another process's, or Ctrl-C, before there
+    is a checkpoint; unless it holds the stacks of a process that hangs."""
+
+    def remove() -> None:
         if run.exists() and not run.has_checkpoint() and not any(run.path.glob("hang-*.txt")):
             run.remove()
+
+    try:
+        with when_ended(remove):
+            yield
+    except (Exception, KeyboardInterrupt):
+        remove()
         raise

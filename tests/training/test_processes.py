@@ -195,6 +195,7 @@ def test_an_error_of_one_ends_all(
     assert f"(process {failing} on " in other.err
     assert "Traceback" not in other.err
     assert ("Traceback" in results[failing].err) == (kind == "bug")
+    assert not (tmp_path / "run").exists()  # there is nothing to go on from
 
 
 @pytest.mark.parametrize("killed", [slowly(0), 1])
