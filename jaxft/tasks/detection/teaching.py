@@ -32,13 +32,8 @@ def check_same_stages(model: Any, teacher: Any) -> None:
 def taught_classes(
     model: Any, teacher: Any, images: Array, sizes: Array, targets: Targets, temperature: Array
 ) -> tuple[Arrays, Array]:
-    """The terms of a detector's own loss, and how far its classes are from a teacher's, for images `[N, H, W, 3]`.
-
-    Detectors of one stage are compared by `class_distance`. Of two stages, the teacher's RPN proposes boxes, as many as
-    in evaluation, and the second stages of both judge these; the distance is that of their logits (`box_distance`) plus
-    that of their RPNs' maps. So do Chen et al. 2017 (Learning Efficient Object Detection Models with Knowledge
-    Distillation) and Peng et al. 2020 (Faster ILOD, https://arxiv.org/abs/2003.03901), who compare where boxes are
-    moved to as well. Here neither that nor masks are compared.
+    """The terms of a detector's own loss, and how far its classes are from a teacher's, for images `[N, H, W, 3]`:
+    `class_distance` of detectors of one stage, `two_stage_distance` of others.
 
     Raises:
         UserError: the detectors cannot be compared.
@@ -49,16 +44,44 @@ def taught_classes(
         outputs, theirs = model.outputs(images), teacher.outputs(images)
         terms = model.bbox_head.loss(outputs, sizes, pad_shape, targets)
         return terms, class_distance(model.bbox_head, outputs, theirs, sizes, pad_shape, temperature)
-    maps, their_maps = model.feature_maps(images), teacher.feature_maps(images)
-    outputs, theirs = dense_outputs(model.rpn_head, maps), dense_outputs(teacher.rpn_head, their_maps)
+    maps = model.feature_maps(images)
+    outputs = dense_outputs(model.rpn_head, maps)
     terms = model.terms(maps, outputs, sizes, pad_shape, targets)
-    far = class_distance(model.rpn_head, outputs, theirs, sizes, pad_shape, temperature)
+    return terms, two_stage_distance(model, teacher, maps, outputs, images, sizes, temperature)
+
+
+def two_stage_distance(
+    model: TwoStage,
+    teacher: TwoStage,
+    maps: Sequence[Array],
+    outputs: DenseOutputs,
+    images: Array,
+    sizes: Array,
+    temperature: Array,
+) -> Array:
+    """How far the classes of a detector are from a teacher's: `box_distance` plus the `class_distance` of their RPNs.
+
+    The teacher's RPN proposes boxes, as many as in evaluation, and the second stages of both judge these. So do Chen et
+    al. 2017 (Learning Efficient Object Detection Models with Knowledge Distillation) and Peng et al. 2020 (Faster ILOD,
+    https://arxiv.org/abs/2003.03901), who compare where boxes are moved to as well. Here neither that nor masks are
+    compared.
+
+    Args:
+        maps, outputs: what the student's heads see in the images, and what its RPN puts out.
+
+    Raises:
+        UserError: the detectors have other levels, anchors, classes or stages.
+    """
+    pad_shape = pad_shape_of(images)
+    their_maps = teacher.feature_maps(images)
+    theirs = dense_outputs(teacher.rpn_head, their_maps)
     proposed = jax.lax.stop_gradient(teacher.proposals(theirs, sizes, pad_shape))
     own, other = (
         one.roi_head.class_logits(seen, proposed.boxes, proposed.valid)
         for one, seen in ((model, maps), (teacher, their_maps))
     )
-    return terms, far + box_distance(own, other, proposed.valid, temperature)
+    first = class_distance(model.rpn_head, outputs, theirs, sizes, pad_shape, temperature)
+    return first + box_distance(own, other, proposed.valid, temperature)
 
 
 def box_distance(own: Sequence[ClassLogits], other: Sequence[ClassLogits], valid: Array, temperature: Array) -> Array:

@@ -1,6 +1,7 @@
 """Two detectors of two stages, which judge the boxes that the teacher proposes."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,14 @@ from torch.nn import functional
 
 from jaxft.errors import UserError
 from jaxft.models import abstract_model
-from jaxft.models.detectors.detector import SingleStage, TwoStage, dense_outputs
+from jaxft.models.detectors.detector import TwoStage, dense_outputs
 from jaxft.models.detectors.roi.judging import ClassLogits
 from jaxft.models.detectors.roi.regions import extract
 from jaxft.models.detectors.types import ClassLoss, Selection, Targets
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import filled, modules, values
 from jaxft.models.streams import QUICK, initial_rngs
-from jaxft.tasks.detection.teaching import box_distance, inside, taught_classes
+from jaxft.tasks.detection.teaching import box_distance, inside, taught_classes, two_stage_distance
 from tests.models.detectors.narrow import cascade_rcnn, mask_rcnn, retinanet
 
 PAD, SIZES, T = (64, 64), np.array([(64, 60), (40, 64), (64, 64), (30, 50)], np.int32), 3.0
@@ -32,34 +33,42 @@ SOFTMAX = ClassLoss("softmax")
 Arrays = dict[str, Any]
 
 
-def targets(masks: bool) -> Targets:
+def targets() -> Targets:
     """An object in the first photo."""
     rows = len(SIZES), 1
     boxes = np.tile(np.array([4, 6, 40, 44], np.float32), (*rows, 1))
     valid = np.arange(len(SIZES))[:, None] == 0
-    packed = np.zeros((*rows, PAD[0], PAD[1] // 8), np.uint8) if masks else None
+    packed = np.zeros((*rows, PAD[0], PAD[1] // 8), np.uint8)
     return Targets(*map(jnp.asarray, (boxes, np.zeros(rows, np.int32), valid, np.zeros(rows, bool))), packed)
 
 
-def model_of(build: Any, seed: int) -> TwoStage:
-    """A detector in evaluation whose outputs are no small numbers, and whose proposals are few."""
-    model: TwoStage = build(initial_rngs(seed))
-    model.rpn_head.test_cfg = Selection(20, 0.1, nms_pre=40, min_bbox_size=12)
+def abstract(build: Any) -> Any:
+    """A detector of shapes, in evaluation, whose proposals are few."""
+    model = nnx.eval_shape(lambda: build(initial_rngs(0)))
     model.eval()
-    random = np.random.default_rng(seed)
-    for path, leaf in nnx.iter_graph(model):
-        if isinstance(leaf, nnx.Param) and path[-1] == "kernel" and path[-2] in ("fc_cls", "rpn_cls"):
-            leaf[...] = jnp.asarray(random.normal(0, 1, leaf.shape), leaf.dtype)
+    if isinstance(model, TwoStage):
+        model.rpn_head.test_cfg = Selection(20, 0.1, nms_pre=40, min_bbox_size=12)
     return model
 
 
+def drawn(model: Any, seed: int) -> Arrays:
+    """Arrays of such a detector in float64, with which its outputs are no small numbers."""
+    random, found = np.random.default_rng(seed), {}
+    for path, leaf in values(model).items():
+        if path.endswith("kernel"):
+            last = path.rpartition(".")[0].endswith(("fc_cls", "rpn_cls"))
+            found[path] = random.normal(0, 1 if last else np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
+        else:
+            found[path] = np.full(leaf.shape, float(path.endswith(("scale", "var"))))
+    return found
+
+
 def response(template: Any, own: Arrays, other: Arrays, temperature: Any, images: Any = IMAGES) -> Any:
-    """How far the classes are from the teacher's, as a run computes it."""
+    """How far the classes are from the teacher's, as a run computes it beside its loss."""
     student, teacher = filled(template, own), filled(template, other)
-    masks = getattr(template.roi_head, "mask_head", None) is not None
-    return taught_classes(
-        student, teacher, jnp.asarray(images), jnp.asarray(SIZES), targets(masks), jnp.asarray(temperature)
-    )[1]
+    maps = student.feature_maps(jnp.asarray(images))
+    given = maps, dense_outputs(student.rpn_head, maps), jnp.asarray(images), jnp.asarray(SIZES)
+    return two_stage_distance(student, teacher, *given, jnp.asarray(temperature))
 
 
 def divergence(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -102,45 +111,47 @@ def test_boxes_are_compared_as_in_pytorch_and_padding_has_no_part(kind: Any) -> 
     assert float(nothing) == 0
 
 
-class Detectors:
-    """A cascade and a teacher in float64, and the program for their distance and its gradient."""
+class Detectors(NamedTuple):
+    """A cascade, its arrays and its teacher's, and the program for their distance and its gradient: on all devices,
+    each of which has images of its own."""
 
-    def __init__(self) -> None:
-        self.template = model_of(cascade_rcnn, 0)
-        self.own, self.other = (widened(values(model_of(cascade_rcnn, seed))) for seed in (0, 1))
-        self.traced = 0
-        self.program = jax.jit(self.distance, compiler_options=QUICK)
-
-    def distance(self, own: Arrays, other: Arrays, temperature: Any, images: Any) -> Any:
-        """The value, and the gradient by what trains."""
-        self.traced += 1
-        trained = {path: array for path, array in own.items() if array.dtype == np.float64}
-        return jax.value_and_grad(lambda arrays: response(self.template, own | arrays, other, temperature, images))(
-            trained
-        )
-
-
-def widened(arrays: Arrays) -> Arrays:
-    return {
-        path: np.asarray(array, np.float64) if array.dtype == np.float32 else array for path, array in arrays.items()
-    }
+    template: TwoStage
+    own: Arrays
+    other: Arrays
+    program: Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def detectors() -> Detectors:
-    return Detectors()
+    template = abstract(cascade_rcnn)
+    own, other = (drawn(template, seed) for seed in (0, 1))
+
+    def distance(own: Arrays, other: Arrays, temperature: Any, images: Any) -> Any:
+        return jax.value_and_grad(lambda arrays: response(template, arrays, other, temperature, images))(own)
+
+    with jax.enable_x64(True):
+        mesh = Mesh(np.array(jax.devices()[: len(IMAGES)]), ("data",))
+        split, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+
+        def placed(own: Arrays, other: Arrays, temperature: float, images: Any = IMAGES) -> Any:
+            return (*jax.device_put((own, other, temperature), whole), jax.device_put(images, split))
+
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            program = jax.jit(distance).lower(*placed(own, other, T)).compile(QUICK)
+    return Detectors(template, own, other, lambda *given: program(*placed(*given)))
 
 
 def test_value_and_gradient_are_those_of_the_heads_logits(detectors: Detectors) -> None:
-    """The formula in PyTorch from the logits of heads and RPNs, and its gradient led back through these alone."""
-    template, own, other = detectors.template, detectors.own, detectors.other
+    """The formula in PyTorch from the logits of heads and RPNs on one device, and its gradient led back through these
+    alone."""
+    template, own, other, program = detectors
     with jax.enable_x64(True):
         boxes, valid = jax.jit(lambda arrays: proposed(template, arrays), compiler_options=QUICK)(other)
         assert 3 < int(valid.sum()) < valid.size
         outs = jax.jit(lambda arrays: seen(template, arrays, boxes, valid), compiler_options=QUICK)
         theirs = outs(other)
-        value, gradients = detectors.program(own, other, T, IMAGES)
-        ours, back = jax.vjp(lambda arrays: outs(own | arrays), {path: own[path] for path in gradients})
+        value, gradients = program(own, other, T)
+        ours, back = jax.vjp(outs, own)
         leaves = [torch.tensor(np.asarray(x), requires_grad=True) for x in ours]
         expected = formula(leaves, [torch.tensor(np.asarray(x)) for x in theirs], torch.tensor(np.asarray(valid)))
         expected.backward()
@@ -150,6 +161,16 @@ def test_value_and_gradient_are_those_of_the_heads_logits(detectors: Detectors) 
     for path, gradient in wanted.items():
         np.testing.assert_allclose(gradients[path], gradient, rtol=1e-9, atol=1e-12, err_msg=path)
     assert np.abs(gradients["roi_head.bbox_head.1.fc_cls.kernel"]).max() > 1e-3
+
+
+def test_equal_detectors_are_at_0_and_a_temperature_is_an_input(detectors: Detectors) -> None:
+    _, own, other, program = detectors
+    with jax.enable_x64(True):
+        found = [float(program(own, other, temperature)[0]) for temperature in (T, 2 * T)]
+        same, nothing = program(own, own, T)
+    assert found[0] != found[1]
+    assert float(same) == pytest.approx(0, abs=1e-12)
+    assert max(float(np.abs(array).max()) for array in nothing.values()) < 1e-12
 
 
 def proposed(template: Any, arrays: Arrays) -> tuple[Any, Any]:
@@ -180,32 +201,6 @@ def formula(own: list[torch.Tensor], other: list[torch.Tensor], valid: torch.Ten
     return torch.cat(places).mean() + torch.cat(boxes).mean()
 
 
-def test_equal_detectors_are_at_0_and_a_temperature_compiles_nothing(detectors: Detectors) -> None:
-    own, other = detectors.own, detectors.other
-    with jax.enable_x64(True):
-        found = [float(detectors.program(own, other, temperature, IMAGES)[0]) for temperature in (T, 2 * T)]
-        same, nothing = detectors.program(own, own, T, IMAGES)
-    assert found[0] != found[1]
-    assert float(same) == pytest.approx(0, abs=1e-12)
-    assert max(float(np.abs(array).max()) for array in nothing.values()) < 1e-12
-    assert detectors.traced == 1
-
-
-def test_devices_agree(detectors: Detectors) -> None:
-    """Each has its own images."""
-    mesh = Mesh(np.array(jax.devices()[: len(IMAGES)]), ("data",))
-    split, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
-    with jax.enable_x64(True):
-        expected, gradients = detectors.program(detectors.own, detectors.other, T, IMAGES)
-        arguments = (*jax.device_put((detectors.own, detectors.other, T), whole), jax.device_put(IMAGES, split))
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            program = jax.jit(detectors.distance).lower(*arguments).compile(QUICK)
-        found, others = program(*arguments)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    for path, gradient in gradients.items():
-        np.testing.assert_allclose(others[path], gradient, rtol=1e-9, atol=1e-12, err_msg=path)
-
-
 def test_statistics_of_the_second_stage_are_those_of_its_loss() -> None:
     """torchvision's second version, abstract: its heads have BatchNorm, which the teacher's boxes leave alone."""
     model: Any = abstract_model("fasterrcnn_resnet50_fpn_v2", 3)
@@ -225,22 +220,14 @@ def test_statistics_of_the_second_stage_are_those_of_its_loss() -> None:
     assert jax.eval_shape(judged, values(model), maps, *boxes).shape == (1, 5, 4)
 
 
-def abstract(build: Any) -> Any:
-    return nnx.eval_shape(lambda: build(initial_rngs(0)))
-
-
-@pytest.mark.parametrize(
-    ("teacher", "message"),
-    [
-        (lambda rngs: retinanet(rngs), "The model is a TwoStage and the teacher a SingleStage, whose classes are not"),
-        (cascade_rcnn, "heads and class logits 1 of 4, and the teacher's 2 of 4, which cannot be compared"),
-    ],
-)
-def test_another_structure_is_refused(teacher: Any, message: str) -> None:
+def test_another_structure_is_refused() -> None:
     images = jax.ShapeDtypeStruct(IMAGES.shape, jnp.float32)
 
-    def compared(images: Any, model: Any, teacher: TwoStage | SingleStage) -> Any:
-        return taught_classes(model, teacher, images, jnp.asarray(SIZES), targets(masks=True), jnp.asarray(T))[1]
+    def compared(images: Any, model: Any, teacher: Any) -> Any:
+        return taught_classes(model, teacher, images, jnp.asarray(SIZES), targets(), jnp.asarray(T))[1]
 
-    with pytest.raises(UserError, match=message):
-        nnx.eval_shape(compared, images, abstract(mask_rcnn), abstract(teacher))
+    with pytest.raises(UserError, match="The model is a TwoStage and the teacher a SingleStage, whose classes are not"):
+        nnx.eval_shape(compared, images, abstract(mask_rcnn), abstract(retinanet))
+    valid, found = jnp.ones((1, 3), bool), ClassLogits(SOFTMAX, jnp.ones((1, 3, 4)))
+    with pytest.raises(UserError, match="heads and class logits 1 of 4, and the teacher's 2 of 4, which cannot be"):
+        box_distance((found,), (found, found), valid, jnp.asarray(T))
