@@ -31,7 +31,7 @@ from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.data import open_dataset, open_datasets
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
 from jaxft.tasks.detection.drawing import found_objects, true_objects
-from jaxft.tasks.detection.evaluator import ObjectEvaluator, metric_names, primary_metric
+from jaxft.tasks.detection.evaluator import ObjectEvaluator, kept, metric_names, primary_metric
 from jaxft.tasks.detection.feeding import fed_photo
 from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
@@ -65,6 +65,10 @@ class DetectionTask:
     def __init__(self, fields: Detection, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
         self.primary_metric = primary_metric(fields)
+
+    @property
+    def kept(self) -> str:
+        return kept(self.fields)
 
     # Data
 
