@@ -221,13 +221,17 @@ def test_statistics_of_the_second_stage_are_those_of_its_loss() -> None:
 
 
 def test_another_structure_is_refused() -> None:
+    """What fits gives all terms of the detector's own loss, and one number."""
     images = jax.ShapeDtypeStruct(IMAGES.shape, jnp.float32)
 
     def compared(images: Any, model: Any, teacher: Any) -> Any:
-        return taught_classes(model, teacher, images, jnp.asarray(SIZES), targets(), jnp.asarray(T))[1]
+        return taught_classes(model, teacher, images, jnp.asarray(SIZES), targets(), jnp.asarray(T))
 
+    terms, found = nnx.eval_shape(compared, images, abstract(mask_rcnn), abstract(mask_rcnn))
+    assert terms.keys() == {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "acc", "loss_mask"}
+    assert found.shape == ()
     with pytest.raises(UserError, match="The model is a TwoStage and the teacher a SingleStage, whose classes are not"):
         nnx.eval_shape(compared, images, abstract(mask_rcnn), abstract(retinanet))
-    valid, found = jnp.ones((1, 3), bool), ClassLogits(SOFTMAX, jnp.ones((1, 3, 4)))
+    valid, one = jnp.ones((1, 3), bool), ClassLogits(SOFTMAX, jnp.ones((1, 3, 4)))
     with pytest.raises(UserError, match="heads and class logits 1 of 4, and the teacher's 2 of 4, which cannot be"):
-        box_distance((found,), (found, found), valid, jnp.asarray(T))
+        box_distance((one,), (one, one), valid, jnp.asarray(T))
