@@ -54,6 +54,10 @@ class RunDirectory:
         return self.path / "calibration.json"
 
     @property
+    def teacher_file(self) -> Path:
+        return self.path / "teacher.json"
+
+    @property
     def beginning_file(self) -> Path:
         return self.path / "beginning.json"
 
@@ -186,6 +190,14 @@ class RunDirectory:
         except (OSError, EOFError) as error:
             raise UserError(f"{self.evaluation_file} cannot be read; the run directory is not whole.") from error
         return details.from_json(content, str(self.evaluation_file))
+
+    def teacher(self) -> dict[str, float]:
+        """The figures of the teacher that evaluations are compared with.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return cast(dict[str, float], self._read(self.teacher_file))
 
     def own(self) -> dict[str, str]:
         """What is the user's and not the configuration's, by its name.

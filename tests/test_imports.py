@@ -88,8 +88,7 @@ def test_layers_know_no_models_and_classifiers_no_detectors() -> None:
     assert importers(layers, "jaxft.models.classifiers", "jaxft.models.detectors", "jaxft.detection") == set()
     assert importers(classifiers, "jaxft.models.detectors", "jaxft.detection") == set()
     assert importers(sorted((models / "detectors").rglob("*.py")), "jaxft.models.classifiers") == {
-        "jaxft/models/detectors/gfl_lite.py",
-        "jaxft/models/detectors/retinanet_lite.py",
+        "jaxft/models/detectors/lite.py",
         "jaxft/models/detectors/torchvision/rcnn.py",
     }
 

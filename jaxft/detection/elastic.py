@@ -17,6 +17,18 @@ SURE = 2.0  # standard deviations above the mean
 AT_MOST = 5  # one in so many can be that far above the mean: Cantelli's inequality, 1 / (1 + 2^2)
 
 
+class Answers(NamedTuple):
+    """What a detector says at the places of an image.
+
+    Attributes:
+        logits: `[A, C]`, of the old classes.
+        edges: `[A, 4 * (n + 1)]`, logits of how far each edge is away: 0 to n strides.
+    """
+
+    logits: Array
+    edges: Array
+
+
 class Elastic(NamedTuple):
     """The two losses of an image, without their weights; 0 where no place was sure. That of boxes is a sum."""
 
@@ -45,10 +57,8 @@ def class_term(logits: Array, theirs: Array, there: Array) -> Array:
 
 
 def box_term(
-    logits: Array,
-    edges: Array,
-    theirs: Array,
-    their_edges: Array,
+    own: Answers,
+    old: Answers,
     points: Array,
     strides: Array,
     there: Array,
@@ -62,35 +72,33 @@ def box_term(
     by the new detector's highest score of an old class there.
 
     Args:
-        logits, theirs: `[A, C]`, the old classes of both.
-        edges, their_edges: `[A, 4 * (n + 1)]`.
+        own, old: of the new and of the old detector.
         points, strides: `[A, 2]` and `[A]`, pixels.
+        there: bool `[A]`, the places that count.
         temperature: divides the logits; the divergence, a mean over the n + 1 distances, is multiplied by its square.
         scale_boxes: whether boxes are of their size when they suppress each other, as in the text; in the program each
             is smaller by its stride.
 
     Which of two places with equal scores is better is not defined there; here it is the first.
     """
-    count = their_edges.shape[0]
-    chosen = far_above(their_edges.max(-1), there)
-    scores = jax.nn.sigmoid(theirs)
-    shares = jax.nn.softmax(their_edges.reshape(count, 4, -1))
+    count = old.edges.shape[0]
+    chosen = far_above(old.edges.max(-1), there)
+    scores = jax.nn.sigmoid(old.logits)
+    shares = jax.nn.softmax(old.edges.reshape(count, 4, -1))
     distances = (shares * jnp.arange(shares.shape[-1], dtype=shares.dtype)[None, None]).sum(-1)
     boxes = decode_distances(points, distances * strides[:, None] if scale_boxes else distances)
     groups = scores.argmax(-1).astype(jnp.int32)
     index, kept = nms(boxes, scores.max(-1), groups, chosen, iou_threshold, count // AT_MOST + 1)
-    own, other = (rows[index].reshape(len(index), 4, -1) / temperature for rows in (edges, their_edges))
-    target = jax.nn.softmax(other)
-    far = (target * (jax.nn.log_softmax(other) - jax.nn.log_softmax(own))).mean(-1) * temperature**2
-    weights = lax.stop_gradient(jax.nn.sigmoid(logits[index]).max(-1))
+    given, wanted = (found.edges[index].reshape(len(index), 4, -1) / temperature for found in (own, old))
+    target = jax.nn.softmax(wanted)
+    far = (target * (jax.nn.log_softmax(wanted) - jax.nn.log_softmax(given))).mean(-1) * temperature**2
+    weights = lax.stop_gradient(jax.nn.sigmoid(own.logits[index]).max(-1))
     return jnp.where(kept[:, None], far * weights[:, None], 0).sum()
 
 
 def elastic_terms(
-    logits: Array,
-    edges: Array,
-    theirs: Array,
-    their_edges: Array,
+    own: Answers,
+    old: Answers,
     points: Array,
     strides: Array,
     there: Array,
@@ -99,18 +107,6 @@ def elastic_terms(
     scale_boxes: bool = False,
 ) -> Elastic:
     """Both losses of an image; arguments as of `box_term`. The old detector gets no gradient."""
-    theirs, their_edges = lax.stop_gradient((theirs, their_edges))
-    return Elastic(
-        class_term(logits, theirs, there),
-        box_term(
-            logits,
-            edges,
-            theirs,
-            their_edges,
-            points,
-            strides,
-            there,
-            temperature,
-            scale_boxes=scale_boxes,
-        ),
-    )
+    old = lax.stop_gradient(old)
+    boxes = box_term(own, old, points, strides, there, temperature, scale_boxes=scale_boxes)
+    return Elastic(class_term(own.logits, old.logits, there), boxes)

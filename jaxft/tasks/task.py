@@ -87,6 +87,11 @@ class Task(Protocol):
     @property
     def primary_metric(self) -> Metric: ...
 
+    @property
+    def kept(self) -> str:
+        """What the names of those metrics begin with that say how much of its teacher's knowledge a model keeps, such
+        as `old/`: the teacher is evaluated before the first step. Empty where there are none."""
+
     def metric_names(self, classes: tuple[str, ...]) -> Sequence[str]:
         """The metrics that an evaluation may give; empty where only an evaluation can tell."""
 

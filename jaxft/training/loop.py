@@ -30,6 +30,7 @@ from jaxft.training.checkpoint import Checkpoints, best_value
 from jaxft.training.evaluation import Predictor, evaluate
 from jaxft.training.features import with_features
 from jaxft.training.fitted import Callback, Event, Fitted
+from jaxft.training.forgetting import watch_forgetting
 from jaxft.training.histograms import Histograms
 from jaxft.training.judge import Judge
 from jaxft.training.late_metrics import LateMetrics
@@ -68,8 +69,7 @@ def fit(
         stop_after: end in order after so many steps of the whole run, as a signal would.
         callbacks: called after each step and each evaluation. Where one raises, the state is saved first.
         model: one of your own with its values, in the place of the configured one; the same when the run goes on.
-        datasets: the training and the validation split, in the place of those that the configuration names; None for
-            the latter trains without any evaluation.
+        datasets: the splits to train and to validate on, in the place of those configured; None evaluates nothing.
         loss: (model, batch) -> the loss, or (the loss, metrics), in the place of the task's.
         parent: a configuration that this one was made from; the run's page shows what was changed in it.
         console: where to print; the terminal by default.
@@ -156,6 +156,7 @@ class Loop:
         """Trains from a state of a stage to the end of the last one, or until something asks to stop."""
         setup, step = self.setup, int(state.step)
         with setup.batches(step) as batches, closing(self.predictor), closing(self.trace), closing(self.histograms):
+            self.beside = watch_forgetting(setup, self.run_directory, self.reporter)
             self.end_if_judged()
             evaluated = first_says(any(line["step"] == step for line in self.reporter.evaluations()))
             self.evaluated_step = step if evaluated else 0
@@ -272,7 +273,7 @@ class Loop:
         when = f"step {step}" if step % setup.steps_per_epoch else f"epoch {epoch}"
         with self.reporter.doing(f"evaluating {when}") as counted:
             try:
-                evaluated = evaluate(self.predictor, setup.task, state.evaluated, dataset, counted=counted)
+                evaluated = self.beside(evaluate(self.predictor, setup.task, state.evaluated, dataset, counted=counted))
             except Interrupted:
                 return  # as after a signal during the last step: the evaluation is made up when the run goes on
             metrics = evaluated.metrics

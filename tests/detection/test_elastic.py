@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jaxft.detection.elastic import elastic_terms, far_above
+from jaxft.detection.elastic import Answers, elastic_terms, far_above
 
 PLACES, CLASSES, BINS = 120, 3, 5
 
@@ -74,9 +74,9 @@ def test_losses_and_gradients_are_those_of_the_formulas(seed: int, scale_boxes: 
     with jax.enable_x64(True):
 
         def total(logits: jax.Array, edges: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            found = elastic_terms(
-                logits, edges, *map(jnp.asarray, (padded[2], padded[3], *rest, there)), 10.0, scale_boxes=scale_boxes
-            )
+            old = Answers(*map(jnp.asarray, padded[2:]))
+            given = old, *map(jnp.asarray, (*rest, there))
+            found = elastic_terms(Answers(logits, edges), *given, 10.0, scale_boxes=scale_boxes)
             return 0.7 * found.classes + 1.3 * found.boxes, tuple(found)
 
         gradients, found = jax.jit(jax.grad(total, (0, 1), has_aux=True))(*map(jnp.asarray, padded[:2]))
@@ -92,7 +92,8 @@ def test_nothing_is_lost_where_no_place_is_sure() -> None:
     points, strides = jnp.zeros((40, 2)), jnp.ones(40)
 
     def total(logits: jax.Array, edges: jax.Array, there: jax.Array) -> jax.Array:
-        return sum(elastic_terms(logits, edges, flat, 0 * edges, points, strides, there, 10.0), jnp.zeros(()))
+        own, old = Answers(logits, edges), Answers(flat, 0 * edges)
+        return sum(elastic_terms(own, old, points, strides, there, 10.0), jnp.zeros(()))
 
     step = jax.jit(jax.value_and_grad(total, (0, 1)))
     for there in (jnp.ones(40, bool), jnp.zeros(40, bool), jnp.arange(40) == 3):

@@ -20,7 +20,10 @@ from jaxft.errors import UserError
 from jaxft.models.layers import Conv, Linear
 from jaxft.models.layers.pooling import global_average_pool
 from jaxft.models.paths import filled, values
+from jaxft.pages.run import write_page
+from jaxft.run import RunDirectory
 from jaxft.tasks import Classification
+from jaxft.tasks.classification.task import ClassificationTask
 from jaxft.training import layout as layouts
 from jaxft.training.loop import fit
 from jaxft.training.setup import set_up
@@ -47,8 +50,14 @@ def config(config_file: Path, small_run: Path) -> Config:
 
 
 def test_a_run_that_goes_on_is_the_same_and_keeps_nothing_of_its_teacher(
-    config: Config, tmp_path: Path, small_run: Path, capsys: pytest.CaptureFixture[str]
+    config: Config,
+    tmp_path: Path,
+    small_run: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Nor is the teacher evaluated again, as it is where the task is to keep what that knows."""
+    monkeypatch.setattr(ClassificationTask, "kept", "balanced_")
     whole = fit(config, tmp_path / "whole")
     said = " ".join(capsys.readouterr().out.split())
     numbers = sum(array.size for array in values(whole.model, nnx.Param).values())
@@ -62,8 +71,19 @@ def test_a_run_that_goes_on_is_the_same_and_keeps_nothing_of_its_teacher(
         pytest.raises(UserError, match="teacher has other weights than when"),
     ):
         fit(config, tmp_path / "cut", resume=True)
+    assert "The teacher is evaluated on the 10 examples of the validation split, once" in capsys.readouterr().out
     resumed = fit(config, tmp_path / "cut", resume=True)
+    assert "The teacher is evaluated" not in capsys.readouterr().out
     assert_equal_runs(whole.path, resumed.path)
+    before = max(
+        (line for line in lines(small_run) if line["split"] == "validation"), key=lambda line: line["accuracy"]
+    )
+    for line in (line for line in lines(resumed.path) if line["split"] == "validation"):
+        np.testing.assert_allclose(line["teacher/accuracy"], before["balanced_accuracy"])
+        np.testing.assert_allclose(line["forgotten/accuracy"], line["teacher/accuracy"] - line["balanced_accuracy"])
+    page = write_page(RunDirectory(resumed.path), None).read_text()
+    assert "teacher/accuracy" in page
+    assert "forgotten/accuracy" in page
     arrays = final(whole.path)[1]
     assert sum(1 for name in arrays if not name.startswith(("ema", "optimizer"))) == len(values(whole.model))
     assert len(arrays) < 4 * len(values(whole.model))

@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth
 from jaxft.models.detectors.dense.rpn_head import RPNHead
+from jaxft.models.detectors.roi.judging import ClassLogits
 from jaxft.models.detectors.types import Detections, Selection, Targets
 from jaxft.models.layers import BatchNorm
 from jaxft.models.layers.per_image import per_image
@@ -46,6 +47,8 @@ class RoIHead(Protocol):
     def loss(
         self, maps: Sequence[Array], proposals: Detections, sizes: Array, targets: Targets
     ) -> dict[str, Array]: ...
+
+    def class_logits(self, maps: Sequence[Array], boxes: Array, valid: Array) -> tuple[ClassLogits, ...]: ...
 
     def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections: ...
 
@@ -116,18 +119,28 @@ class TwoStage(nnx.Module):
         maps = self.backbone(images)
         return maps if self.neck is None else self.neck(maps)
 
+    def proposals(
+        self, outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, selection: Selection | None = None
+    ) -> Detections:
+        """The boxes that the second stage looks at; `selection` in the place of the RPN's `test_cfg` if given."""
+        propose = partial(self.rpn_head.predict, pad_shape=pad_shape, selection=selection)
+        return per_image(propose, outputs, sizes)
+
     def loss(self, images: Array, sizes: Array, targets: Targets) -> dict[str, Array]:
         """The terms of the loss by MMDetection's names; the sum of those named `loss` is what is minimized."""
-        maps, pad_shape = self.feature_maps(images), pad_shape_of(images)
-        outputs = dense_outputs(self.rpn_head, maps)
+        maps = self.feature_maps(images)
+        return self.terms(maps, dense_outputs(self.rpn_head, maps), sizes, pad_shape_of(images), targets)
+
+    def terms(
+        self, maps: Sequence[Array], outputs: DenseOutputs, sizes: Array, pad_shape: HeightWidth, targets: Targets
+    ) -> dict[str, Array]:
+        """`loss` of what the heads see, and what the RPN puts out for it."""
         terms = self.rpn_head.loss(outputs, sizes, pad_shape, targets)
-        propose = partial(self.rpn_head.predict, pad_shape=pad_shape, selection=self.rpn_proposal)
-        proposals = per_image(propose, jax.lax.stop_gradient(outputs), sizes)
+        proposals = self.proposals(jax.lax.stop_gradient(outputs), sizes, pad_shape, self.rpn_proposal)
         return terms | self.roi_head.loss(maps, proposals, sizes, targets)
 
     def predict(self, images: Array, sizes: Array) -> Detections:
         """The objects found, in pixels of the padded image, with masks where there is a mask head."""
         maps = self.feature_maps(images)
-        propose = partial(self.rpn_head.predict, pad_shape=pad_shape_of(images))
-        proposals = per_image(propose, dense_outputs(self.rpn_head, maps), sizes)
+        proposals = self.proposals(dense_outputs(self.rpn_head, maps), sizes, pad_shape_of(images))
         return self.roi_head.predict(maps, proposals, sizes)

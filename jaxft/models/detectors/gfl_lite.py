@@ -1,16 +1,13 @@
-"""Generalized focal loss on EfficientNet-Lite0, narrow: the backbone and the pyramid of `retinanet_lite.py`.
+"""Generalized focal loss on EfficientNet-Lite0, narrow; see `lite.py`.
 
 Li et al. 2020, https://arxiv.org/abs/2006.04388, on three levels of strides 8, 16 and 32.
 """
 
 from flax import nnx
 
-from jaxft.models.classifiers.efficientnet_lite import efficientnet_lite0
-from jaxft.models.detectors.backbones.pyramid import Pyramid
 from jaxft.models.detectors.dense.gfl_head import GFLHead
 from jaxft.models.detectors.detector import SingleStage
-from jaxft.models.detectors.necks.fpn import FPN
-from jaxft.models.detectors.retinanet_lite import STAGES, STRIDES
+from jaxft.models.detectors.lite import STRIDES, lite0_pyramid
 from jaxft.models.detectors.types import AnchorGenerator, Norm, Selection
 
 
@@ -37,10 +34,8 @@ def gfl_efficientnet_lite0_fpn(
         max_per_img: rows of the result.
         drop_path, momentum: of the backbone, see `EfficientNetLite`.
     """
-    classifier = efficientnet_lite0(1, drop_path=drop_path, momentum=momentum, rngs=rngs)
     return SingleStage(
-        Pyramid(classifier, tuple(STAGES)),
-        FPN(tuple(STAGES.values()), channels, len(STAGES), rngs=rngs),
+        *lite0_pyramid(channels, drop_path=drop_path, momentum=momentum, rngs=rngs),
         GFLHead(
             num_classes,
             channels,

@@ -1,19 +1,14 @@
-"""RetinaNet on EfficientNet-Lite0, narrow: a detector that two CPU cores train.
+"""RetinaNet on EfficientNet-Lite0, narrow; see `lite.py`.
 
 Lin et al. 2017, https://arxiv.org/abs/1708.02002, on three levels of strides 8, 16 and 32.
 """
 
 from flax import nnx
 
-from jaxft.models.classifiers.efficientnet_lite import efficientnet_lite0
-from jaxft.models.detectors.backbones.pyramid import Pyramid
 from jaxft.models.detectors.dense.retina_head import RetinaHead
 from jaxft.models.detectors.detector import SingleStage
-from jaxft.models.detectors.necks.fpn import FPN
+from jaxft.models.detectors.lite import STRIDES, lite0_pyramid
 from jaxft.models.detectors.types import AnchorGenerator, BoxLoss, DeltaCoder, DenseTrain, MaxIoUAssigner, Selection
-
-STAGES = {"_blocks.4": 40, "_blocks.10": 112, "_blocks.15": 320}  # the last block of strides 8, 16, 32: its channels
-STRIDES = (8, 16, 32)
 
 
 def retinanet_efficientnet_lite0_fpn(
@@ -37,10 +32,8 @@ def retinanet_efficientnet_lite0_fpn(
         max_per_img: rows of the result.
         drop_path, momentum: of the backbone, see `EfficientNetLite`.
     """
-    classifier = efficientnet_lite0(1, drop_path=drop_path, momentum=momentum, rngs=rngs)
     return SingleStage(
-        Pyramid(classifier, tuple(STAGES)),
-        FPN(tuple(STAGES.values()), channels, len(STAGES), rngs=rngs),
+        *lite0_pyramid(channels, drop_path=drop_path, momentum=momentum, rngs=rngs),
         RetinaHead(
             num_classes,
             channels,

@@ -64,6 +64,7 @@ class ClassificationTask:
 
     primary_metric = Metric("accuracy")
     link: Link | None = "softmax"
+    kept = ""
 
     def __init__(self, fields: Classification, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype

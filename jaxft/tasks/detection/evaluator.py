@@ -13,7 +13,10 @@ from jaxft.tasks.detection.metrics import MAIN_COUNT, Kind, coco_metrics, coco_n
 from jaxft.tasks.detection.objects import ObjectSource
 from jaxft.tasks.detection.pasting import Pasting
 from jaxft.tasks.detection.voc_metrics import voc_metrics, voc_names
+from jaxft.tasks.forgetting import forgotten_names
 from jaxft.tasks.task import Metric, Prediction
+
+OLD = "old"  # classes, in the names of their figures
 
 
 def with_metric(fields: Detection, data: Data) -> Detection:
@@ -47,13 +50,18 @@ def metric_names(fields: Detection, classes: Sequence[str]) -> list[str]:
         names += coco_names(kinds, classes, fields.proposal_nums, apart(fields, classes))
     if fields.metric != "coco":
         names += voc_names(classes, fields.iou_thresholds, apart(fields, classes))
-    return list(dict.fromkeys(names))
+    return [*dict.fromkeys(names), *dict.fromkeys(forgotten_names(kept(fields), names))]
+
+
+def kept(fields: Detection) -> str:
+    """What the names of the figures of old classes begin with, where a teacher is to be heard on them; else nothing."""
+    return f"{OLD}/" if fields.incremental.old_classes and fields.incremental.weight else ""
 
 
 def apart(fields: Detection, classes: Sequence[str]) -> dict[str, range]:
     """The positions of old and new classes, where a detector learns new ones: they are judged by themselves, too."""
     old = fields.incremental.old_classes
-    return {"old": range(old), "new": range(old, len(classes))} if old else {}
+    return {OLD: range(old), "new": range(old, len(classes))} if old else {}
 
 
 class ObjectEvaluator:

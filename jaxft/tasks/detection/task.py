@@ -31,7 +31,7 @@ from jaxft.tasks.detection.bounds import needed_pad_shapes
 from jaxft.tasks.detection.data import open_dataset, open_datasets
 from jaxft.tasks.detection.dataset import ObjectDataset, evaluation_dataset
 from jaxft.tasks.detection.drawing import found_objects, true_objects
-from jaxft.tasks.detection.evaluator import ObjectEvaluator, metric_names, primary_metric
+from jaxft.tasks.detection.evaluator import ObjectEvaluator, kept, metric_names, primary_metric
 from jaxft.tasks.detection.feeding import fed_photo
 from jaxft.tasks.detection.found import Found, on_photo
 from jaxft.tasks.detection.objects import Annotated, ObjectSource, gather
@@ -39,10 +39,10 @@ from jaxft.tasks.detection.results import write_crops, write_results
 from jaxft.tasks.detection.steps import evaluation_steps, only_scale
 from jaxft.tasks.detection.survey import survey
 from jaxft.tasks.detection.teaching import (
-    check_dense,
     check_grown,
     check_same_maps,
-    class_distance,
+    check_same_stages,
+    taught_classes,
     terms_loss,
 )
 from jaxft.tasks.detection.views import object_views
@@ -65,6 +65,10 @@ class DetectionTask:
     def __init__(self, fields: Detection, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype
         self.primary_metric = primary_metric(fields)
+
+    @property
+    def kept(self) -> str:
+        return kept(self.fields)
 
     # Data
 
@@ -165,20 +169,19 @@ class DetectionTask:
         return self.fields.incremental.old_classes
 
     def taught(self, model: Any, teacher: Any, batch: Mapping[str, Array], temperature: Array | None) -> Taught:
-        """Classes are compared by `jaxft.tasks.detection.teaching.class_distance`; where the teacher knows some of them
+        """Classes are compared by `jaxft.tasks.detection.teaching.taught_classes`; where the teacher knows some of them
         alone, by `elastic_losses`, whose terms are metrics, too."""
         size, old, incremental = batch["size"], self._old, self.fields.incremental
         images, pad_shape = self.images(batch["image"], size), pad_shape_of(batch["image"])
         if temperature is None:
             teacher.feature_maps(images)
             return Taught(*self.loss(model, batch), jnp.zeros((), jnp.float32))
-        check_dense(model, teacher)
-        outputs, theirs = model.outputs(images), teacher.outputs(images)
-        head, targets = model.bbox_head, _targets(batch)
+        targets = _targets(batch)
         if not old:
-            terms = dict(head.loss(outputs, size, pad_shape, targets))
-            response = class_distance(model, outputs, theirs, size, pad_shape, temperature)
+            terms, response = taught_classes(model, teacher, images, size, targets, temperature)
             return _with_loss(terms, {}, response)
+        check_same_stages(model, teacher)
+        head, outputs, theirs = model.bbox_head, model.outputs(images), teacher.outputs(images)
         check_same_maps(outputs, theirs, old)
         kept = elastic_losses(
             head,

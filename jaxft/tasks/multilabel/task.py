@@ -67,6 +67,7 @@ class MultilabelTask:
 
     primary_metric = Metric("mAP")
     link: Link | None = "sigmoid"
+    kept = ""
 
     def __init__(self, fields: Multilabel, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype

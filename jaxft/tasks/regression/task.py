@@ -68,6 +68,7 @@ class RegressionTask:
     """
 
     link: Link | None = None
+    kept = ""
 
     def __init__(self, fields: Regression, dtype: str = "float32") -> None:
         self.fields, self.dtype = fields, dtype

@@ -64,8 +64,9 @@ def test_the_two_stages_are_read(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "model.bbox_head.type is 'GFLHeadIncrement', which distills relations": SECOND.replace(
-        "HeadIncrementERD", "HeadIncrement"
+    "model.type is 'GFLIncre', which jaxft does not build": SECOND.replace("GFLIncrementERD", "GFLIncre"),
+    "model.bbox_head.type is 'GFLHeadIncre', which jaxft does not build": SECOND.replace(
+        "HeadIncrementERD", "HeadIncre"
     ),
     "model.ori_setting.ori_num_classes is missing": SECOND.replace("ori_num_classes=40,", ""),
     "ori_setting.*unknown_key": SECOND.replace("ori_num_classes=40,", "ori_num_classes=40, unknown_key=1,"),

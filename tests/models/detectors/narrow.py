@@ -10,6 +10,7 @@ from jaxft.models.detectors.dense.rpn_head import RPNHead
 from jaxft.models.detectors.detector import SingleStage, TwoStage
 from jaxft.models.detectors.necks.fpn import FPN
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
+from jaxft.models.detectors.roi.cascade_roi_head import STAGES, CascadeRoIHead
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.standard_roi_head import StandardRoIHead
 from jaxft.models.detectors.types import (
@@ -65,9 +66,8 @@ def retinanet(rngs: nnx.Rngs) -> SingleStage:
     return SingleStage(Backbone(rngs=rngs), pyramid(rngs), head)
 
 
-def mask_rcnn(rngs: nnx.Rngs) -> TwoStage:
-    """All of Faster R-CNN, and masks."""
-    rpn = RPNHead(
+def region_proposals(rngs: nnx.Rngs) -> RPNHead:
+    return RPNHead(
         WIDTH,
         feat_channels=WIDTH,
         anchor_generator=ANCHORS,
@@ -75,12 +75,35 @@ def mask_rcnn(rngs: nnx.Rngs) -> TwoStage:
         test_cfg=Selection(20, 0.7, nms_pre=60, min_bbox_size=0),
         rngs=rngs,
     )
+
+
+def box_head(rngs: nnx.Rngs) -> ConvFCBBoxHead:
+    return ConvFCBBoxHead(WIDTH, CLASSES, num_shared_fcs=1, fc_out_channels=16, rngs=rngs)
+
+
+def mask_rcnn(rngs: nnx.Rngs) -> TwoStage:
+    """All of Faster R-CNN, and masks."""
+    rpn = region_proposals(rngs)
     roi = StandardRoIHead(
-        ConvFCBBoxHead(WIDTH, CLASSES, num_shared_fcs=1, fc_out_channels=16, rngs=rngs),
+        box_head(rngs),
         RoIExtractor(7, STRIDES),
         mask_head=FCNMaskHead(WIDTH, CLASSES, num_convs=1, conv_out_channels=WIDTH, rngs=rngs),
         mask_roi_extractor=RoIExtractor(14, STRIDES, sampling_ratio=2),
         train_cfg=RoITrain(MaxIoUAssigner(0.5, 0.5, 0.5, match_low_quality=False), RandomSampler(16, 0.5)),
+        test_cfg=Selection(10, 0.5, score_thr=0.0),
+        rngs=rngs,
+    )
+    return TwoStage(Backbone(rngs=rngs), pyramid(rngs), rpn, roi)
+
+
+def cascade_rcnn(rngs: nnx.Rngs) -> TwoStage:
+    """Two stages of boxes."""
+    rpn = region_proposals(rngs)
+    roi = CascadeRoIHead(
+        (box_head(rngs), box_head(rngs)),
+        RoIExtractor(7, STRIDES, sampling_ratio=1),
+        stage_loss_weights=(1.0, 0.5),
+        train_cfg=STAGES[:2],
         test_cfg=Selection(10, 0.5, score_thr=0.0),
         rngs=rngs,
     )

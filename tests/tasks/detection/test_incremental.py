@@ -109,8 +109,12 @@ def test_old_and_new_classes_are_judged_apart(config: Config) -> None:
     found = setup.task.evaluator(setup.validation).result()
     assert {"bbox_mAP", "old/bbox_mAP", "new/bbox_mAP_50", "old/bbox_mAP_75"} <= found.keys()
     assert found.keys() <= set(setup.task.metric_names(setup.classes))
-    voc = setup.task.metric_names(setup.classes)
-    assert "new/bbox_AP50" in voc
+    names = set(setup.task.metric_names(setup.classes))
+    assert {"new/bbox_AP50", "teacher/bbox_mAP", "forgotten/bbox_AP50"} <= names
+    assert not {"forgotten/old/bbox_mAP", "forgotten/bbox_mAP_s", "forgotten/bbox_mAP/disc"} & names
+    alone = replace(config, {"task.incremental.weight": 0.0}).task.task()
+    assert (setup.task.kept, alone.kept) == ("old/", "")
+    assert not any("forgotten" in name for name in alone.metric_names(setup.classes))
 
 
 REFUSED = {

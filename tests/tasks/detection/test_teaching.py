@@ -8,23 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from torch.nn import functional
 
 from jaxft.errors import UserError
 from jaxft.models.detectors.dense.outputs import DenseOutputs
 from jaxft.models.detectors.types import ClassLoss
-from jaxft.models.streams import initial_rngs
-from jaxft.tasks.detection.teaching import check_dense, class_distance, inside
-from tests.models.detectors.narrow import mask_rcnn
+from jaxft.tasks.detection.teaching import class_distance, inside
 from tests.models.detectors.test_elastic_head import PAD, SIZES, STRIDES, random_outputs
 
 T = 3.0
 
 
 def distance(own: DenseOutputs, other: DenseOutputs, loss: ClassLoss, classes: int) -> Any:
-    model: Any = SimpleNamespace(bbox_head=SimpleNamespace(loss_cls=loss, num_classes=classes))
-    return class_distance(model, own, other, jnp.asarray(SIZES), PAD, jnp.asarray(T))
+    head = SimpleNamespace(loss_cls=loss, num_classes=classes)
+    return class_distance(head, own, other, jnp.asarray(SIZES), PAD, jnp.asarray(T))
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("focal", 3), ("softmax", 2)])
@@ -54,8 +51,6 @@ def test_it_is_pytorchs_mean_over_the_places_in_the_photos(kind: Any, classes: i
         )
 
 
-def test_other_maps_and_second_stages_are_refused() -> None:
+def test_other_maps_are_refused() -> None:
     with pytest.raises(UserError, match=r"the teacher's \[\(3, 8, 12, 2\), .* which cannot be compared"):
         distance(random_outputs(0, 3), random_outputs(1, 2), ClassLoss("focal"), 3)
-    with pytest.raises(UserError, match="The model is a TwoStage, whose second stage sees proposals of its own"):
-        check_dense(nnx.eval_shape(lambda: mask_rcnn(initial_rngs(0))), None)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxft.detection.boxes import centers
-from jaxft.detection.elastic import elastic_terms
+from jaxft.detection.elastic import Answers, elastic_terms
 from jaxft.models.detectors.dense.anchors import level_anchors, level_strides
 from jaxft.models.detectors.dense.gfl_head import GFLHead
 from jaxft.models.detectors.dense.outputs import DenseOutputs, HeightWidth, class_channels, flat, of_level
@@ -40,15 +40,13 @@ def elastic_losses(
         scale_boxes: as of `jaxft.detection.elastic.box_term`.
     """
     generator, width = head.anchor_generator, 4 * (head.reg_max + 1)
-    logits, edges = (
-        flat(outputs.scores, class_channels(head.loss_cls, head.num_classes))[..., :old],
-        flat(outputs.boxes, width),
-    )
-    their_logits, their_edges = flat(theirs.scores, old), flat(theirs.boxes, width)
+    logits = flat(outputs.scores, class_channels(head.loss_cls, head.num_classes))[..., :old]
+    given = Answers(logits, flat(outputs.boxes, width))
+    wanted = Answers(flat(theirs.scores, old), flat(theirs.boxes, width))
     levels = level_anchors(generator, outputs.map_sizes, pad_shape)
     strides = level_strides(generator, outputs.map_sizes, pad_shape)
-    points = centers(jnp.concatenate(levels).astype(edges.dtype))
-    steps = of_level([stride for stride, _ in strides], levels, edges.dtype)
+    points = centers(jnp.concatenate(levels).astype(given.edges.dtype))
+    steps = of_level([stride for stride, _ in strides], levels, given.edges.dtype)
     there = jnp.concatenate(
         [
             own_places(map_size, stride, sizes, 1, generator.divisor)
@@ -57,11 +55,9 @@ def elastic_losses(
         1,
     )
 
-    def one(logits: Array, edges: Array, theirs: Array, their_edges: Array, there: Array) -> Array:
-        terms = elastic_terms(
-            logits, edges, theirs, their_edges, points, steps, there, temperature, scale_boxes=scale_boxes
-        )
+    def one(given: Answers, wanted: Answers, there: Array) -> Array:
+        terms = elastic_terms(given, wanted, points, steps, there, temperature, scale_boxes=scale_boxes)
         return jnp.stack([terms.classes, terms.boxes * box_weight / (EDGES + EPS)])
 
-    found = per_image(jax.vmap(one), logits, edges, their_logits, their_edges, there).sum(0)
+    found = per_image(jax.vmap(one), given, wanted, there).sum(0)
     return {"loss_dist_cls": found[0], "loss_dist_bbox": found[1]}

@@ -12,6 +12,7 @@ from jaxft.models.detectors import objectives
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.boxes import box_terms, refined, selected
 from jaxft.models.detectors.roi.in_turn import extract_in_turn
+from jaxft.models.detectors.roi.judging import ClassLogits, class_logits_of
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.masks import mask_loss, mask_probabilities, positives
 from jaxft.models.detectors.roi.regions import extract, sampled
@@ -81,6 +82,11 @@ class CascadeRoIHead(nnx.Module):
             boxes = jax.lax.stop_gradient(refined(head, regions.boxes, codes, labels, sizes))
             proposals = proposals._replace(boxes=boxes, valid=regions.used & ~regions.is_truth)
         return all_terms
+
+    def class_logits(self, maps: Sequence[Array], boxes: Array, valid: Array) -> tuple[ClassLogits, ...]:
+        """The class logits of boxes `[N, P, 4]`, of which `valid` `[N, P]` are no padding, by each stage. All look at
+        the same boxes; those of `predict` are moved from stage to stage."""
+        return class_logits_of(self.bbox_head, self.bbox_roi_extractor, maps, boxes, valid)
 
     def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections:
         """The boxes of the last stage, scored by the mean logits of all, with the mean of all masks."""

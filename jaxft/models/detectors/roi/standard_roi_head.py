@@ -11,6 +11,7 @@ from jax import Array
 from jaxft.models.detectors.roi.bbox_head import ConvFCBBoxHead
 from jaxft.models.detectors.roi.blocks import in_blocks
 from jaxft.models.detectors.roi.boxes import box_terms, selected
+from jaxft.models.detectors.roi.judging import ClassLogits, class_logits_of
 from jaxft.models.detectors.roi.mask_head import FCNMaskHead
 from jaxft.models.detectors.roi.masks import mask_probabilities, mask_terms
 from jaxft.models.detectors.roi.regions import extract, sampled
@@ -71,6 +72,10 @@ class StandardRoIHead(nnx.Module):
             return self.bbox_head(extract(self.bbox_roi_extractor, maps, boxes, valid), valid.reshape(-1))
 
         return in_blocks(look, boxes, valid)
+
+    def class_logits(self, maps: Sequence[Array], boxes: Array, valid: Array) -> tuple[ClassLogits, ...]:
+        """The class logits of boxes `[N, P, 4]`, of which `valid` `[N, P]` are no padding, in a tuple of one."""
+        return class_logits_of((self.bbox_head,), self.bbox_roi_extractor, maps, boxes, valid)
 
     def predict(self, maps: Sequence[Array], proposals: Detections, sizes: Array) -> Detections:
         """The objects in the proposals, with masks where there is a mask head."""
