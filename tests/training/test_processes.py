@@ -244,7 +244,8 @@ def test_processes_with_other_photos_are_refused(photos: Path, hosts: list[Path]
 
 
 def test_a_run_directory_that_is_not_shared_is_refused(config_file: Path, hosts: list[Path]) -> None:
-    for result in ended(begun("--config", config_file, "--workdir", "run", folders=hosts)):
+    soon = {"JAXFT_JOIN_SECONDS": "20"}
+    for result in ended(begun("--config", config_file, "--workdir", "run", folders=hosts, **soon)):
         assert "is another one in process 1; all processes of a run need one folder" in user_error(result)
     assert not any((host / "run").exists() for host in hosts)
 
