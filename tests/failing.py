@@ -2,7 +2,7 @@
 
 FAILS names the process, the step and the kind: `1:2:error` a UserError, `bug` an error of the program, `memory` what
 XLA says of a full device, `killed` SIGKILL, `hang` a process that goes nowhere; `slow` makes every step from then on
-take a seventh of a second.
+take a seventh of a second, `slower` a second.
 """
 
 import os
@@ -20,11 +20,12 @@ from tests import small  # noqa: F401  # the small network
 
 process, step_of_trouble, kind = os.environ["FAILS"].split(":")
 advance = Reporter.advance
+PAUSES = {"slow": 0.15, "slower": 1.0}  # seconds
 
 
 def trouble(reporter: Reporter, step: int, *rest: Any) -> None:
-    if kind == "slow" and step >= int(step_of_trouble):
-        time.sleep(0.15)
+    if step >= int(step_of_trouble):
+        time.sleep(PAUSES.get(kind, 0))
     if step == int(step_of_trouble) and jax.process_index() == int(process):
         match kind:
             case "error":

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from jaxft.errors import INTERNAL, LOST, MEMORY, USER
+from jaxft.evaluate import main as evaluate_main
 from tests.small import (
     ROOT,
     Result,
     assert_equal_runs,
+    call,
     execute,
     final,
     interrupted,
@@ -27,7 +29,7 @@ from tests.small import (
     user_error,
     write_config,
 )
-from tests.training.test_resume import LONG, wait_for
+from tests.training.test_resume import wait_for
 
 pytest_plugins = ("tests.runs",)
 
@@ -88,8 +90,15 @@ def ended(running: "Sequence[subprocess.Popen[str]]") -> list[Result]:
 
 @pytest.fixture(scope="module")
 def pair(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Result]]:
+    """A run of two that find each other by the variables of a step that `srun` starts; the other runs here are told
+    by JAX's own."""
     run = tmp_path_factory.mktemp("pair") / "run"
-    return run, processes("--config", config_file, "--workdir", run)
+    slurm = {
+        **{"SLURM_JOB_ID": str(random.randrange(4096)), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
+        **{"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "JAX_NUM_CPU_DEVICES": "1"},
+    }
+    arguments = ("tests.small", "--config", config_file, "--workdir", run)
+    return run, ended([start(*arguments, **slurm, SLURM_PROCID=index, SLURM_LOCALID=index) for index in ("0", "1")])
 
 
 def test_two_processes_train_as_one(small_run: Path, pair: tuple[Path, list[Result]]) -> None:
@@ -112,6 +121,7 @@ def test_files_are_written_once(small_run: Path, pair: tuple[Path, list[Result]]
     assert "(best)" not in results[1].out
 
 
+@pytest.mark.slow  # test_scaling.py has another that one process began
 def test_two_processes_go_on_with_what_one_began(small_run: Path, config_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     interrupted(config_file, run, 5, "--checkpoint-every", 1)
@@ -134,12 +144,12 @@ def test_processes_that_are_not_named(config_file: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("signaled", [slowly([0]), [1], slowly([0, 1])])
 def test_processes_agree_on_where_to_stop(
-    photos: Path, tmp_path: Path, signaled: list[int], long_pair: tuple[Path, Path]
+    config_file: Path, tmp_path: Path, signaled: list[int], pair: tuple[Path, list[Result]]
 ) -> None:
     """A signal to any of them stops all after the same step; what goes on is the same run, bit for bit."""
-    config, calm = long_pair
     run = tmp_path / "run"
-    running = begun("--config", config, "--workdir", run, module="tests.failing", FAILS="0:0:slow")
+    # It takes a second until a signal is noticed.
+    running = begun("--config", config_file, "--workdir", run, module="tests.failing", FAILS="0:0:slower")
     wait_for(lambda: (run / "metrics.jsonl").is_file() and lines(run))
     for index in signaled:
         running[index].send_signal(signal.SIGTERM)
@@ -148,18 +158,7 @@ def test_processes_agree_on_where_to_stop(
     stopped = int(results[0].out.split("Stopped after step ")[1].split(";")[0])
     assert final(run)[0] == stopped
     assert [result.code for result in processes("--workdir", run, "--resume")] == [0, 0]
-    assert_equal_runs(run, calm)
-
-
-@pytest.fixture(scope="module")
-def long_pair(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The configuration of a run that is long enough to be signaled, which takes a second to be noticed, and two
-    processes' undisturbed run of it."""
-    folder = tmp_path_factory.mktemp("long")
-    config = write_config(folder / "configs" / "long.py", photos, phases=LONG.replace("12", "20"))
-    results = processes("--config", config, "--workdir", folder / "run")
-    assert [result.code for result in results] == [0, 0], results
-    return config, folder / "run"
+    assert_equal_runs(run, pair[0])
 
 
 # Failing
@@ -171,7 +170,7 @@ FULL = "A device has too little memory (RESOURCE_EXHAUSTED: Out of memory alloca
 @pytest.mark.parametrize(
     ("failing", "kind", "code", "sentence"),
     [
-        (0, "error", USER, "The photo cannot be read."),
+        slowly(0, "error", USER, "The photo cannot be read."),
         slowly(1, "error", USER, "The photo cannot be read."),
         slowly(0, "bug", INTERNAL, "KeyError: 'a bug'"),
         (1, "bug", INTERNAL, "KeyError: 'a bug'"),
@@ -246,7 +245,8 @@ def test_processes_with_other_photos_are_refused(photos: Path, hosts: list[Path]
 
 
 def test_a_run_directory_that_is_not_shared_is_refused(config_file: Path, hosts: list[Path]) -> None:
-    for result in ended(begun("--config", config_file, "--workdir", "run", folders=hosts)):
+    soon = {"JAXFT_JOIN_SECONDS": "20"}
+    for result in ended(begun("--config", config_file, "--workdir", "run", folders=hosts, **soon)):
         assert "is another one in process 1; all processes of a run need one folder" in user_error(result)
     assert not any((host / "run").exists() for host in hosts)
 
@@ -261,41 +261,26 @@ def test_a_coordinator_that_nobody_reaches(config_file: Path, tmp_path: Path) ->
     assert "The other processes of this run were not found" in user_error(result)
 
 
-# Starting
+# Finished runs
 
 
-def test_slurm_says_itself_who_the_others_are(small_run: Path, config_file: Path, tmp_path: Path) -> None:
-    """By the variables of a step that `srun` starts; nothing is said on the command line."""
-    slurm = {
-        **{"SLURM_JOB_ID": str(random.randrange(4096)), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
-        **{"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "JAX_NUM_CPU_DEVICES": "1"},
-    }
-    run = tmp_path / "run"
-    running = [
-        start(
-            "tests.small", "--config", config_file, "--workdir", run, **slurm, SLURM_PROCID=index, SLURM_LOCALID=index
-        )
-        for index in ("0", "1")
-    ]
-    assert [result.code for result in ended(running)] == [0, 0]
-    assert lines(run)[-1]["loss"] == pytest.approx(lines(small_run)[-1]["loss"], rel=1e-4)
-
-
-def test_a_trained_run_is_evaluated_predicted_and_exported_by_two(
-    resnet_run: Path, photos: Path, tmp_path: Path
-) -> None:
-    alone = execute("jaxft.evaluate", "--run", resnet_run, "--json")
-    results = processes("--run", resnet_run, "--json", module="jaxft.evaluate")
+def test_a_trained_run_is_evaluated_and_predicted_by_two(small_run: Path, photos: Path, tmp_path: Path) -> None:
+    alone = call(evaluate_main, "--run", small_run, "--json")
+    results = processes("--run", small_run, "--json", COMMAND="evaluate")
     assert [result.code for result in results] == [0, 0], results
     assert results[1].out == ""
     metrics = json.loads(results[0].out)["metrics"]
     assert metrics == pytest.approx(json.loads(alone.out)["metrics"], rel=1e-4)
     output = tmp_path / "predicted"
-    results = processes(photos / "test", "--run", resnet_run, "--output", output, module="jaxft.predict")
+    results = processes(photos / "test", "--run", small_run, "--output", output, COMMAND="predict")
     assert [result.code for result in results] == [0, 0], results
     assert len(json.loads((output / "predictions.json").read_text())) == 10
     assert "red" in results[0].out
     assert results[1].out == ""
+
+
+@pytest.mark.slow
+def test_a_trained_run_is_exported_by_two(resnet_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "model.pth"
     results = processes("--run", resnet_run, "--output", file, module="jaxft.export")
     assert [result.code for result in results] == [0, 0], results

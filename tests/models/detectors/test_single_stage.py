@@ -1,5 +1,6 @@
 """Detectors with one stage against live MMDetection: narrow nets, random weights, random objects."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -318,6 +319,12 @@ DETECTORS = {
     "gfl": (dense("GFL", "on_lateral", GFL, ATSS_TRAIN), gfl, 2.0),
 }
 BY_HAND = ("rpn", "fcos")  # tested within another, or a variant of one, for time's sake
+
+
+@pytest.fixture(autouse=True)
+def one_block_each() -> Iterator[None]:
+    with parity.one_block_each():
+        yield
 
 
 @pytest.mark.parametrize(

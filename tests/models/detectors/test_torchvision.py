@@ -35,10 +35,11 @@ faster_rcnn, mask_rcnn, retinanet, fcos = (
 )
 
 NAMES = [builder.__name__ for builder in PRESETS]
-# One of each kind in the ordinary tests, on a ResNet-18.
+# One of each kind in the ordinary tests, on a ResNet of basic blocks, one in each layer.
 ORDINARY = ("maskrcnn_resnet50_fpn", "fcos_resnet50_fpn")
+CASES = [pytest.param(name, marks=[] if name in ORDINARY else pytest.mark.zoo) for name in NAMES]
 HEIGHT, WIDTH = parity.CANVAS
-ROIS, PROPOSALS = 64, 48
+ROIS, PROPOSALS = 24, 20
 LAST = ("cls_logits.", "cls_score.", "bbox_pred.", "bbox_reg.", "bbox_ctrness.", "mask_fcn_logits.")
 THEIR_NAMES = {
     "loss_classifier": "loss_cls",
@@ -61,16 +62,22 @@ def backbone(build: Any) -> Any:
     return make
 
 
+def shallow(*, weights: None, **options: Any) -> Any:
+    """torchvision's ResNet with one block in each layer."""
+    return torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], **options)
+
+
 @contextlib.contextmanager
 def without_chance(*, full: bool) -> Iterator[None]:
-    """Both sides train on every candidate, so that no sample is drawn, and on a ResNet-18 unless `full`."""
-    resnet = torchvision.models.resnet50 if full else torchvision.models.resnet18
+    """Both sides train on every candidate, so that no sample is drawn, and on a shallow ResNet unless `full`."""
+    resnet = torchvision.models.resnet50 if full else shallow
     with contextlib.ExitStack() as stack:
         for file in (faster_rcnn, mask_rcnn, retinanet, fcos):
             stack.enter_context(mock.patch.object(file, "resnet50", backbone(resnet)))
         mobile = backbone(torchvision.models.mobilenet_v3_large)
         stack.enter_context(mock.patch.object(faster_rcnn, "mobilenet_v3_large", mobile))
         if not full:
+            stack.enter_context(parity.one_block_each())
             small = {"ResNet": lambda depth, **options: ResNet(18, **options), "RESNET_WIDTHS": (64, 128, 256, 512)}
             for file in (parts, rcnn):
                 stack.enter_context(mock.patch.multiple(file, **small))
@@ -168,8 +175,7 @@ def their_targets(batch: Any, *, masks: bool, background: bool) -> list[dict[str
     return targets
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ORDINARY else pytest.mark.zoo)
-                                  for name in NAMES])  # fmt: skip
+@pytest.mark.parametrize("name", CASES)
 def test_it_is_torchvisions(name: str) -> None:
     check(name, full=False)
 
@@ -224,15 +230,14 @@ def check(name: str, *, full: bool) -> None:
     assert {key: value for key, value in differences.items() if not value < (1e-3 if key == "gradient" else 1e-4)} == {}
 
 
-def test_names_and_shapes_are_torchvisions() -> None:
-    for name in NAMES:
-        background = "rcnn" in name
-        with torch.device("meta"):
-            theirs = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=7 + background)
-        wanted = {key: tuple(tensor.shape) for key, tensor in theirs.state_dict().items() if "num_batches" not in key}
-        model = abstract_model(name, 7)
-        found = {leaf.key: leaf.source_shape for leaf in leaves(model) if "num_batches" not in leaf.key}
-        assert found == wanted, name
+@pytest.mark.parametrize("name", CASES)
+def test_names_and_shapes_are_torchvisions(name: str) -> None:
+    background = "rcnn" in name
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=7 + background)
+    wanted = {key: tuple(tensor.shape) for key, tensor in theirs.state_dict().items() if "num_batches" not in key}
+    found = {leaf.key: leaf.source_shape for leaf in leaves(abstract_model(name, 7)) if "num_batches" not in leaf.key}
+    assert found == wanted
 
 
 @pytest.mark.parametrize(

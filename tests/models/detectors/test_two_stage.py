@@ -1,5 +1,6 @@
 """Detectors with two stages against live MMDetection: narrow nets, the same samples, random objects."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -240,6 +241,12 @@ DETECTORS = {
     "cascade_mask": (cascade(True), lambda rngs: our_cascade(rngs, masks=True), True),
 }
 BY_HAND = ("faster",)  # a variant of another, for time's sake
+
+
+@pytest.fixture(autouse=True)
+def one_block_each() -> Iterator[None]:
+    with parity.one_block_each():
+        yield
 
 
 @pytest.mark.zoo
