@@ -5,7 +5,7 @@ checkpoint, average or export has them; a run that goes on loads them again.
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.extend.core import get_opaque_trace_state
 
 from converters import load_pretrained
 from converters.files import read_classes, read_metadata
@@ -29,10 +28,11 @@ from jaxft.models.layers.rematerialization import rematerializing
 from jaxft.models.paths import values
 from jaxft.precision import dtype_of
 from jaxft.run import RunDirectory, named_run
-from jaxft.surgery.features import Collected, Point, create_feature_extractor
+from jaxft.surgery.features import Point, create_feature_extractor
 from jaxft.surgery.tracing import watched
 from jaxft.tasks import TaskFields
 from jaxft.tasks.task import Task
+from jaxft.training.compared import Seen, far
 from jaxft.training.finished import open_run
 from jaxft.training.layout import Layout, context_of, on_host
 from jaxft.training.model import ModelSource
@@ -252,7 +252,7 @@ def taught(task: Task, teacher: Teacher, *, precision: str, gathered: Gathered) 
     def loss(model: nnx.Module, batch: Batch, teaching: Teaching) -> tuple[Array, Arrays]:
         numbers = teaching.numbers
         frozen = computing(teacher.model, teaching.arrays, dtype_of(precision), gathered)
-        own, other = _Seen(own_points), _Seen(other_points)
+        own, other = Seen(own_points), Seen(other_points)
         student = watched(model, own) if pairs else model
         frozen = watched(frozen, other) if pairs else frozen
         found = task.taught(student, frozen, batch, numbers["temperature"] if response else None)
@@ -262,52 +262,12 @@ def taught(task: Task, teacher: Teacher, *, precision: str, gathered: Gathered) 
             total += numbers["weight"] * found.response
             metrics["response_loss"] = found.response
         if pairs:
-            errors = [
-                _error(own.of(one), jax.lax.stop_gradient(other.of(two)), one, two)
-                for one, two in zip(own_points, other_points, strict=True)
-            ]
+            errors = [far(own, one, other, two) for one, two in zip(own_points, other_points, strict=True)]
             total += sum(weight * error for weight, error in zip(numbers["features"], errors, strict=True))
             metrics["feature_loss"] = sum(errors, start=jnp.zeros((), total.dtype))
         return total, metrics | {"loss": total}
 
     return loss
-
-
-class _Seen:
-    """What layers put out at some points, from the trace in which it was made."""
-
-    def __init__(self, points: list[Point]) -> None:
-        self._watch, self._trace = Collected(points, ends=False), get_opaque_trace_state()
-
-    def around(self, path: str, layer: Any, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """Calls a layer."""
-        number = self._watch.calls[path]
-        output = self._watch.around(path, layer, call, arguments)
-        if (path, number) in self._watch.points and get_opaque_trace_state() != self._trace:
-            raise UserError(
-                f"{path} is called inside of a loop, a rematerialized block or a part of each device, out of which its "
-                "output does not get; let distillation.features name a layer around it, or leave "
-                "hardware.rematerialize out."
-            )
-        return output
-
-    def of(self, point: Point) -> Any:
-        """The output at a point."""
-        if point not in self._watch.found:
-            raise UserError(f"distillation.features names {point[0]}, which training does not call; name another.")
-        return self._watch.found[point]
-
-
-def _error(ours: Any, theirs: Any, one: Point, two: Point) -> Array:
-    """The mean squared error of two arrays of one shape, in float32 or wider."""
-    shapes = [jax.tree.map(jnp.shape, output) for output in (ours, theirs)]
-    if shapes[0] != shapes[1] or not isinstance(ours, Array):
-        raise UserError(
-            f"distillation.features compares {one[0]}, which puts out {shapes[0]}, with the teacher's {two[0]}, which "
-            f"puts out {shapes[1]}; name layers that put out one array of the same shape."
-        )
-    wide = jnp.promote_types(ours.dtype, jnp.float32)
-    return jnp.square(ours.astype(wide) - theirs.astype(wide)).mean()
 
 
 def check_taught(

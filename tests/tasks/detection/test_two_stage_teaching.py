@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from torch.nn import functional
 
+from jaxft.config import Detection, Distillation
 from jaxft.errors import UserError
 from jaxft.models import abstract_model
 from jaxft.models.detectors.detector import TwoStage, dense_outputs
@@ -21,7 +22,10 @@ from jaxft.models.detectors.types import ClassLoss, Selection, Targets
 from jaxft.models.layers import BatchNorm
 from jaxft.models.paths import filled, modules, values
 from jaxft.models.streams import QUICK, initial_rngs
+from jaxft.tasks.detection.task import DetectionTask
 from jaxft.tasks.detection.teaching import box_distance, inside, taught_classes, two_stage_distance
+from jaxft.training.step import Teaching, reseed
+from jaxft.training.teaching import Teacher, taught
 from tests.models.detectors.narrow import cascade_rcnn, mask_rcnn, retinanet
 
 PAD, SIZES, T = (64, 64), np.array([(64, 60), (40, 64), (64, 64), (30, 50)], np.int32), 3.0
@@ -235,3 +239,26 @@ def test_another_structure_is_refused() -> None:
     valid, one = jnp.ones((1, 3), bool), ClassLogits(SOFTMAX, jnp.ones((1, 3, 4)))
     with pytest.raises(UserError, match="heads and class logits 1 of 4, and the teacher's 2 of 4, which cannot be"):
         box_distance((one,), (one, one), valid, jnp.asarray(T))
+
+
+def test_a_layer_of_the_second_stage_is_refused_as_a_feature() -> None:
+    """The student's own loss looks at other boxes first."""
+    path = "roi_head.bbox_head.shared_fcs.0"
+    teacher = Teacher(Distillation(teacher="run://old"), abstract(mask_rcnn), (((path, 0), (path, 0)),))
+    loss = taught(DetectionTask(Detection(masks=True)), teacher, precision="float32", gathered=dict)
+    found = targets()
+    batch = {
+        "image": jnp.asarray(IMAGES).astype(jnp.uint8),
+        "size": jnp.asarray(SIZES),
+        **{"boxes": found.boxes, "label": found.labels, "valid": found.valid},
+        **{"ignored": found.ignored, "masks": found.masks},
+    }
+    numbers = {"temperature": T, "weight": 1.0, "task_weight": 1.0, "features": (1.0,)}
+
+    def total(arrays: Arrays, theirs: Arrays) -> Any:
+        student = filled(abstract(mask_rcnn), arrays)
+        reseed(student, jax.random.key(0))
+        return loss(student, batch, Teaching(theirs, numbers))[0]
+
+    with pytest.raises(UserError, match=r"fcs.0, which training calls 2 times, with the teacher's .* called 1 times"):
+        jax.eval_shape(total, *[values(abstract(mask_rcnn))] * 2)
