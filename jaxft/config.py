@@ -7,6 +7,7 @@ A configuration file binds `config`. Inheritance is an import and a `replace`:
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
 
@@ -222,8 +223,8 @@ MISTAKES = (
 
 
 class Loaded(NamedTuple):
-    """What a file binds, and what it was made from: the last other configuration that the file binds or imports by
-    name, or, where there is none, itself."""
+    """What a file binds, and what it was made from: of the configurations that the file binds before `config`, or
+    imports by another name, the one that is most like it; where there is none, itself."""
 
     config: Config
     parent: Config
@@ -252,8 +253,9 @@ def load_with_parent(name: str | Path) -> Loaded:
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise UserError(f"{path} must bind `config = Config(...)`; it binds {type(config).__name__}.")
-    others = [value for value in vars(module).values() if isinstance(value, Config) and value is not config]
-    return Loaded(config, others[-1] if others else config)
+    before = itertools.takewhile(lambda name: name != "config", vars(module))
+    others = [value for name in before if isinstance(value := getattr(module, name), Config)]
+    return Loaded(config, min(others, key=lambda other: len(differences(other, config)), default=config))
 
 
 def _fields() -> dict[str, list[str]]:

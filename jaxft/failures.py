@@ -20,6 +20,7 @@ FAILED, LEFT = "jaxft/failed", "jaxft/left"  # folders in the store of JAX's coo
 POLL = 0.5  # seconds between two looks for failures of others
 PATIENCE = 8.0  # seconds in which the others have seen a failure, before they see its process go
 LAST = 1.0  # seconds that process 0 stays longer than the others
+WORKED_WITHIN = 5.0  # seconds for what is done before a process is ended
 GONE = ("Gloo", "NCCL", "Connection reset", "Connection closed", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
 """What XLA's errors speak of when another process is gone."""
 UNREACHABLE = 10.0  # seconds without an answer after which process 0 counts as gone
@@ -89,7 +90,7 @@ def when_lost(work: Callable[[], None]) -> None:
 
 @contextmanager
 def when_ended(work: Callable[[], None]) -> Iterator[None]:
-    """Within, some work, which does not take long, is done before another process's failure ends this one."""
+    """Within, some work is done before this process is ended because another one fails, or because it hangs itself."""
     _when_ended.append(work)
     try:
         yield
@@ -163,14 +164,20 @@ def _watch(others: _Others) -> None:
             end(f"{failure.sentence} ({failure.place})", failure.code)
 
 
+def _last_work() -> None:
+    for work in reversed(_when_ended):
+        with suppress(Exception):  # a bucket's errors have no kind in common
+            work()
+
+
 def end(sentence: str, code: int) -> NoReturn:
     """Ends the process from another thread than the main one, wherever that is."""
-    for work in reversed(_when_ended):
-        with suppress(OSError):
-            work()
     with suppress(OSError, ValueError):  # nobody reads any more
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which a live display hides
         sys.stdout.flush()
         print(f"{show_cursor}error: {sentence}", file=sys.stderr, flush=True)
+    working = threading.Thread(target=_last_work, daemon=True)  # the disk may be what hangs
+    working.start()
+    working.join(WORKED_WITHIN)
     leave_others(code)
     os._exit(code)

@@ -197,7 +197,10 @@ class RunDirectory:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return cast(dict[str, float], self._read(self.teacher_file))
+        figures = self._read(self.teacher_file)
+        if not isinstance(figures, dict) or not all(isinstance(value, float | int) for value in figures.values()):
+            raise UserError(f"{self.teacher_file} does not hold figures; remove it, and the teacher is evaluated anew.")
+        return figures
 
     def own(self) -> dict[str, str]:
         """What is the user's and not the configuration's, by its name.

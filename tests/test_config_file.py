@@ -10,7 +10,7 @@ import pytest
 
 from jaxft import config_file
 from jaxft.cli import parse
-from jaxft.config import load, replace
+from jaxft.config import load, load_with_parent, replace
 from jaxft.config_file import SHIPPED, find, run_name
 from jaxft.errors import UserError
 from tests.small import ROOT, environment
@@ -122,3 +122,16 @@ def test_the_package_brings_its_configurations(tmp_path: Path) -> None:
 
 def test_shipped_configurations_lie_beside_the_package() -> None:
     assert Path(config_file.__file__).parents[1] / "configs" == SHIPPED
+
+
+def test_the_parent_is_the_configuration_before_that_is_most_like_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    text = "from configs.hotdog import config as base\nfrom configs.digits import config as other\n"
+    text += "from jaxft.config import replace\n\n"
+    file.write_text(text + 'config = replace(base, {"seed": 7})\nquick = replace(config, {"phases.0.epochs": 1})\n')
+    loaded = load_with_parent(file)
+    assert loaded.config.seed == 7
+    assert loaded.parent == load("jaxft:hotdog")
+    file.write_text(text + "config = replace(other, {})\n")
+    assert load_with_parent(file).parent == load("jaxft:digits")
+    assert load_with_parent("jaxft:digits").parent == load("jaxft:digits")

@@ -28,7 +28,7 @@ FLAT = 2.0
 """Levels of 255: a photo that varies less has nothing to be told by, and is a duplicate of none."""
 _SMALL, _SMALLER = 32, 16  # pixels: of what is hashed, and of what is compared
 _DECODED = 64  # pixels of the shorter side that are enough to decode
-_ROWS = 512  # hashes that are compared with all others at a time
+_COMPARED = 2**22  # pairs of hashes at a time, on each core
 _TURNS = (lambda image: image, ImageOps.mirror, ImageOps.flip, lambda image: ImageOps.mirror(ImageOps.flip(image)))
 HOW = ("", "mirrored", "upside down, mirrored", "upside down")
 """In words, what makes the second photo of a pair the first."""
@@ -112,13 +112,13 @@ def near_pairs(looks: Looks) -> list[Pair]:
     """The pairs of photos that are nearly the same, in order; of several turns the one that fits best. Each is compared
     with each, so that ten times the photos take a hundred times as long."""
     there = np.flatnonzero(looks.pictures.any(axis=(1, 2)))
-    hashes = looks.hashes[there]
+    hashes, rows = looks.hashes[there], max(_COMPARED // max(len(there), 1), 1)
 
     def beside(start: int) -> dict[tuple[int, int], tuple[float, int]]:
         """How much alike, and turned how, each near pair is whose first photo is one of some rows."""
         best = dict[tuple[int, int], tuple[float, int]]()
         for turn in range(len(_TURNS)):
-            apart = np.bitwise_count(hashes[start : start + _ROWS, :1] ^ hashes[None, start:, turn])
+            apart = np.bitwise_count(hashes[start : start + rows, :1] ^ hashes[None, start:, turn])
             first, second = (there[start + found] for found in np.nonzero(apart <= MOST_BITS))
             later = second > first
             first, second = first[later], second[later]
@@ -128,7 +128,7 @@ def near_pairs(looks: Looks) -> list[Pair]:
                     best[one, other] = max((much, -turn), best.get((one, other), (0.0, 0)))
         return best
 
-    found = on_all_cores(beside, range(0, len(there), _ROWS), "looking for photos that are nearly the same")
+    found = on_all_cores(beside, range(0, len(there), rows), "looking for photos that are nearly the same")
     pairs = {pair: how for block in found for pair, how in block.items()}
     return [Pair(*pair, -turn) for pair, (_, turn) in sorted(pairs.items())]
 

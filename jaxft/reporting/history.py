@@ -121,10 +121,9 @@ def speed_plots(history: History) -> list[Plot]:
             curves=tuple(curve(label, history.train, name) for name, label in shares.items()),
         ),
     ]
-    steps = {"step_seconds": "of the first process", "step_seconds_most": "of the slowest process"}
-    curves = tuple(curve(label, history.train, name) for name, label in steps.items())
-    if shown := tuple(each for each in curves if each.x):
-        plots.append(Plot(name="steps", title="Median seconds of a step", x="step", y="seconds", curves=shown))
+    steps = curve("seconds of a step", history.train, "step_seconds")
+    if steps.x:
+        plots.append(Plot(name="steps", title="Median seconds of a step", x="step", y="seconds", curves=(steps,)))
     if any("peak_memory" in line for line in history.train):
         gigabytes = [
             {**line, "peak_memory": line["peak_memory"] / 1e9} for line in history.train if "peak_memory" in line

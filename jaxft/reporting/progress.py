@@ -27,11 +27,9 @@ from jaxft.reporting.screen import Screen
 from jaxft.reporting.time_spent import INPUT, TimeSpent
 from jaxft.reporting.trackers import open_tracker
 
-SLOWEST = ("data_wait", "step_seconds")
-"""Of several processes the largest is reported, too, as `data_wait_most` of the process `data_wait_process`."""
 TIMES = (
-    *("images_per_second", "goodput", "peak_memory"),
-    *(f"{name}{of}" for name in SLOWEST for of in ("", "_most", "_process")),
+    *("images_per_second", "step_seconds", "data_wait", "data_wait_most", "data_wait_process"),
+    *("goodput", "peak_memory"),
 )
 """The figures of a line of metrics that another run of the same configuration has otherwise."""
 
@@ -153,8 +151,8 @@ class Reporter:
     def speed(self) -> dict[str, float]:
         """The speed since the last call, the median time of a step, waiting for its data included, the share of the
         time that training has waited for data, and the share of all time since the start that went into steps. Of
-        several processes also what the one says that has waited longest, and the one whose steps take longest, and
-        which ones these are, as far as they have said so by now: nobody waits for another."""
+        several processes the share of the one that has waited longest, too, and which one it is, as far as they have
+        said so by now: nobody waits for another to say it. A step takes all of them the same time."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         found = {
             "images_per_second": self._images / seconds,
@@ -164,11 +162,10 @@ class Reporter:
             "peak_memory": float(peak_bytes()),
         }
         if jax.process_count() > 1:
-            say("speed", json.dumps([found[name] for name in SLOWEST]))
-            told = {index: json.loads(text) for index, text in said_last("speed").items()}
-            for place, name in enumerate(SLOWEST):
-                slowest = max(told, key=lambda index: told[index][place])
-                found |= {f"{name}_most": told[slowest][place], f"{name}_process": slowest}
+            say("data wait", str(found["data_wait"]))
+            waits = {index: float(text) for index, text in said_last("data wait").items()}
+            longest = max(waits, key=waits.__getitem__)
+            found |= {"data_wait_most": waits[longest], "data_wait_process": longest}
         self._waited, self._since, self._images = 0.0, time.perf_counter(), 0
         self._durations.clear()
         return found
@@ -182,8 +179,6 @@ class Reporter:
         )
         if "data_wait_most" in metrics:
             self._figures += f" (process {metrics['data_wait_process']}: {metrics['data_wait_most']:.0%})"
-            self._figures += f"  {metrics['step_seconds']:.2g} s a step"
-            self._figures += f" (process {metrics['step_seconds_process']}: {metrics['step_seconds_most']:.2g})"
         self._show()
         if not self._screen.console.is_terminal:
             self._screen.say(f"epoch {self._epoch(step)}  step {step}/{self._course.total_steps}  {self._figures}")

@@ -1,6 +1,6 @@
 """What a run is before its first step: a new one, or the one in the run directory, from its last checkpoint."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 from converters import Ledger
 from converters.sources import locate
 from jaxft.checks import check_places
-from jaxft.config import Config, completed
+from jaxft.config import Config, completed, differences
 from jaxft.data.download import download
 from jaxft.fields import flat
 from jaxft.precision import described
@@ -35,6 +35,7 @@ class Beginning(NamedTuple):
         state: the first one; None where the checkpoint holds it.
         ledger: what became of the first weights; None where there are none, or the run goes on.
         said: of the data.
+        changes: what differs from the configuration that the run's was made from; None where nobody names one.
     """
 
     resumes: bool
@@ -44,6 +45,7 @@ class Beginning(NamedTuple):
     state: TrainState | None
     ledger: Ledger | None = None
     said: tuple[str, ...] = ()
+    changes: dict[str, tuple[Any, Any]] | None = None
 
 
 def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: Screen) -> Beginning:
@@ -55,6 +57,7 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
     Raises:
         UserError: the run could not be started, or not go on.
     """
+    changes = None if own.parent is None else differences(own.parent, config)
     resumes = first_says(resume and run.exists())
     if resumes:
         check_shared(run.config_file)
@@ -101,7 +104,7 @@ def begin(config: Config, run: RunDirectory, own: Own, *, resume: bool, screen: 
         screen.say(line)
     stage = setup.stages[saved.phase if saved else 0]
     state = None if saved else setup.first_state(stage, ledger)
-    return Beginning(resumes, saved, setup, stage, state, ledger, tuple(said))
+    return Beginning(resumes, saved, setup, stage, state, ledger, tuple(said), changes)
 
 
 def _download(config: Config, *, data: bool, weights: bool) -> None:

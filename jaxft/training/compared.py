@@ -12,11 +12,11 @@ from jaxft.errors import UserError
 from jaxft.surgery.features import Collected, Point
 
 
-class Seen:
+class Outputs:
     """What layers put out at some points, from the trace in which it was made."""
 
-    def __init__(self, points: list[Point]) -> None:
-        self._watch, self._trace = Collected(points, ends=False), get_opaque_trace_state()
+    def __init__(self, points: list[Point], whose: str) -> None:
+        self._whose, self._watch, self._trace = whose, Collected(points, ends=False), get_opaque_trace_state()
 
     def around(self, path: str, layer: Any, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Calls a layer."""
@@ -33,7 +33,9 @@ class Seen:
     def of(self, point: Point) -> Any:
         """The output at a point."""
         if point not in self._watch.found:
-            raise UserError(f"distillation.features names {point[0]}, which training does not call; name another.")
+            raise UserError(
+                f"distillation.features names {point[0]} of {self._whose}, which training does not call; name another."
+            )
         return self._watch.found[point]
 
     def calls(self, point: Point) -> int:
@@ -41,7 +43,7 @@ class Seen:
         return self._watch.calls[point[0]]
 
 
-def far(own: Seen, one: Point, other: Seen, two: Point) -> Array:
+def feature_error(own: Outputs, one: Point, other: Outputs, two: Point) -> Array:
     """The mean squared error of what a layer of the student and one of the teacher put out, in float32 or wider.
 
     Raises:
@@ -51,8 +53,8 @@ def far(own: Seen, one: Point, other: Seen, two: Point) -> Array:
     ours, theirs = own.of(one), jax.lax.stop_gradient(other.of(two))
     if own.calls(one) != other.calls(two):
         raise UserError(
-            f"distillation.features compares {one[0]}, which training calls {own.calls(one)} times, with the teacher's "
-            f"{two[0]}, which is called {other.calls(two)} times, so that they may have looked at different things; "
+            f"distillation.features compares {one[0]}, called {own.calls(one)} x in training, with the teacher's "
+            f"{two[0]}, called {other.calls(two)} x, so that they may have looked at different things; "
             "name a layer in front of it, such as one of the backbone."
         )
     shapes = [jax.tree.map(jnp.shape, output) for output in (ours, theirs)]

@@ -26,7 +26,7 @@ class Own:
     Attributes:
         model: with its first values.
         datasets: the training and the validation split, or None in the place of the latter.
-        parent: what the configuration was made from, to be compared with it.
+        parent: the configuration that the run's was made from, which stands on its page.
     """
 
     model: nnx.Module | None = None

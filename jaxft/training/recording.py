@@ -8,14 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import flax
 import jax
 import numpy as np
 import optax
 
-from jaxft.config import completed, differences
 from jaxft.errors import UserError
 from jaxft.models.paths import values
 from jaxft.places import write_whole
@@ -34,12 +32,13 @@ POINTS = 200  # of a rate's curve
 
 def record_beginning(start: Beginning, run: RunDirectory) -> None:
     """Writes what the run is: machine, versions, weights, phases and the rates of their groups; draws what it is
-    fed. Of a run that goes on phases alone are new."""
+    fed. Of a run that goes on phases and changed settings alone are new."""
     setup, phases = start.setup, tuple(_phase(start.setup, stage) for stage in start.setup.stages)
     if start.resumes:
         with suppress(UserError, OSError):  # a run of an older version has none
             old = beginnings.from_json(run.beginning_file.read_bytes(), str(run.beginning_file))
-            found = replace(old, phases=phases, steps_per_epoch=setup.steps_per_epoch)
+            changed = old.changed if start.changes is None else start.changes
+            found = replace(old, phases=phases, steps_per_epoch=setup.steps_per_epoch, changed=changed)
             write_whole(run.beginning_file, beginnings.to_json(found))
         return
     ledger = start.ledger
@@ -52,15 +51,10 @@ def record_beginning(start: Beginning, run: RunDirectory) -> None:
         data=start.said,
         steps_per_epoch=setup.steps_per_epoch,
         phases=phases,
-        changed=_changed(setup),
+        changed=start.changes or {},
     )
     write_whole(run.beginning_file, beginnings.to_json(found))
     picture_inputs(setup, run)
-
-
-def _changed(setup: Setup) -> dict[str, tuple[Any, Any]]:
-    parent = setup.own.parent
-    return {} if parent is None else differences(completed(parent), setup.written)
 
 
 def _facts(setup: Setup) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jaxft.config import Config, EarlyStopping
@@ -147,8 +147,10 @@ def removed_if_unfinished(run: RunDirectory) -> Iterator[None]:
     is a checkpoint; unless it holds the stacks of a process that hangs."""
 
     def remove() -> None:
-        if run.exists() and not run.has_checkpoint() and not any(run.path.glob("hang-*.txt")):
-            run.remove()
+        for _ in range(3):  # another thread may be writing into what is being removed
+            with suppress(OSError):
+                if run.exists() and not run.has_checkpoint() and not any(run.path.glob("hang-*.txt")):
+                    run.remove()
 
     try:
         with when_ended(remove):

@@ -32,7 +32,7 @@ from jaxft.surgery.features import Point, create_feature_extractor
 from jaxft.surgery.tracing import watched
 from jaxft.tasks import TaskFields
 from jaxft.tasks.task import Task
-from jaxft.training.compared import Seen, far
+from jaxft.training.compared import Outputs, feature_error
 from jaxft.training.finished import open_run
 from jaxft.training.layout import Layout, context_of, on_host
 from jaxft.training.model import ModelSource
@@ -252,7 +252,7 @@ def taught(task: Task, teacher: Teacher, *, precision: str, gathered: Gathered) 
     def loss(model: nnx.Module, batch: Batch, teaching: Teaching) -> tuple[Array, Arrays]:
         numbers = teaching.numbers
         frozen = computing(teacher.model, teaching.arrays, dtype_of(precision), gathered)
-        own, other = Seen(own_points), Seen(other_points)
+        own, other = Outputs(own_points, "the model"), Outputs(other_points, "the teacher")
         student = watched(model, own) if pairs else model
         frozen = watched(frozen, other) if pairs else frozen
         found = task.taught(student, frozen, batch, numbers["temperature"] if response else None)
@@ -262,7 +262,7 @@ def taught(task: Task, teacher: Teacher, *, precision: str, gathered: Gathered) 
             total += numbers["weight"] * found.response
             metrics["response_loss"] = found.response
         if pairs:
-            errors = [far(own, one, other, two) for one, two in zip(own_points, other_points, strict=True)]
+            errors = [feature_error(own, one, other, two) for one, two in zip(own_points, other_points, strict=True)]
             total += sum(weight * error for weight, error in zip(numbers["features"], errors, strict=True))
             metrics["feature_loss"] = sum(errors, start=jnp.zeros((), total.dtype))
         return total, metrics | {"loss": total}

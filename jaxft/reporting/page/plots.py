@@ -42,7 +42,8 @@ def _trace(curve: Curve) -> dict[str, Any]:
 
 def _text(label: str) -> str:
     """A label as text alone: Plotly takes some of HTML for what it means, and gives a long one the plot's room."""
-    return html.escape(label if len(label) <= LONGEST else label[: LONGEST - 1] + "…", quote=False)
+    half = LONGEST // 2
+    return html.escape(label if len(label) <= LONGEST else f"{label[: half - 1]}…{label[-half:]}", quote=False)
 
 
 def _finite(value: float | None) -> float | None:

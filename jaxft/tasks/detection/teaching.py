@@ -1,6 +1,7 @@
 """What a detector learns from a teacher: its classes at each place, or to keep them while it learns others."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jaxft.models.detectors.dense.outputs import DenseOutputs, class_channels
 from jaxft.models.detectors.detector import SingleStage, TwoStage, dense_outputs, pad_shape_of
 from jaxft.models.detectors.objectives import of_weight
 from jaxft.models.detectors.roi.judging import ClassLogits
-from jaxft.models.detectors.types import ClassLoss, Targets
+from jaxft.models.detectors.types import AnchorGenerator, ClassLoss, Targets
 from jaxft.tasks.distilling import Distance, sigmoid_distance, softmax_distance
 
 Arrays = dict[str, Array]
@@ -29,6 +30,23 @@ def check_same_stages(model: Any, teacher: Any) -> None:
         )
 
 
+def check_same_anchors(head: Any, their_head: Any) -> None:
+    """Raises a UserError where the outputs of two dense heads are of other boxes."""
+    ours, theirs = (
+        None if generator is None else replace(generator, divisor=None)  # which says where there are none
+        for generator in map(_anchor_generator, (head, their_head))
+    )
+    if ours != theirs:
+        raise UserError(
+            f"The detector's anchors are {ours} and the teacher's {theirs}, so that their classes are of other boxes; "
+            "take a teacher with the same anchors, or set distillation.weight to 0 and name features."
+        )
+
+
+def _anchor_generator(head: Any) -> AnchorGenerator | None:
+    return getattr(getattr(head, "settings", head), "anchor_generator", None)
+
+
 def taught_classes(
     model: Any, teacher: Any, images: Array, sizes: Array, targets: Targets, temperature: Array
 ) -> tuple[Arrays, Array]:
@@ -40,7 +58,9 @@ def taught_classes(
     """
     check_same_stages(model, teacher)
     pad_shape = pad_shape_of(images)
-    if isinstance(model, SingleStage):
+    one_stage = isinstance(model, SingleStage)
+    check_same_anchors(*(one.bbox_head if one_stage else one.rpn_head for one in (model, teacher)))
+    if one_stage:
         outputs, theirs = model.outputs(images), teacher.outputs(images)
         terms = model.bbox_head.loss(outputs, sizes, pad_shape, targets)
         return terms, class_distance(model.bbox_head, outputs, theirs, sizes, pad_shape, temperature)

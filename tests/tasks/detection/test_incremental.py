@@ -4,12 +4,15 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from flax import nnx
 
 from jaxft import save
+from jaxft.activity import doing
 from jaxft.config import Config, FeaturePair, load, replace
 from jaxft.errors import UserError
 from jaxft.models import BUILDERS, create_model
@@ -18,6 +21,10 @@ from jaxft.models.detectors.detector import SingleStage
 from jaxft.models.detectors.types import AnchorGenerator, Norm
 from jaxft.models.paths import values
 from jaxft.planning.program import known_classes
+from jaxft.reporting.details import Details
+from jaxft.run import RunDirectory
+from jaxft.training.evaluation import Evaluated
+from jaxft.training.forgetting import watch_forgetting
 from jaxft.training.setup import set_up
 from jaxft.training.step import Compiled
 from tests.models.detectors.narrow import WIDTH, Backbone, pyramid
@@ -115,6 +122,26 @@ def test_old_and_new_classes_are_judged_apart(config: Config) -> None:
     alone = replace(config, {"task.incremental.weight": 0.0}).task.task()
     assert (setup.task.kept, alone.kept) == ("old/", "")
     assert not any("forgotten" in name for name in alone.metric_names(setup.classes))
+
+
+def test_the_old_detector_is_judged_once_by_what_it_knows(config: Config, tmp_path: Path) -> None:
+    setup, said = set_up(replace(config, {"data.validation": "test"})).with_teacher(), list[str]()
+    reporter: Any = SimpleNamespace(say=said.append, doing=doing)
+    judged = watch_forgetting(setup, RunDirectory(tmp_path), reporter)
+    assert {"old/bbox_mAP", "old/bbox_mAP_50"} <= judged.teacher.keys()
+    assert all(name.startswith("old/") for name in judged.teacher)
+    assert "once for the whole run" in said[0]
+    again = watch_forgetting(setup, RunDirectory(tmp_path), reporter)
+    np.testing.assert_equal(dict(again.teacher), dict(judged.teacher))
+    assert len(said) == 2
+    ours = {name: value - 0.25 for name, value in judged.teacher.items()} | {"bbox_mAP": 0.5}
+    metrics = again(Evaluated(ours, Details)).metrics
+    assert metrics["teacher/bbox_mAP"] == judged.teacher["old/bbox_mAP"]
+    assert metrics["forgotten/bbox_mAP_50"] == pytest.approx(0.25, nan_ok=True)
+    assert metrics.keys() <= set(setup.task.metric_names(setup.classes))
+    RunDirectory(tmp_path).teacher_file.write_text("[]")
+    with pytest.raises(UserError, match=r"teacher.json does not hold figures; remove it"):
+        watch_forgetting(setup, RunDirectory(tmp_path), reporter)
 
 
 REFUSED = {
