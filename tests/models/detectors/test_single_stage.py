@@ -1,6 +1,5 @@
 """Detectors with one stage against live MMDetection: narrow nets, random weights, random objects."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -320,12 +319,6 @@ DETECTORS = {
 }
 # For time's sake: tested within another, or trained beside torchvision's.
 BY_HAND = ("rpn", "fcos", "fcos_center")
-
-
-@pytest.fixture(autouse=True)
-def one_block_each() -> Iterator[None]:
-    with parity.one_block_each():
-        yield
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Detectors with two stages against live MMDetection: narrow nets, the same samples, random objects."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -242,12 +241,6 @@ DETECTORS = {
 }
 # For time's sake: the cascade has all of their parts but the one head of regions, trained beside torchvision's.
 BY_HAND = ("faster", "mask")
-
-
-@pytest.fixture(autouse=True)
-def one_block_each() -> Iterator[None]:
-    with parity.one_block_each():
-        yield
 
 
 @pytest.mark.zoo
