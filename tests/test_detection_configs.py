@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from flax import nnx
 from converters import to_torch
 from converters.files import write
 from converters.mmdet import create_model
-from jaxft import create_model as create_by_name
 from jaxft import save, train
 from jaxft.config import Config, Detection, load, replace, to_json
 from jaxft.dry_run import print_plan
+from jaxft.models import abstract_model
 from jaxft.models.paths import filled, values
 from jaxft.reporting.console import make_console
 from jaxft.tasks.detection.bounds import needed_pad_shapes
@@ -130,9 +129,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def made(build: Callable[[], nnx.Module]) -> nnx.Module:
-    """What `build()` makes, with first values that need no compilation: normal kernels, and 1."""
-    model, rng = nnx.eval_shape(build), np.random.default_rng(0)
+def abstract(model: dict[str, Any], **options: Any) -> nnx.Module:
+    """The detector of a `model` dictionary."""
+    return nnx.eval_shape(lambda: create_model(model, **options, rngs=nnx.Rngs(0)))
+
+
+def drawn_quickly(model: nnx.Module) -> nnx.Module:
+    """An abstract model with first values that need no compilation: normal kernels, and 1."""
+    rng = np.random.default_rng(0)
 
     def drawn(leaf: Any) -> jax.Array:
         array = np.ones(leaf.shape) if leaf.ndim < 2 else rng.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
@@ -143,7 +147,7 @@ def made(build: Callable[[], nnx.Module]) -> nnx.Module:
 
 def weights_of(model: dict[str, Any], file: Path) -> Path:
     """A checkpoint of the same detector for COCO's 80 classes, not trained."""
-    write(to_torch(made(lambda: create_model(model, num_classes=80, rngs=nnx.Rngs(0)))), file)
+    write(to_torch(drawn_quickly(abstract(model, num_classes=80))), file)
     return file
 
 
@@ -179,7 +183,7 @@ def test_gfl_starts_from_a_classifiers_weights(scenes: Path, tmp_path: Path) -> 
     original = load(ROOT / "configs" / "gfl_r50_fpn.py").model.mmdet
     assert original is not None
     model = merged(merged(original, THIN), ONE_STAGE)
-    whole = to_torch(made(lambda: create_model(model, rngs=nnx.Rngs(0))))
+    whole = to_torch(drawn_quickly(abstract(model)))
     backbone = {key.removeprefix("backbone."): value for key, value in whole.items() if key.startswith("backbone.")}
     write(backbone | {"fc.weight": np.zeros((10, 64), np.float32)}, tmp_path / "resnet.pth")
     changes = {"model.mmdet": model, "pretrained.source": str(tmp_path / "resnet.pth")}
@@ -206,7 +210,7 @@ def test_gfl_lite_is_laid_out_beside_an_old_detector(scenes: Path, tmp_path: Pat
     """The second of two stages, with an export of one class in the place of the first one's run."""
     thin = {"channels": 8, "stacked_convs": 1, "reg_max": 4}
     teacher = tmp_path / "discs.safetensors"
-    save(made(lambda: create_by_name("gfl_efficientnet_lite0_fpn", 1, **thin)), teacher, classes=["disc"])
+    save(drawn_quickly(abstract_model("gfl_efficientnet_lite0_fpn", 1, **thin)), teacher, classes=["disc"])
     grown = {"task.incremental.teacher": str(teacher), "task.incremental.old_classes": 1, "model.options": thin}
     setup = set_up(shrunk("gfl_lite0_bccd_platelets", scenes, **grown))
     assert re.search(r"\d objects of the old classes disc in \d+ photos are dropped", setup.train.report(2))
