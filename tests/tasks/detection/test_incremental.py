@@ -45,11 +45,11 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BUILDERS, "narrow_gfl", narrow_gfl)
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
     """An export of a detector of discs."""
-    file = tmp_path_factory.mktemp("teacher") / "discs.safetensors"
-    save(narrow_gfl(1, rngs=nnx.Rngs(5)), file, classes=("disc",))
+    file = tmp_path / "discs.safetensors"
+    save(create_model("narrow_gfl", 1, rngs=nnx.Rngs(5)), file, classes=("disc",))
     return file
 
 
