@@ -14,7 +14,7 @@ from jaxft.tasks.task import Metric
 from jaxft.training.setup import set_up
 from jaxft.training.trials import block_depths
 from jaxft.ways import LORA, WAYS, changed, upper_half
-from tests.small import call, execute, user_error, write_config
+from tests.small import call, user_error, write_config
 
 pytest_plugins = ("tests.runs",)
 
@@ -92,14 +92,14 @@ def test_every_pattern_of_the_upper_half_names_parameters(photos: Path, tmp_path
 def test_a_comparison_prints_a_table_and_goes_on_where_it_was(photos: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "configs" / "fire.py", photos, model="squeezenet1_1")
     flags = ("--config", config, "--workdir", tmp_path / "runs", "--phases.0.epochs", 1, "--json", "--seeds", 3)
-    first = execute("jaxft.compare", *flags, "--ways", "features")
+    first = call(compare.main, *flags, "--ways", "features")
     assert first.code == 0, first
     found = json.loads(first.out)
     assert found["metric"] == "accuracy"
     (features,) = found["ways"]["features"]
     assert features["seconds"] > 0
     assert "GB" in features["memory"]
-    both = json.loads(execute("jaxft.compare", *flags, "--ways", "features", "full").out)
+    both = json.loads(call(compare.main, *flags, "--ways", "features", "full").out)
     assert both["ways"]["features"][0] | {"seconds": 0, "memory": ""} == features | {"seconds": 0, "memory": ""}
     assert both["ways"]["features"][0]["seconds"] == 0  # it was there
     assert both["trained"]["features"] == 512 * 3 + 3

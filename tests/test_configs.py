@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from jaxft import create_model, save, train
-from tests.small import CLASSES, ROOT, call, execute, lines
+from tests.small import CLASSES, ROOT, call, lines
 
 pytest_plugins = ("tests.runs",)
 
@@ -60,7 +60,7 @@ def test_a_configuration_makes_a_plan(config: Path, photos: Path, resnet18_weigh
 def test_a_configuration_runs(config: Path, photos: Path, resnet18_weights: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = arguments(config, photos, resnet18_weights)
-    result = execute("jaxft.train", "--config", config, "--workdir", run, *options, JAX_NUM_CPU_DEVICES="1")
+    result = call(train.main, "--config", config, "--workdir", run, *options)
     assert result.code == 0, result
     digits = config.stem.startswith("digits")
     steps = 1438 // 512 if digits else 24 // 8

@@ -27,6 +27,13 @@ def run(bucket: Bucket, module: str, *arguments: object, **changes: str) -> Resu
     return execute(module, *arguments, **bucket.environment, **changes)
 
 
+def several(bucket: Bucket, *commands: tuple[object, ...]) -> list[Result]:
+    """Commands that write nothing, one after the other in one process."""
+    ended = run(bucket, "tests.several", json.dumps([[str(part) for part in command] for command in commands]))
+    assert ended.code == 0, ended
+    return [Result(*found) for found in json.loads(ended.out)]
+
+
 def names(bucket: Bucket, folder: str) -> set[str]:
     """What lies directly in a folder."""
     return {
@@ -61,13 +68,16 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket: Bucket, config_file: Pat
     assert losses(metrics, "validation") == losses((small_run / "metrics.jsonl").read_text(), "validation")
 
     step, loss = losses(metrics, "validation")[0]
-    evaluated = run(bucket, "tests.small", "--run", where, "--json", "--checkpoint", step, COMMAND="evaluate")
+    evaluated, missing, again = several(
+        bucket,
+        ("evaluate", "--run", where, "--json", "--checkpoint", step),
+        ("evaluate", "--run", where, "--checkpoint", 4),
+        ("train", *training),
+    )
     assert evaluated.code == 0, evaluated
     found = json.loads(evaluated.out)
     assert (found["run"], found["step"], found["metrics"]["loss"]) == (where, step, pytest.approx(loss))
-    missing = run(bucket, "tests.small", "--run", where, "--checkpoint", 4, COMMAND="evaluate")
     assert "holds no checkpoint of step 4; those that it holds: 3, 6" in user_error(missing)
-    again = run(bucket, "tests.small", *training)
     assert f"{where} exists already" in user_error(again)
 
 
@@ -87,10 +97,13 @@ def test_a_bucket_that_cannot_be_used(bucket: Bucket, config_file: Path) -> None
     assert "The run directory gs://elsewhere/runs/a cannot be written" in user_error(result)
     bucket.refuse = True
     try:
-        result = run(bucket, "tests.small", "--config", config_file, "--workdir", "gs://bucket/runs/new")
-        assert "gs://bucket/runs/new cannot be reached (Forbidden" in user_error(result)
-        result = run(bucket, "tests.small", "--run", "gs://bucket/runs/small", COMMAND="evaluate")
-        assert "gs://bucket/runs/small cannot be reached (Forbidden" in user_error(result)
+        trained, evaluated = several(
+            bucket,
+            ("train", "--config", config_file, "--workdir", "gs://bucket/runs/new"),
+            ("evaluate", "--run", "gs://bucket/runs/small"),
+        )
+        assert "gs://bucket/runs/new cannot be reached (Forbidden" in user_error(trained)
+        assert "gs://bucket/runs/small cannot be reached (Forbidden" in user_error(evaluated)
     finally:
         bucket.refuse = False
 

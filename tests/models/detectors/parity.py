@@ -22,14 +22,12 @@ from converters.report import difference, worst
 from converters.verify import as_torch, comes_back, precision, widened
 from converters.verify_reference import perturb, standardize
 from jaxft.models import initialize_missing
-from jaxft.models.detectors.backbones import resnet
 from jaxft.models.detectors.types import Detections, Targets
 from jaxft.models.paths import filled, values
 from jaxft.models.streams import QUICK, initial_rngs
 from tests import mmdet_live
 
 with mmdet_live.quiet():
-    from mmdet.models.backbones import ResNet as TheirResNet
     from mmdet.models.roi_heads.mask_heads import fcn_mask_head
     from mmdet.models.task_modules.prior_generators import AnchorGenerator
     from mmdet.models.task_modules.samplers import RandomSampler
@@ -84,15 +82,6 @@ def same_samples(dtype: str) -> Iterator[None]:
         mock.patch.object(RandomSampler, "_sample_neg", sample(lambda index: index == 0)),
         mock.patch.object(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else keep(x)),
     ):
-        yield
-
-
-@contextlib.contextmanager
-def one_block_each() -> Iterator[None]:
-    """A ResNet-18 has one block in each layer, ours and MMDetection's: it compiles in half the time."""
-    blocks = (1, 1, 1, 1)
-    kind, _ = TheirResNet.arch_settings[18]
-    with mock.patch.dict(resnet.DEPTHS, {18: blocks}), mock.patch.dict(TheirResNet.arch_settings, {18: (kind, blocks)}):
         yield
 
 

@@ -20,7 +20,7 @@ from converters.verify import as_torch, comes_back
 from converters.verify_reference import perturb
 from jaxft.detection.masks import paste
 from jaxft.models import BUILDERS, abstract_model, initialize_missing
-from jaxft.models.detectors.backbones.resnet import ResNet
+from jaxft.models.detectors.backbones.resnet import DEPTHS, ResNet
 from jaxft.models.detectors.torchvision import PRESETS, parts, rcnn
 from jaxft.models.detectors.types import RandomSampler
 from jaxft.models.paths import filled, values
@@ -40,6 +40,7 @@ ORDINARY = ("maskrcnn_resnet50_fpn", "fcos_resnet50_fpn")
 CASES = [pytest.param(name, marks=[] if name in ORDINARY else pytest.mark.zoo) for name in NAMES]
 HEIGHT, WIDTH = parity.CANVAS
 ROIS, PROPOSALS = 24, 20
+BLOCKS = (1, 1, 1, 1)
 LAST = ("cls_logits.", "cls_score.", "bbox_pred.", "bbox_reg.", "bbox_ctrness.", "mask_fcn_logits.")
 THEIR_NAMES = {
     "loss_classifier": "loss_cls",
@@ -64,7 +65,7 @@ def backbone(build: Any) -> Any:
 
 def shallow(*, weights: None, **options: Any) -> Any:
     """torchvision's ResNet with one block in each layer."""
-    return torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], **options)
+    return torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, list(BLOCKS), **options)
 
 
 @contextlib.contextmanager
@@ -77,7 +78,7 @@ def without_chance(*, full: bool) -> Iterator[None]:
         mobile = backbone(torchvision.models.mobilenet_v3_large)
         stack.enter_context(mock.patch.object(faster_rcnn, "mobilenet_v3_large", mobile))
         if not full:
-            stack.enter_context(parity.one_block_each())
+            stack.enter_context(mock.patch.dict(DEPTHS, {18: BLOCKS}))
             small = {"ResNet": lambda depth, **options: ResNet(18, **options), "RESNET_WIDTHS": (64, 128, 256, 512)}
             for file in (parts, rcnn):
                 stack.enter_context(mock.patch.multiple(file, **small))
