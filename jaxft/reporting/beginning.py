@@ -6,8 +6,7 @@ from typing import Any
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from jaxft.errors import UserError
-from jaxft.reporting.details import PLAIN
+from jaxft.reporting.details import PLAIN, validated
 
 
 @dataclass(frozen=True, kw_only=True, config=PLAIN)
@@ -58,7 +57,4 @@ def from_json(content: bytes, where: str) -> Beginning:
     Raises:
         UserError: `content`, from the file `where`, is not that.
     """
-    try:
-        return ADAPTER.validate_json(content)
-    except pydantic.ValidationError as error:
-        raise UserError(f"{where} does not say how a run began, or is of another version.") from error
+    return validated(ADAPTER, content, f"{where} does not say how a run began, or is of another version.")

@@ -4,13 +4,14 @@ import csv
 import io
 import math
 from collections.abc import Collection, Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
 from jaxft.errors import UserError
 
+T = TypeVar("T")
 Cell = str | int | float | None
 """A cell of a table; None is empty, NaN a figure that the examples do not define."""
 Kind = Literal["lines", "faint", "markers", "points", "star", "bars"]
@@ -171,10 +172,17 @@ def from_json(content: bytes, where: str) -> Evaluation:
     Raises:
         UserError: `content`, from the file `where`, is not that.
     """
+    return validated(
+        ADAPTER, content, f"{where} is not an evaluation of this version; `jaxft evaluate` makes another one."
+    )
+
+
+def validated(adapter: pydantic.TypeAdapter[T], content: bytes, complaint: str) -> T:
+    """What JSON means; raises a UserError with the complaint where it is not that."""
     try:
-        return ADAPTER.validate_json(content)
+        return adapter.validate_json(content)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where} is not an evaluation of this version; `jaxft evaluate` makes another one.") from error
+        raise UserError(complaint) from error
 
 
 def to_csv(table: Table) -> str:

@@ -1,14 +1,15 @@
 """What every survey of photos has: their sizes, odd ones among them, and those that cannot be used."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxft.data.photo import ImageData, Photo
+from jaxft.data.photo import ImageData, Photo, file_of
 from jaxft.data.photo_check import Stored, stored_sizes
+from jaxft.data.source import Example as Labeled
 from jaxft.errors import UserError
 from jaxft.reporting.details import Cell, Curve, Example, Plot, Table
 from jaxft.reporting.survey import Remark, remark
@@ -24,6 +25,20 @@ class Photos(NamedTuple):
     tables: tuple[Table, ...]
     plots: tuple[Plot, ...]
     remarks: tuple[Remark, ...]
+
+
+def survey_sources(found: Sequence[Labeled], truths: Iterable[str], seen: int) -> tuple[list[Example], Photos]:
+    """The examples of a source for a page, and what is known of their photos by their sizes.
+
+    Args:
+        truths: the ground truth of each in words.
+        seen: as of `survey_photos`.
+    """
+    examples = [
+        Example(index=index, name=one.name, truth=truth, predicted="", wrong=0.0, file=file_of(one.image))
+        for index, (one, truth) in enumerate(zip(found, truths, strict=True))
+    ]
+    return examples, survey_photos(examples, sizes_of([one.image for one in found], "the photos"), seen)
 
 
 def sizes_of(images: Sequence[ImageData], what: str) -> list[Stored]:

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from jaxft.data.photo import file_of
 from jaxft.data.source import Source
-from jaxft.reporting.details import Example, Table
+from jaxft.reporting.details import Table
 from jaxft.reporting.survey import Survey, unbalanced
-from jaxft.tasks.photo_survey import sizes_of, survey_photos
+from jaxft.tasks.photo_survey import survey_sources
 
 
 def survey(source: Source, seen: int) -> Survey:
@@ -20,13 +19,7 @@ def survey(source: Source, seen: int) -> Survey:
     counts = np.bincount(labels, minlength=len(source.classes)).tolist()
     rows = ((name, count, round(count / len(found), 4)) for name, count in zip(source.classes, counts, strict=True))
     classes = Table(name="classes", title="Classes", columns=("class", "examples", "share"), rows=tuple(rows))
-    examples = [
-        Example(
-            index=index, name=one.name, truth=source.classes[label], predicted="", wrong=0.0, file=file_of(one.image)
-        )
-        for index, (one, label) in enumerate(zip(found, labels, strict=True))
-    ]
-    photos = survey_photos(examples, sizes_of([one.image for one in found], "the photos"), seen)
+    examples, photos = survey_sources(found, (source.classes[label] for label in labels), seen)
     remarks = (*photos.remarks, *unbalanced(source.classes, counts, "examples"))
     return Survey(
         truths=tuple(example.truth for example in examples),

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxft.data.photo import file_of
 from jaxft.data.source import Source
-from jaxft.reporting.details import Example, Table
+from jaxft.reporting.details import Table
 from jaxft.reporting.survey import Survey, histogram, remark, unbalanced
-from jaxft.tasks.photo_survey import sizes_of, survey_photos
+from jaxft.tasks.photo_survey import survey_sources
 
 
 def survey(source: Source, seen: int) -> Survey:
@@ -22,18 +21,7 @@ def survey(source: Source, seen: int) -> Survey:
     counts = targets.sum(axis=0).tolist()
     rows = ((name, count, round(count / len(found), 4)) for name, count in zip(source.classes, counts, strict=True))
     labels = Table(name="classes", title="Labels", columns=("label", "photos", "share"), rows=tuple(rows))
-    examples = [
-        Example(
-            index=index,
-            name=one.name,
-            truth=written_labels(row, source.classes),
-            predicted="",
-            wrong=0.0,
-            file=file_of(one.image),
-        )
-        for index, (one, row) in enumerate(zip(found, targets, strict=True))
-    ]
-    photos = survey_photos(examples, sizes_of([one.image for one in found], "the photos"), seen)
+    examples, photos = survey_sources(found, (written_labels(row, source.classes) for row in targets), seen)
     none = [example for example in examples if not example.truth]
     remarks = (
         *photos.remarks,

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxft.data.photo import file_of
 from jaxft.data.source import Source
 from jaxft.reporting.details import Cell, Example, Plot, Table
 from jaxft.reporting.survey import Remark, Survey, histogram, remark
-from jaxft.tasks.photo_survey import sizes_of, survey_photos
+from jaxft.tasks.photo_survey import survey_sources
 
 FAR = 3.0
 """How many times the distance of the quartiles an ordinary number lies beyond them at most (Tukey's outer fence)."""
@@ -22,18 +21,7 @@ def survey(source: Source, seen: int) -> Survey:
     """
     found = [source[index] for index in range(len(source))]
     numbers = np.stack([np.asarray(one.label, np.float64) for one in found])
-    examples = [
-        Example(
-            index=index,
-            name=one.name,
-            truth=written_numbers(row, source.classes),
-            predicted="",
-            wrong=0.0,
-            file=file_of(one.image),
-        )
-        for index, (one, row) in enumerate(zip(found, numbers, strict=True))
-    ]
-    photos = survey_photos(examples, sizes_of([one.image for one in found], "the photos"), seen)
+    examples, photos = survey_sources(found, (written_numbers(row, source.classes) for row in numbers), seen)
     plots: list[Plot] = []
     remarks: list[Remark] = []
     for name, column in zip(source.classes, numbers.T, strict=True):
