@@ -78,15 +78,13 @@ class Net(NamedTuple):
 NETS = {
     "basic": Net(
         lambda n: ResNet(BasicBlock, (1, 1, 1, 1), n, rngs=nnx.Rngs(0)),
-        size=32,
     ),
     "grouped": Net(
         lambda n: ResNet(Bottleneck, (1, 1, 1, 1), n, groups=32, width_per_group=4, rngs=nnx.Rngs(0)),
-        size=32,
     ),
     "alexnet": Net(
         lambda n: AlexNet(n, hidden=32, rngs=nnx.Rngs(0)),
-        size=64,
+        size=80,
     ),
     "densenet": Net(
         lambda n: DenseNet(8, (2, 2), 16, n, rngs=nnx.Rngs(0)),
