@@ -22,6 +22,7 @@ from jaxft.reporting.page import (
     plain,
     render,
 )
+from jaxft.reporting.page.plots import to_plotly
 from tests.pages.opened import Opened
 
 NASTY = """<b id=injected>"x"'</b></script><script>window.injected = 1</script>"""
@@ -117,3 +118,9 @@ def test_cells_are_words() -> None:
         *("", "1,234", "0.5", "1.235e+04", "n/a", "<x>"),
     ]
     assert "</script" not in plain({"a": "</script>"})
+
+
+def test_a_line_of_one_point_can_be_seen() -> None:
+    curves = tuple(Curve(label="loss", x=tuple(range(count)), y=(1.0,) * count) for count in (1, 2))
+    plotted = to_plotly(Plot(name="p", title="Plot", x="x", y="y", curves=curves))["data"]
+    assert [trace["mode"] for trace in plotted] == ["markers", "lines"]

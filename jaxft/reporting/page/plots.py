@@ -37,7 +37,8 @@ def _trace(curve: Curve) -> dict[str, Any]:
     shared = {"name": _text(curve.label), "x": list(map(_finite, curve.x)), "y": list(map(_finite, curve.y))}
     if curve.kind == "bars":
         return {"type": "bar", "opacity": 0.6, **shared}
-    return {"type": "scatter", **KINDS[curve.kind], **shared}
+    kind = "markers" if curve.kind == "lines" and len(curve.x) == 1 else curve.kind  # a line needs two points
+    return {"type": "scatter", **KINDS[kind], **shared}
 
 
 def _text(label: str) -> str:
