@@ -1,6 +1,7 @@
 """Two detectors of two stages, which judge the boxes that the teacher proposes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -236,6 +237,11 @@ def test_another_structure_is_refused() -> None:
     assert found.shape == ()
     with pytest.raises(UserError, match="The model is a TwoStage and the teacher a SingleStage, whose classes are not"):
         nnx.eval_shape(compared, images, abstract(mask_rcnn), abstract(retinanet))
+    other = abstract(mask_rcnn)
+    taller = replace(other.rpn_head.settings.anchor_generator, ratios=(3.0, 4.0, 5.0))
+    other.rpn_head.settings = replace(other.rpn_head.settings, anchor_generator=taller)
+    with pytest.raises(UserError, match=r"ratios=\(3.0, 4.0, 5.0\).* so that their classes are of other boxes"):
+        nnx.eval_shape(compared, images, abstract(mask_rcnn), other)
     valid, one = jnp.ones((1, 3), bool), ClassLogits(SOFTMAX, jnp.ones((1, 3, 4)))
     with pytest.raises(UserError, match="heads and class logits 1 of 4, and the teacher's 2 of 4, which cannot be"):
         box_distance((one,), (one, one), valid, jnp.asarray(T))
